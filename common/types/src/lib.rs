@@ -1,0 +1,20 @@
+//! The vocabulary of Sateen: identifiers, names, layouts, status codes and limits.
+//!
+//! No I/O, no async, no wire types: everything here is a plain value that a test can build in one line. A parsed
+//! type ([`Name`], [`FsName`], [`Layout`]) cannot hold an invalid value, so nothing behind it asks again.
+
+pub mod attr;
+pub mod bulk;
+pub mod ids;
+pub mod layout;
+pub mod limits;
+pub mod name;
+pub mod op;
+pub mod status;
+
+pub use attr::{Attr, Compression, Credential, FileType, Timestamp};
+pub use bulk::{Codec, Part, Space};
+pub use ids::{ClusterId, ComponentId, Fid, FsId, ObjectId, OstIndex, OstUuid, SessionId, StripeIndex, Verifier};
+pub use layout::{Component, Extent, Layout, LayoutTemplate, ObjectOffset, Pattern, Slice, StripePattern};
+pub use name::{FsName, Name, PoolName, XattrName};
+pub use status::{FsCode, FsError, FsResult};

@@ -1,0 +1,60 @@
+//! Every bound that a peer or a user can meet, in one place, with its unit and its reason.
+
+/// Longest name of one directory entry, in bytes (POSIX `NAME_MAX` on Linux).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest path or symbolic-link target, in bytes, the terminating NUL included (Linux `PATH_MAX`).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Longest extended attribute value, in bytes (Linux `XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Longest list of extended attribute names, in bytes, each with its NUL (Linux `XATTR_LIST_MAX`).
+pub const XATTR_LIST_BYTES_MAX: usize = 64 << 10;
+/// Longest file system name, in bytes. Eight as in Lustre, so that it fits Lustre's target names and FSx's mount names.
+pub const FS_NAME_BYTES_MAX: usize = 8;
+/// Longest pool name, in bytes (Lustre: 15).
+pub const POOL_NAME_BYTES_MAX: usize = 15;
+
+/// Largest file offset plus one. Offsets travel as `i64` through the kernel.
+pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+/// Most hard links of one file. Bounded only by the counter; Lustre's back end stops at 65,000.
+pub const LINK_COUNT_MAX: u32 = u32::MAX - 1;
+
+/// Smallest stripe size and the unit of stripe sizes and component ends, in bytes (Lustre: 64 KiB).
+pub const STRIPE_SIZE_UNIT: u32 = 64 << 10;
+/// Stripe size where nothing was said, in bytes (FSx: 1 MiB).
+pub const STRIPE_SIZE_DEFAULT: u32 = 1 << 20;
+/// Largest stripe size, in bytes. Lustre's field is 32 bits wide and a multiple of 64 KiB.
+pub const STRIPE_SIZE_MAX: u32 = u32::MAX - (STRIPE_SIZE_UNIT - 1);
+/// Most stripes in one component (Lustre: 2000).
+pub const STRIPE_COUNT_MAX: u16 = 2000;
+/// Most components in one layout. Keeps a layout within one extended attribute.
+pub const COMPONENT_COUNT_MAX: usize = 64;
+
+/// Largest and usual chunk, in bytes: the unit of compression, checksum and disk space on an OST. LZ4 gains little
+/// above it (ratio 1.88 at 128 KiB, 1.95 at 1 MiB) and a partial overwrite rewrites all of it.
+pub const CHUNK_BYTES_MAX: u32 = 128 << 10;
+/// log2 of [`CHUNK_BYTES_MAX`].
+pub const CHUNK_LOG2_MAX: u8 = 17;
+/// log2 of the smallest chunk: 64 KiB, for stripes that are an odd multiple of [`STRIPE_SIZE_UNIT`].
+pub const CHUNK_LOG2_MIN: u8 = 16;
+/// Unit of space on an OST, in bytes. Stored chunks start and end on it.
+pub const BLOCK_BYTES: u32 = 4096;
+
+/// Most payload bytes in one bulk RPC.
+pub const BULK_BYTES_MAX: usize = 4 << 20;
+/// Largest gRPC message either side accepts, in bytes: a full bulk payload and its headers.
+pub const MESSAGE_BYTES_MAX: usize = BULK_BYTES_MAX + (64 << 10);
+/// Most bytes in one page of a directory listing.
+pub const READDIR_BYTES_MAX: usize = 1 << 20;
+/// Most entries in one page of a directory listing.
+pub const READDIR_ENTRIES_MAX: u32 = 4096;
+/// Most supplementary groups in one credential (Linux `NGROUPS_MAX`).
+pub const GROUPS_MAX: usize = 65536;
+/// Request slots of one session: how many changes a client may have unanswered at once. One reply record is kept per slot.
+pub const SESSION_SLOTS_MAX: u32 = 256;
+/// Most OSTs in one cluster. Below Lustre's limit of the layout format (0xffdf).
+pub const OST_COUNT_MAX: u32 = 8150;
+
+const _: () = assert!(1 << CHUNK_LOG2_MAX == CHUNK_BYTES_MAX);
+const _: () = assert!(1 << CHUNK_LOG2_MIN == STRIPE_SIZE_UNIT);
+const _: () = assert!(CHUNK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+const _: () = assert!(BULK_BYTES_MAX.is_multiple_of(CHUNK_BYTES_MAX as usize));
