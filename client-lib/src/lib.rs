@@ -1,1 +1,43 @@
-//! .
+//! The client of Sateen: names and attributes from the MDS, bytes straight from the OSTs.
+//!
+//! [`Client`] is a session on one file system, cheap to clone; [`File`] is an open file of it. Both are async and run
+//! on the caller's tokio runtime. [`blocking`] wraps them for programs without one, and is the only part that starts
+//! threads of its own. The library installs no logger, signal handler or panic hook.
+//!
+//! ```no_run
+//! # async fn example() -> sateen_types::FsResult<()> {
+//! use sateen_client::{Access, Client, Credential, Name, NewFile, Options};
+//!
+//! let client = Client::connect(&"mds1:9880:/scratch".parse()?, Options::default()).await?;
+//! let name = Name::parse(b"hello")?;
+//! let new = NewFile { parent: client.root(), name, mode: 0o644, exclusive: false, access: Access::WRITE, layout: None };
+//! let created = client.create(&Credential::ROOT, new).await?;
+//! created.file.write_at(0, b"hello, world\n").await?;
+//! created.file.fsync().await?;
+//! created.file.close().await?;
+//! client.close().await
+//! # }
+//! ```
+//!
+//! What it promises:
+//! - a change of the namespace takes effect exactly once, however often its request had to be sent again;
+//! - a successful [`File::fsync`] means the data is on the disks of its OSTs and the size at the MDS;
+//! - an error of a write that had been accepted into the cache is reported once per open file, by the next
+//!   [`File::fsync`], [`File::flush`] or [`File::close`];
+//! - every call ends: with an answer, or with an error after [`Options::retry_for`];
+//! - memory is bounded by [`Options::dirty_bytes_max`] and [`Options::cache_bytes_max`].
+
+pub mod admin;
+mod client;
+mod file;
+mod options;
+mod source;
+mod transport;
+
+pub use client::{Client, Created, DefaultLayout, NewFile, StatFs};
+pub use file::File;
+pub use options::Options;
+pub use source::MountSource;
+
+pub use sateen_types::op::{Access, DirEntry, RenameMode, SetAttr, SetTime, XattrMode};
+pub use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, XattrName};

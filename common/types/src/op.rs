@@ -71,6 +71,15 @@ pub struct Access {
     pub exec: bool,
 }
 
+impl Access {
+    /// `O_RDONLY`.
+    pub const READ: Access = Access { read: true, write: false, exec: false };
+    /// `O_WRONLY`.
+    pub const WRITE: Access = Access { read: false, write: true, exec: false };
+    /// `O_RDWR`.
+    pub const READ_WRITE: Access = Access { read: true, write: true, exec: false };
+}
+
 /// What a rename does with a taken new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenameMode {

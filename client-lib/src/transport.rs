@@ -1,0 +1,63 @@
+//! Channels and deadlines: how one request reaches one server. Whether it is sent again is decided elsewhere.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sateen_proto::{common, convert, status};
+use sateen_types::limits::BULK_BYTES_MAX;
+use sateen_types::{Compression, FsCode, FsError, FsResult};
+use tonic::transport::{Channel, Endpoint};
+
+/// Flow-control window of one request: a whole bulk payload travels without waiting for the reader.
+const STREAM_WINDOW_BYTES: u32 = BULK_BYTES_MAX as u32 + (64 << 10);
+/// Flow-control window of one connection: eight bulk payloads of the usual size and room to spare.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// HTTP/2 frame: fewer, larger frames cost less per byte (measured in the founding design, section 3).
+const FRAME_BYTES: u32 = 1 << 20;
+/// A connection on which nothing was heard for this long is probed, so that a dead peer is noticed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A probe must be answered within it.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A channel to `HOST:PORT` that connects when it is first used, and again after it broke.
+pub(crate) fn channel(host: &str, connect_timeout: Duration, request_timeout: Duration) -> FsResult<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{host}"))
+        .map_err(|e| FsError::new(FsCode::Invalid, format!("{host:?} is not HOST:PORT: {e}")))?;
+    Ok(endpoint
+        .connect_timeout(connect_timeout)
+        .timeout(request_timeout)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .connect_lazy())
+}
+
+/// One attempt with a deadline; errors say which peer.
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    peer: &str,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> FsResult<T> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(s)) => {
+            let mut error = status::from_status(&s);
+            if s.details().is_empty() {
+                error.message = format!("{peer} does not answer ({})", error.message);
+            }
+            Err(error)
+        }
+        Err(_) => Err(FsError::new(FsCode::TimedOut, format!("{peer} did not answer within {timeout:?}"))),
+    }
+}
+
+/// A file system's compression as a peer sent it.
+pub(crate) fn compression(number: i32) -> FsResult<Compression> {
+    common::Compression::try_from(number)
+        .map_err(|_| convert::bad("compression", format_args!("{number} is unknown")))?
+        .try_into()
+}
