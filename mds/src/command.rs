@@ -1,0 +1,111 @@
+//! Everything that can change a file system, as values.
+//!
+//! [`crate::namespace::apply`] is a function of the tables, a [`Command`] and its [`Inputs`]: time, fresh identifiers and
+//! what only memory knows are in the inputs, so the same commands on the same tables give the same tables everywhere.
+
+use std::sync::Arc;
+
+use sateen_types::op::{Mutation, MutationReply};
+use sateen_types::{Credential, Fid, LayoutTemplate, SessionId, Timestamp};
+
+use crate::placement::Candidate;
+use crate::store::keys::IntentId;
+
+/// One change.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Makes the root directory of an empty file system.
+    Format {
+        /// Owner of the root.
+        uid: u32,
+        /// Group of the root.
+        gid: u32,
+        /// Its permission bits.
+        mode: u32,
+        /// Layout of files where no directory says otherwise.
+        layout: LayoutTemplate,
+    },
+    /// Takes a FID sequence that was never used.
+    AllocSequence,
+    /// Begins a session.
+    OpenSession {
+        /// Random.
+        session: SessionId,
+        /// What the client calls itself.
+        client: String,
+    },
+    /// Ends a session, by its client or because it fell silent, with its reply records.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// What a client asks for.
+    Mutate(Box<Request>),
+    /// Removes a file without a name that nobody has open any more.
+    DropOrphan {
+        /// Which.
+        fid: Fid,
+    },
+    /// OSTs have durably done what these intents say.
+    IntentsDone {
+        /// Each with the change of the file's disk space, bytes (truncates only).
+        done: Vec<(IntentId, i64)>,
+    },
+}
+
+/// A change a client asks for, numbered within its session.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The client's session.
+    pub session: SessionId,
+    /// Slot in the session: one request at a time.
+    pub slot: u32,
+    /// Rises with every new request of the slot.
+    pub number: u64,
+    /// Who asks.
+    pub credential: Credential,
+    /// What.
+    pub op: Mutation,
+}
+
+/// What a command needs that is not in the tables.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// The clock.
+    pub now: Timestamp,
+    /// A FID that was never used, for commands that [want](Command::wants_fid) one.
+    pub fid: Option<Fid>,
+    /// The file whose last name this removes is open (or may be: see [`crate::opens`]).
+    pub victim_open: bool,
+    /// OSTs to place stripes on.
+    pub osts: Arc<Vec<Candidate>>,
+    /// Rises by one with every command: where placement starts.
+    pub rotor: u64,
+}
+
+impl Command {
+    /// Whether it makes an inode.
+    pub fn wants_fid(&self) -> bool {
+        let Command::Mutate(request) = self else { return false };
+        matches!(
+            request.op,
+            Mutation::Create(_) | Mutation::Mkdir { .. } | Mutation::Mknod { .. } | Mutation::Symlink { .. }
+        )
+    }
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, nothing to tell.
+    Done,
+    /// The sequence that was taken.
+    Sequence(u64),
+    /// The answer to a client.
+    Reply {
+        /// The answer.
+        reply: MutationReply,
+        /// It is the stored one: nothing happened this time.
+        replayed: bool,
+    },
+}

@@ -1,0 +1,214 @@
+//! Verifies a whole file system's tables: what every operation must leave behind. Run after each step in tests and by
+//! the checker; it reads everything, so never on a hot path.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sateen_types::{Fid, FileType, FsResult};
+
+use super::tree;
+use crate::store::codec::Record;
+use crate::store::keys::IntentKind;
+use crate::store::records::{Body, Dentry, DestroyIntent, IndexEntry, Inode, TruncateIntent};
+use crate::store::{ReadTxn, Row, Table, keys};
+
+/// Every broken rule, one line each; empty if the tables are sound.
+pub fn check(tx: &dyn ReadTxn) -> FsResult<Vec<String>> {
+    let mut found = Found::default();
+    found.read(tx)?;
+    found.names();
+    found.counts(tx)?;
+    found.satellites(tx)?;
+    Ok(found.problems)
+}
+
+#[derive(Default)]
+struct Found {
+    inodes: BTreeMap<Fid, Inode>,
+    /// (parent, name bytes) -> entry.
+    dentries: BTreeMap<(Fid, Vec<u8>), Dentry>,
+    index: BTreeMap<(Fid, u64), IndexEntry>,
+    parents: BTreeSet<(Fid, Fid, Vec<u8>)>,
+    orphans: BTreeSet<Fid>,
+    problems: Vec<String>,
+}
+
+fn all(tx: &dyn ReadTxn, table: Table) -> FsResult<Vec<Row>> {
+    tx.scan(table, &[], None, usize::MAX >> 1)
+}
+
+impl Found {
+    fn wrong(&mut self, what: String) {
+        self.problems.push(what);
+    }
+
+    fn read(&mut self, tx: &dyn ReadTxn) -> FsResult<()> {
+        for (key, value) in all(tx, Table::Inodes)? {
+            self.inodes.insert(keys::parse_fid(&key)?, Inode::from_bytes(&value)?);
+        }
+        for (key, value) in all(tx, Table::Dentries)? {
+            let (parent, name) = keys::parse_dentry(&key)?;
+            self.dentries.insert((parent, name.as_bytes().to_vec()), Dentry::from_bytes(&value)?);
+        }
+        for (key, value) in all(tx, Table::DirIndex)? {
+            self.index.insert(keys::parse_dirindex(&key)?, IndexEntry::from_bytes(&value)?);
+        }
+        for (key, _) in all(tx, Table::Parents)? {
+            let (fid, parent, name) = keys::parse_parent(&key)?;
+            self.parents.insert((fid, parent, name.as_bytes().to_vec()));
+        }
+        for (key, _) in all(tx, Table::Orphans)? {
+            self.orphans.insert(keys::parse_fid(&key)?);
+        }
+        Ok(())
+    }
+
+    /// Dentries, index and parents say the same, about inodes that exist.
+    fn names(&mut self) {
+        let mut problems = Vec::new();
+        for ((parent, name), entry) in &self.dentries {
+            let at = format!("{:?} in {parent}", String::from_utf8_lossy(name));
+            match self.inodes.get(&entry.fid) {
+                None => problems.push(format!("{at} stands for {}, which has no inode", entry.fid)),
+                Some(i) if i.file_type() != entry.file_type => problems.push(format!("{at} has the wrong type")),
+                Some(_) => {}
+            }
+            match self.index.get(&(*parent, entry.cookie)) {
+                Some(row)
+                    if row.fid == entry.fid && row.name.as_bytes() == name && row.file_type == entry.file_type => {}
+                other => problems.push(format!("{at}: its index row is {other:?}")),
+            }
+            if !self.parents.contains(&(entry.fid, *parent, name.clone())) {
+                problems.push(format!("{at} has no parent row"));
+            }
+            if !self.inodes.get(parent).is_some_and(Inode::is_dir) {
+                problems.push(format!("{at}: the directory does not exist"));
+            }
+        }
+        for (what, n) in [("index", self.index.len()), ("parent", self.parents.len())] {
+            if n != self.dentries.len() {
+                problems.push(format!("{n} {what} rows for {} names", self.dentries.len()));
+            }
+        }
+        self.problems.extend(problems);
+    }
+
+    /// Link counts, entry counts, cookies, orphans, the inode counter, and that every directory hangs from the root.
+    fn counts(&mut self, tx: &dyn ReadTxn) -> FsResult<()> {
+        let mut links: BTreeMap<Fid, u32> = BTreeMap::new();
+        let mut entries: BTreeMap<Fid, u64> = BTreeMap::new();
+        let mut subdirs: BTreeMap<Fid, u32> = BTreeMap::new();
+        let mut parent_of: BTreeMap<Fid, Fid> = BTreeMap::new();
+        let mut cookies: BTreeMap<Fid, u64> = BTreeMap::new();
+        for ((parent, _), entry) in &self.dentries {
+            *links.entry(entry.fid).or_default() += 1;
+            *entries.entry(*parent).or_default() += 1;
+            let highest = cookies.entry(*parent).or_default();
+            *highest = entry.cookie.max(*highest);
+            if entry.file_type == FileType::Directory {
+                *subdirs.entry(*parent).or_default() += 1;
+                parent_of.insert(entry.fid, *parent);
+            }
+        }
+        let mut problems = Vec::new();
+        for (fid, inode) in &self.inodes {
+            let names = links.get(fid).copied().unwrap_or(0);
+            if let Body::Directory { entries: counted, next_cookie } = inode.body {
+                let want = 2 + subdirs.get(fid).copied().unwrap_or(0);
+                if inode.nlink != want {
+                    problems.push(format!("directory {fid} counts {} links, has {want}", inode.nlink));
+                }
+                let have = entries.get(fid).copied().unwrap_or(0);
+                if counted != have {
+                    problems.push(format!("directory {fid} counts {counted} entries, has {have}"));
+                }
+                if cookies.get(fid).is_some_and(|c| *c >= next_cookie) {
+                    problems.push(format!("directory {fid} will give a cookie twice"));
+                }
+                if names != u32::from(*fid != Fid::ROOT) {
+                    problems.push(format!("directory {fid} has {names} names"));
+                }
+                let mut at = *fid;
+                let mut steps = 0;
+                while at != Fid::ROOT && steps <= self.inodes.len() {
+                    at = parent_of.get(&at).copied().unwrap_or(at);
+                    steps += 1;
+                }
+                if at != Fid::ROOT {
+                    problems.push(format!("directory {fid} does not hang from the root"));
+                }
+            } else if inode.nlink != names {
+                problems.push(format!("{fid} counts {} links, has {names}", inode.nlink));
+            }
+            if !inode.is_dir() && (inode.nlink == 0) != self.orphans.contains(fid) {
+                problems.push(format!("{fid} with {} links: wrong in the orphans table", inode.nlink));
+            }
+        }
+        for orphan in self.orphans.iter().filter(|o| !self.inodes.contains_key(o)) {
+            problems.push(format!("orphan {orphan} has no inode"));
+        }
+        if !self.inodes.contains_key(&Fid::ROOT) {
+            problems.push("there is no root".into());
+        }
+        let counted = tree::counter(tx, keys::INODES)?;
+        if counted != self.inodes.len() as u64 {
+            problems.push(format!("{counted} inodes counted, {} there", self.inodes.len()));
+        }
+        self.problems.extend(problems);
+        Ok(())
+    }
+
+    /// Layouts, attributes and intents belong to something.
+    fn satellites(&mut self, tx: &dyn ReadTxn) -> FsResult<()> {
+        let mut with_layout = BTreeSet::new();
+        for (key, _) in all(tx, Table::Layouts)? {
+            with_layout.insert(keys::parse_fid(&key)?);
+        }
+        let regular: BTreeSet<Fid> = self.inodes.iter().filter(|(_, i)| i.is_regular()).map(|(f, _)| *f).collect();
+        for fid in with_layout.symmetric_difference(&regular) {
+            self.problems.push(format!("{fid}: layouts and regular files differ"));
+        }
+        for (key, _) in all(tx, Table::DefaultLayouts)? {
+            let fid = keys::parse_fid(&key)?;
+            if !self.inodes.get(&fid).is_some_and(Inode::is_dir) {
+                self.wrong(format!("{fid} has a default layout and is no directory"));
+            }
+        }
+        for (key, _) in all(tx, Table::Xattrs)? {
+            let (fid, _) = keys::parse_xattr(&key)?;
+            if !self.inodes.contains_key(&fid) {
+                self.wrong(format!("an attribute belongs to {fid}, which does not exist"));
+            }
+        }
+        self.intents(tx)
+    }
+
+    fn intents(&mut self, tx: &dyn ReadTxn) -> FsResult<()> {
+        let next = tree::counter(tx, keys::NEXT_INTENT)?;
+        let mut indexed = BTreeSet::new();
+        let mut truncates = BTreeSet::new();
+        for (key, value) in all(tx, Table::Intents)? {
+            if key.first() == Some(&b'f') {
+                indexed.insert(keys::parse_truncate_of_file(&key)?);
+                continue;
+            }
+            let id = keys::parse_intent(&key)?;
+            if id.number >= next {
+                self.wrong(format!("intent {id:?} is above the counter {next}"));
+            }
+            match id.kind {
+                IntentKind::Truncate => {
+                    truncates.insert(id);
+                    let fid = TruncateIntent::from_bytes(&value)?.fid;
+                    if !self.inodes.contains_key(&fid) {
+                        self.wrong(format!("truncate {id:?} is for {fid}, which does not exist"));
+                    }
+                }
+                IntentKind::Destroy => drop(DestroyIntent::from_bytes(&value)?),
+            }
+        }
+        if indexed != truncates {
+            self.wrong(format!("pending truncates {truncates:?} are indexed as {indexed:?}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Sessions, reply records and FID sequences: what makes a change happen exactly once and an identifier be used once.
+
+use sateen_types::limits::SESSION_SLOTS_MAX;
+use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
+
+use super::{mutate, tree};
+use crate::command::{Inputs, Outcome, Request};
+use crate::store::codec::Record;
+use crate::store::records::{ReplyRecord, SessionRecord};
+use crate::store::{Table, Txn, keys};
+
+/// Begins a session.
+pub fn open(tx: &mut dyn Txn, session: SessionId, client: &str, inputs: &Inputs) {
+    let record = SessionRecord { client: client.to_owned(), opened: inputs.now };
+    tx.put(Table::Sessions, session.0.to_vec(), record.to_bytes());
+}
+
+/// Ends it; one that is not there has ended before.
+pub fn close(tx: &mut dyn Txn, session: SessionId) -> FsResult<()> {
+    tx.delete(Table::Sessions, session.0.to_vec());
+    for (key, _) in tx.scan(Table::Replies, &session.0, None, SESSION_SLOTS_MAX as usize)? {
+        tx.delete(Table::Replies, key);
+    }
+    Ok(())
+}
+
+/// Applies a client's change once, however often it is sent.
+///
+/// Only changes that succeeded are recorded: one that failed had no effect. So a slot's number may skip those that
+/// failed, and any number above the recorded one is new; one below it is a request the client has an answer to.
+pub fn exactly_once(tx: &mut dyn Txn, request: &Request, inputs: &Inputs) -> FsResult<Outcome> {
+    let Request { session, slot, number, .. } = request;
+    if *slot >= SESSION_SLOTS_MAX || *number == 0 {
+        return Err(FsError::new(
+            FsCode::Invalid,
+            format!("slot {slot}, number {number}: slots are below {SESSION_SLOTS_MAX} and numbers start at 1"),
+        ));
+    }
+    if tx.get(Table::Sessions, &session.0)?.is_none() {
+        return Err(FsError::new(FsCode::Stale, format!("session {session} does not exist any more")));
+    }
+    let key = keys::reply(*session, *slot);
+    if let Some(stored) = tx.get(Table::Replies, &key)? {
+        let stored = ReplyRecord::from_bytes(&stored)?;
+        if stored.number == *number {
+            return Ok(Outcome::Reply { reply: stored.reply, replayed: true });
+        }
+        if stored.number > *number {
+            return Err(FsError::new(
+                FsCode::Stale,
+                format!("request {number} of slot {slot} came after request {}", stored.number),
+            ));
+        }
+    }
+    let reply = mutate(tx, &request.credential, &request.op, inputs)?;
+    let record = ReplyRecord { number: *number, reply };
+    tx.put(Table::Replies, key, record.to_bytes());
+    Ok(Outcome::Reply { reply: record.reply, replayed: false })
+}
+
+/// Takes the next FID sequence for good.
+pub fn alloc_sequence(tx: &mut dyn Txn) -> FsResult<u64> {
+    let sequence = tree::counter(tx, keys::NEXT_SEQUENCE)?.max(Fid::SEQ_FIRST);
+    if !(Fid { seq: sequence, oid: 1, ver: 0 }).is_valid() {
+        return Err(FsError::new(FsCode::NoSpace, "the file system has used up its FID sequences"));
+    }
+    tree::set_counter(tx, keys::NEXT_SEQUENCE, sequence + 1);
+    Ok(sequence)
+}

@@ -1,0 +1,11 @@
+//! The core on both stores: a bench with one helper per operation, and tests named for what users would notice.
+//! [`super::check`] runs after every command.
+
+mod bench;
+mod files;
+mod model;
+mod names;
+mod once;
+mod permissions;
+
+use bench::{Bench, on_every_store};

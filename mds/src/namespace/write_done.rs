@@ -1,0 +1,37 @@
+//! What a client's writes did to a file. The size only grows: a report that comes late never cuts a longer file. The
+//! caller has the file open for writing, which was checked when it was opened.
+
+use sateen_types::op::{MutationReply, WriteDone};
+use sateen_types::{FsCode, FsError, FsResult};
+
+use super::{layout, perm, tree};
+use crate::command::Inputs;
+use crate::store::Txn;
+
+/// See the module.
+pub fn write_done(tx: &mut dyn Txn, op: &WriteDone, inputs: &Inputs) -> FsResult<MutationReply> {
+    let mut inode = tree::inode(tx, op.fid)?;
+    if !inode.is_regular() {
+        return Err(FsError::new(FsCode::Invalid, format!("{} is not a regular file", op.fid)));
+    }
+    if op.end > inode.size {
+        let end = layout::of_file(tx, op.fid)?.end();
+        if op.end > end {
+            return Err(FsError::new(
+                FsCode::FileTooBig,
+                format!("byte {} of {} is beyond the end of its layout, {end}", op.end, op.fid),
+            ));
+        }
+        inode.size = op.end;
+    }
+    if let Some(mtime) = op.mtime {
+        inode.mtime = mtime;
+    }
+    inode.allocated = inode.allocated.saturating_add_signed(op.allocated_delta);
+    if op.clear_suid {
+        inode.mode = perm::without_privileges(inode.mode);
+    }
+    inode.attr_changed(inputs.now);
+    tree::put_inode(tx, op.fid, &inode);
+    Ok(MutationReply::Attr(inode.attr(op.fid)))
+}

@@ -1,0 +1,48 @@
+//! Tables in memory: for tests, with the same behaviour as RocksDB but nothing durable.
+
+use std::collections::BTreeMap;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+use sateen_types::FsResult;
+
+use super::txn::{ReadTxn, Row, Store, Table, WriteSet, pending_range};
+
+type Tables = [BTreeMap<Vec<u8>, Vec<u8>>; Table::COUNT];
+
+/// See the module.
+#[derive(Default)]
+pub struct MemStore {
+    tables: RwLock<Tables>,
+}
+
+struct View<'a>(RwLockReadGuard<'a, Tables>);
+
+impl ReadTxn for View<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> FsResult<Option<Vec<u8>>> {
+        Ok(self.0[table as usize].get(key).cloned())
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> FsResult<Vec<Row>> {
+        let rows = pending_range(&self.0[table as usize], prefix, after);
+        Ok(rows.take(limit).map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+}
+
+impl Store for MemStore {
+    fn snapshot(&self) -> Box<dyn ReadTxn + '_> {
+        Box::new(View(self.tables.read()))
+    }
+
+    fn commit(&self, changes: &WriteSet) -> FsResult<()> {
+        let mut tables = self.tables.write();
+        for table in Table::OF_FILE_SYSTEM.iter().chain(Table::OF_CLUSTER) {
+            for (key, value) in changes.of(*table) {
+                match value {
+                    Some(value) => tables[*table as usize].insert(key.to_vec(), value.to_vec()),
+                    None => tables[*table as usize].remove(key),
+                };
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Tables in RocksDB. Not for policy: what is grouped into one commit is decided by the writer.
+//!
+//! Options follow what an acknowledged change needs: the log is never disabled or recycled, every commit syncs it, and
+//! recovery tolerates a torn *tail* only, so damage in the middle of the log refuses to open instead of silently
+//! dropping what was acknowledged. Memory is bounded by [`RocksOptions`], shared over all tables of the store.
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, IteratorMode, LogLevel, Options, ReadOptions, SingleThreaded, SnapshotWithThreadMode, WriteBatch,
+    WriteOptions,
+};
+use sateen_types::{FsCode, FsError, FsResult};
+
+use super::txn::{ReadTxn, Row, Store, Table, WriteSet};
+
+type Db = DBWithThreadMode<SingleThreaded>;
+
+/// Bounds of one store's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct RocksOptions {
+    /// Cache of table blocks, bytes.
+    pub block_cache_bytes: usize,
+    /// Memtables of all tables together, bytes.
+    pub memtable_bytes: usize,
+}
+
+impl Default for RocksOptions {
+    fn default() -> RocksOptions {
+        RocksOptions { block_cache_bytes: 64 << 20, memtable_bytes: 64 << 20 }
+    }
+}
+
+/// See the module.
+pub struct RocksStore {
+    db: Db,
+    tables: &'static [Table],
+    dir: PathBuf,
+}
+
+/// Open table files per store; each costs a descriptor and its index block.
+const OPEN_FILES_MAX: i32 = 512;
+/// RocksDB's own text log is kept small: two files.
+const INFO_LOG_BYTES: usize = 4 << 20;
+
+impl RocksStore {
+    /// Opens or creates the store in `dir`. Recovery happens here.
+    pub fn open(dir: &Path, tables: &'static [Table], bounds: RocksOptions) -> FsResult<RocksStore> {
+        let cache = Cache::new_lru_cache(bounds.block_cache_bytes);
+        let options = database_options(bounds);
+        let families = tables.iter().map(|t| ColumnFamilyDescriptor::new(t.name(), family_options(&cache, bounds)));
+        // RocksDB insists on its "default" family; it stays empty.
+        let default = ColumnFamilyDescriptor::new("default", family_options(&cache, bounds));
+        let db = Db::open_cf_descriptors(&options, dir, families.chain([default])).map_err(|e| {
+            FsError::new(FsCode::Io, format!("cannot open the database in {}: {e}", dir.display())).with_hint(
+                "if another process holds it, stop that one; if it is damaged, restore the directory from a backup",
+            )
+        })?;
+        Ok(RocksStore { db, tables, dir: dir.to_owned() })
+    }
+
+    fn family(&self, table: Table) -> &ColumnFamily {
+        self.db.cf_handle(table.name()).expect("every table of the store was opened with it")
+    }
+
+    fn failed(&self, what: &str, table: Table, e: rocksdb::Error) -> FsError {
+        let code = match e.kind() {
+            rocksdb::ErrorKind::Corruption => FsCode::Corrupt,
+            _ => FsCode::Io,
+        };
+        FsError::new(code, format!("{what} {} of {}: {e}", table.name(), self.dir.display()))
+    }
+}
+
+fn database_options(bounds: RocksOptions) -> Options {
+    let mut o = Options::default();
+    o.create_if_missing(true);
+    o.create_missing_column_families(true);
+    o.set_paranoid_checks(true);
+    o.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    o.set_recycle_log_file_num(0);
+    o.set_track_and_verify_wals_in_manifest(true);
+    o.set_db_write_buffer_size(bounds.memtable_bytes);
+    o.set_max_total_wal_size(4 * bounds.memtable_bytes as u64);
+    o.set_max_open_files(OPEN_FILES_MAX);
+    o.set_max_background_jobs(2);
+    o.set_log_level(LogLevel::Warn);
+    o.set_max_log_file_size(INFO_LOG_BYTES);
+    o.set_keep_log_file_num(2);
+    o
+}
+
+fn family_options(cache: &Cache, bounds: RocksOptions) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(5);
+    let mut o = Options::default();
+    o.set_block_based_table_factory(&table);
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_level_compaction_dynamic_level_bytes(true);
+    o.set_write_buffer_size(bounds.memtable_bytes / 4);
+    o.set_paranoid_checks(true);
+    o
+}
+
+struct View<'a> {
+    store: &'a RocksStore,
+    snapshot: SnapshotWithThreadMode<'a, Db>,
+}
+
+impl ReadTxn for View<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> FsResult<Option<Vec<u8>>> {
+        self.snapshot.get_cf(self.store.family(table), key).map_err(|e| self.store.failed("cannot read", table, e))
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> FsResult<Vec<Row>> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = prefix_end(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let start = after.filter(|a| *a >= prefix).unwrap_or(prefix);
+        let mode = IteratorMode::From(start, rocksdb::Direction::Forward);
+        let mut rows = Vec::new();
+        for row in self.snapshot.iterator_cf_opt(self.store.family(table), options, mode) {
+            let (key, value) = row.map_err(|e| self.store.failed("cannot scan", table, e))?;
+            if rows.len() == limit || !key.starts_with(prefix) {
+                break;
+            }
+            if after.is_none_or(|a| &*key > a) {
+                rows.push((key.into_vec(), value.into_vec()));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// The smallest key behind every key that starts with `prefix`.
+fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+impl Store for RocksStore {
+    fn snapshot(&self) -> Box<dyn ReadTxn + '_> {
+        Box::new(View { store: self, snapshot: self.db.snapshot() })
+    }
+
+    fn commit(&self, changes: &WriteSet) -> FsResult<()> {
+        let mut batch = WriteBatch::default();
+        for table in self.tables {
+            for (key, value) in changes.of(*table) {
+                match value {
+                    Some(value) => batch.put_cf(self.family(*table), key, value),
+                    None => batch.delete_cf(self.family(*table), key),
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).map_err(|e| {
+            FsError::new(FsCode::Io, format!("cannot write to the database in {}: {e}", self.dir.display()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_behind_all_its_keys() {
+        assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_end(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(prefix_end(b"\xff\xff"), None);
+        assert_eq!(prefix_end(b""), None);
+    }
+}
