@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs the programs that the scenarios in tests/ run on a mount: Debian packages, and the POSIX and data exercisers
+# pjdfstest and fsx from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin.
+# Says what it does, does nothing where everything is there, and is safe to repeat.
+set -euo pipefail
+pjdfstest=0.2.2
+fsx=0.3.2
+tools=${SATEEN_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/sateen/tools}
+
+packages=()
+want() { # want PACKAGE: adds it unless dpkg says it is installed
+    dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' || packages+=("$1")
+}
+# have COMMAND PACKAGE: the package only where nothing else brought the command
+have() { command -v "$1" >/dev/null || want "$2"; }
+
+if command -v dpkg-query >/dev/null; then
+    want fuse3           # fusermount3 and /etc/fuse.conf
+    want libacl1-dev     # pjdfstest links it
+    have rsync rsync
+    have setfattr attr
+    have fio fio
+    have git git
+    have make make
+    have gcc gcc
+    have python3 python3 # SQLite through Python's module
+    have sha256sum coreutils
+    have umount util-linux
+    if [ "${#packages[@]}" -gt 0 ]; then
+        sudo=
+        if [ "$(id -u)" -ne 0 ]; then
+            sudo=sudo
+            command -v sudo >/dev/null || {
+                echo "error: missing packages: ${packages[*]}" >&2
+                echo "hint: as root, run: apt-get install ${packages[*]}" >&2
+                exit 1
+            }
+        fi
+        echo "== installing Debian packages: ${packages[*]}"
+        $sudo apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    fi
+else
+    echo "note: this is not Debian; the tests need fusermount3, rsync, setfattr, fio, git, make, gcc, python3 and libacl"
+fi
+
+# installed CRATE VERSION: whether cargo's own record in the tools directory says so
+installed() { grep -qF "\"$1 $2 (" "$tools/.crates.toml" 2>/dev/null && [ -x "$tools/bin/$1" ]; }
+
+missing=()
+installed pjdfstest "$pjdfstest" || missing+=("pjdfstest@$pjdfstest")
+installed fsx "$fsx" || missing+=("fsx@$fsx")
+if [ "${#missing[@]}" -gt 0 ]; then
+    echo "== installing ${missing[*]} into $tools (about three minutes on two cores)"
+    # Outside the workspace's target directory: its profile is not ours.
+    CARGO_TARGET_DIR=$(mktemp -d) && export CARGO_TARGET_DIR
+    trap 'rm -rf "$CARGO_TARGET_DIR"' EXIT
+    for crate in "${missing[@]}"; do
+        cargo install --quiet --locked --root "$tools" "${crate%@*}" --version "=${crate#*@}"
+    done
+fi

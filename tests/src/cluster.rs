@@ -1,0 +1,369 @@
+//! One MDS and some OSSes as real processes in a private directory, with one file system.
+//!
+//! ```text
+//! DIR/etc/*.toml    DIR/log/*.log    DIR/mds/    DIR/oss<i>/ost<j>/    DIR/mnt<k>/
+//! ```
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use sateen_proto::common::{Compression, LayoutTemplate};
+
+use crate::command::{self, Done};
+use crate::guard::Guard;
+use crate::mount::{Mount, MountSpec};
+use crate::ports::Port;
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::{bins, rpc, wait};
+
+/// Takes every mount below `$2` off, if the test could not. The servers die with the test.
+const DETACH_ALL: &str = r#"
+sleep 1
+while read -r _ _ _ _ point _; do
+    case $(printf '%b' "$point") in "$2"/*) umount -l "$(printf '%b' "$point")" ;; esac
+done < /proc/self/mountinfo
+rm -rf --one-file-system "$2"
+"#;
+
+/// What cluster to start.
+#[derive(Debug, Clone)]
+pub struct ClusterSpec {
+    /// Part of the directory's name; the test's name.
+    pub label: &'static str,
+    /// OSS processes.
+    pub oss: usize,
+    /// OSTs on each.
+    pub osts_per_oss: usize,
+    /// Bytes each OST may use; `None`: the disk.
+    pub ost_capacity: Option<u64>,
+    /// Compression of the file system.
+    pub compression: Compression,
+    /// Default layout of the file system; `None`: the product's.
+    pub default_layout: Option<LayoutTemplate>,
+    /// More lines for every MDS configuration.
+    pub mds_extra: String,
+}
+
+impl ClusterSpec {
+    /// Two OSSes with two OSTs each, LZ4, the product's default layout.
+    pub fn new(label: &'static str) -> ClusterSpec {
+        ClusterSpec {
+            label,
+            oss: 2,
+            osts_per_oss: 2,
+            ost_capacity: None,
+            compression: Compression::Lz4,
+            default_layout: None,
+            mds_extra: String::new(),
+        }
+    }
+}
+
+/// Name of the file system every cluster starts with.
+pub const FS: &str = "scratch";
+
+/// One server: how to start it and, while it runs, its process.
+#[derive(Debug)]
+struct Server {
+    name: String,
+    program: &'static str,
+    port: Port,
+    config: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Server {
+    #[track_caller]
+    fn start(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        self.process = Some(self.spawn());
+    }
+
+    fn spawn(&self) -> Process {
+        let args: [OsString; 2] = ["--config".into(), self.config.clone().into()];
+        Process::start(&self.name, &bins::path(self.program), &args, &[], &self.log)
+    }
+
+    #[track_caller]
+    fn wait_ready(&mut self) {
+        let address = self.port.address();
+        let process = self.process.as_mut().expect("started before it is waited for");
+        wait::until(&format!("readiness of {}", self.name), wait::SERVER, || {
+            process.assert_runs();
+            rpc::is_serving(address).then_some(())
+        });
+    }
+
+    fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill9();
+        }
+    }
+
+    #[track_caller]
+    fn terminate(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let status = process.terminate();
+            assert!(status.success(), "{} ended with {status} after SIGTERM", self.name);
+        }
+    }
+}
+
+/// A running cluster. Dropping it unmounts, kills and removes everything.
+///
+/// Mounts made by [`Cluster::mount`] must be dropped first; a `let` after the cluster's does that.
+#[derive(Debug)]
+pub struct Cluster {
+    spec: ClusterSpec,
+    mds: Server,
+    oss: Vec<Server>,
+    mounts: std::cell::Cell<usize>,
+    _guard: Guard,
+    scratch: Scratch,
+}
+
+impl Cluster {
+    /// Starts everything, waits until every OST is UP, and makes the file system [`FS`].
+    #[track_caller]
+    pub fn start(spec: ClusterSpec) -> Cluster {
+        let mut cluster = Cluster::prepare(spec);
+        cluster.mds.start();
+        cluster.mds.wait_ready();
+        cluster.oss.iter_mut().for_each(Server::start);
+        cluster.wait_osts_up();
+        let created = rpc::create_file_system(
+            cluster.mds_address(),
+            FS,
+            cluster.spec.compression,
+            cluster.spec.default_layout.clone(),
+        );
+        created.unwrap_or_else(|e| panic!("cannot create file system {FS}: {e}"));
+        cluster
+    }
+
+    /// Directories and configurations, nothing running yet.
+    pub fn prepare(spec: ClusterSpec) -> Cluster {
+        let scratch = Scratch::new(spec.label);
+        let guard = Guard::new(DETACH_ALL, &[scratch.path().as_os_str()]);
+        let (etc, log) = (scratch.dir("etc"), scratch.dir("log"));
+        let server = |name: &str, program| Server {
+            name: name.to_owned(),
+            program,
+            port: Port::free(),
+            config: etc.join(format!("{name}.toml")),
+            log: log.join(format!("{name}.log")),
+            process: None,
+        };
+        let mds = server("mds", "sateen-mds");
+        let oss: Vec<Server> = (0..spec.oss).map(|i| server(&format!("oss{i}"), "sateen-oss")).collect();
+        write(&mds.config, &mds_config(&mds.port.address(), &scratch.dir("mds"), &spec.mds_extra));
+        for (i, oss) in oss.iter().enumerate() {
+            let osts: Vec<PathBuf> = (0..spec.osts_per_oss).map(|j| scratch.dir(&format!("oss{i}/ost{j}"))).collect();
+            write(&oss.config, &oss_config(&oss.port.address(), &mds.port.address(), &osts, spec.ost_capacity));
+        }
+        Cluster { spec, mds, oss, mounts: 0.into(), _guard: guard, scratch }
+    }
+
+    /// Private directory of the cluster.
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Address of the MDS.
+    pub fn mds_address(&self) -> SocketAddr {
+        self.mds.port.address()
+    }
+
+    /// Address of an OSS.
+    pub fn oss_address(&self, i: usize) -> SocketAddr {
+        self.oss[i].port.address()
+    }
+
+    /// How many OSSes there are.
+    pub fn oss_count(&self) -> usize {
+        self.oss.len()
+    }
+
+    /// How many OSTs there are.
+    pub fn ost_count(&self) -> usize {
+        self.spec.oss * self.spec.osts_per_oss
+    }
+
+    /// Configuration file of the MDS.
+    pub fn mds_config(&self) -> &Path {
+        &self.mds.config
+    }
+
+    /// Configuration file of an OSS.
+    pub fn oss_config(&self, i: usize) -> &Path {
+        &self.oss[i].config
+    }
+
+    /// Directory of the MDS.
+    pub fn mds_dir(&self) -> PathBuf {
+        self.dir().join("mds")
+    }
+
+    /// Directory of an OST.
+    pub fn ost_dir(&self, oss: usize, ost: usize) -> PathBuf {
+        self.dir().join(format!("oss{oss}/ost{ost}"))
+    }
+
+    /// Directories of all OSTs.
+    pub fn ost_dirs(&self) -> Vec<PathBuf> {
+        (0..self.spec.oss).flat_map(|i| (0..self.spec.osts_per_oss).map(move |j| self.ost_dir(i, j))).collect()
+    }
+
+    /// Source of a mount: `HOST:PORT:/FS`.
+    pub fn source(&self) -> String {
+        format!("{}:/{FS}", self.mds_address())
+    }
+
+    /// What the MDS has logged.
+    pub fn mds_log(&self) -> String {
+        std::fs::read_to_string(&self.mds.log).unwrap_or_default()
+    }
+
+    /// What an OSS has logged.
+    pub fn oss_log(&self, i: usize) -> String {
+        std::fs::read_to_string(&self.oss[i].log).unwrap_or_default()
+    }
+
+    /// Checks that every server that was started still runs.
+    #[track_caller]
+    pub fn assert_runs(&mut self) {
+        let servers = std::iter::once(&mut self.mds).chain(&mut self.oss);
+        servers.filter_map(|s| s.process.as_mut()).for_each(Process::assert_runs);
+    }
+
+    /// `kill -9` of the MDS.
+    pub fn kill_mds(&mut self) {
+        self.mds.kill9();
+    }
+
+    /// Starts the MDS and waits until it serves.
+    #[track_caller]
+    pub fn start_mds(&mut self) {
+        self.mds.start();
+        self.mds.wait_ready();
+    }
+
+    /// `kill -9` of an OSS.
+    pub fn kill_oss(&mut self, i: usize) {
+        self.oss[i].kill9();
+    }
+
+    /// Starts an OSS and waits until it serves.
+    #[track_caller]
+    pub fn start_oss(&mut self, i: usize) {
+        self.oss[i].start();
+        self.oss[i].wait_ready();
+    }
+
+    /// Starts an OSS without waiting, for one that is not expected to come up.
+    pub fn spawn_oss(&mut self, i: usize) -> Process {
+        self.oss[i].spawn()
+    }
+
+    /// SIGTERM to an OSS; it must end well.
+    #[track_caller]
+    pub fn stop_oss(&mut self, i: usize) {
+        self.oss[i].terminate();
+    }
+
+    /// SIGTERM to the MDS; it must end well.
+    #[track_caller]
+    pub fn stop_mds(&mut self) {
+        self.mds.terminate();
+    }
+
+    /// Stops every server in an orderly way and starts them again.
+    #[track_caller]
+    pub fn restart_all(&mut self) {
+        self.oss.iter_mut().for_each(Server::terminate);
+        self.mds.terminate();
+        self.mds.start();
+        self.mds.wait_ready();
+        self.oss.iter_mut().for_each(Server::start);
+        self.oss.iter_mut().for_each(Server::wait_ready);
+        self.wait_osts_up();
+    }
+
+    /// Waits until the MDS says that every OST is UP.
+    #[track_caller]
+    pub fn wait_osts_up(&mut self) {
+        let (mds, count) = (self.mds_address(), self.ost_count());
+        wait::until(&format!("{count} OSTs UP"), wait::SERVER, || {
+            self.oss.iter_mut().filter_map(|o| o.process.as_mut()).for_each(Process::assert_runs);
+            (rpc::osts_up(mds) == Some(count)).then_some(())
+        });
+    }
+
+    /// Mounts the file system at a new directory.
+    #[track_caller]
+    pub fn mount(&self) -> Mount {
+        self.mount_with(&["allow_other"])
+    }
+
+    /// Mounts with these options.
+    #[track_caller]
+    pub fn mount_with(&self, options: &[&str]) -> Mount {
+        let k = self.mounts.get();
+        self.mounts.set(k + 1);
+        Mount::new(MountSpec {
+            source: self.source(),
+            path: self.scratch.dir(&format!("mnt{k}")),
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+            log: self.dir().join(format!("log/mount{k}.log")),
+        })
+    }
+
+    /// Runs `sateen ARGS` against this cluster, whatever comes out.
+    #[track_caller]
+    pub fn sateen(&self, args: &[&str]) -> Done {
+        let mut command = Command::new(bins::path("sateen"));
+        command.args(args).env("SATEEN_MDS", self.mds_address().to_string());
+        command::run(&mut command, Duration::from_secs(60))
+    }
+}
+
+/// Runs `lfs ARGS`, whatever comes out.
+#[track_caller]
+pub fn lfs(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Done {
+    let mut command = Command::new(bins::path("sateen-lfs"));
+    command::run(command.args(args.iter().map(|a| a.as_ref())), Duration::from_secs(60))
+}
+
+/// Runs `lfs ARGS`, checks that it succeeded, and gives its output.
+#[track_caller]
+pub fn lfs_ok(args: &[&dyn AsRef<std::ffi::OsStr>]) -> String {
+    let done = lfs(args);
+    assert!(done.success(), "{done}");
+    done.stdout
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+}
+
+/// A configuration of the MDS.
+pub fn mds_config(listen: &SocketAddr, dir: &Path, extra: &str) -> String {
+    format!("listen = \"{listen}\"\ndir = {dir:?}\n{extra}")
+}
+
+/// A configuration of an OSS.
+pub fn oss_config(listen: &SocketAddr, mds: &SocketAddr, osts: &[PathBuf], capacity: Option<u64>) -> String {
+    let mut text = format!("listen = \"{listen}\"\nadvertise = \"{listen}\"\nmds = [\"{mds}\"]\n");
+    for path in osts {
+        text.push_str(&format!("\n[[ost]]\npath = {path:?}\n"));
+        if let Some(bytes) = capacity {
+            text.push_str(&format!("capacity = {bytes}\n"));
+        }
+    }
+    text
+}

@@ -1,0 +1,133 @@
+//! A server or mount process that the test started: logging to a file, killed and restarted at will, never left behind.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use crate::command::tail;
+use crate::wait;
+
+/// How long a process may take to stop after SIGTERM.
+const STOP: Duration = Duration::from_secs(60);
+
+/// A child process with a log file. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `program` with its output appended to `log`.
+    #[track_caller]
+    pub fn start(
+        name: &str,
+        program: &Path,
+        args: &[std::ffi::OsString],
+        env: &[(String, String)],
+        log: &Path,
+    ) -> Process {
+        let out = File::options().create(true).append(true).open(log).expect("the log file can be created");
+        let err = out.try_clone().expect("a file handle can be copied");
+        let mut command = Command::new(program);
+        command.args(args).envs(env.iter().cloned()).stdin(Stdio::null()).stdout(out).stderr(err);
+        let child = spawn_tied(command).unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
+        Process { name: name.to_owned(), log: log.to_owned(), child }
+    }
+
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far, over all its lives.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Exit status if it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our own child can be waited for")
+    }
+
+    /// Panics if it has ended.
+    #[track_caller]
+    pub fn assert_runs(&mut self) {
+        if let Some(status) = self.exited() {
+            panic!("{} has ended ({status})\n--- log\n{}", self.name, tail(&self.log(), 40));
+        }
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        wait::until(&format!("the end of {}", self.name), deadline, || self.exited())
+    }
+
+    /// Sends SIGTERM and waits for its end.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        if self.exited().is_none() {
+            let _ = rustix::process::kill_process(self.pid(), Signal::TERM);
+        }
+        self.wait(STOP)
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            eprintln!("--- last lines of {} ({})\n{}", self.name, self.log.display(), tail(&self.log(), 30));
+        }
+    }
+}
+
+type Request = (Command, Sender<std::io::Result<Child>>);
+
+/// Starts a child that the kernel kills when this process dies.
+///
+/// The parent-death signal is sent when the *thread* that started the child ends, so one thread that lives as long as
+/// the process starts them all.
+fn spawn_tied(command: Command) -> std::io::Result<Child> {
+    static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (send, receive) = channel::<Request>();
+        std::thread::Builder::new()
+            .name("spawner".into())
+            .spawn(move || {
+                for (mut command, answer) in receive {
+                    // SAFETY: prctl is async-signal-safe and touches nothing of ours.
+                    unsafe {
+                        command.pre_exec(|| {
+                            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                            Ok(())
+                        });
+                    }
+                    let _ = answer.send(command.spawn());
+                }
+            })
+            .expect("a thread can be started");
+        send
+    });
+    let (send, receive) = channel();
+    spawner.send((command, send)).expect("the spawner lives as long as the process");
+    receive.recv().expect("the spawner answers every request")
+}

@@ -1,0 +1,65 @@
+//! The data exerciser `fsx`: 100,000 random operations per layout, every read compared.
+
+use std::process::Command;
+use std::time::Duration;
+
+use sateen_tests::cluster::lfs_ok;
+use sateen_tests::{Cluster, ClusterSpec, bins, command};
+
+/// Operations per layout.
+const OPERATIONS: u64 = 100_000;
+
+/// Every operation fsx knows and Linux has, over a file of several stripes.
+const CONFIG: &str = r#"
+flen = 1048576
+[opsize]
+max = 131072
+[weights]
+close_open = 1
+read = 10
+write = 10
+mapread = 10
+mapwrite = 10
+invalidate = 1
+truncate = 4
+fsync = 0.2
+fdatasync = 0.2
+posix_fallocate = 1
+punch_hole = 2
+sendfile = 1
+posix_fadvise = 1
+copy_file_range = 1
+"#;
+
+fn no_mismatch(label: &'static str, seed: u64, striping: &[&str]) {
+    let mut cluster = Cluster::start(ClusterSpec::new(label));
+    let mount = cluster.mount();
+    let config = cluster.dir().join("fsx.toml");
+    std::fs::write(&config, CONFIG).expect("write");
+    let file = mount.join("fsx");
+    let mut setstripe: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"setstripe"];
+    setstripe.extend(striping.iter().map(|s| s as &dyn AsRef<std::ffi::OsStr>));
+    setstripe.push(&file);
+    lfs_ok(&setstripe);
+
+    eprintln!("{label}: fsx -S {seed} -N {OPERATIONS}");
+    let mut fsx = Command::new(bins::tool("fsx"));
+    fsx.arg("-f").arg(&config).args(["-S", &seed.to_string(), "-N", &OPERATIONS.to_string()]);
+    let done = command::run(fsx.arg("-P").arg(cluster.dir()).arg(&file), Duration::from_secs(600));
+    assert!(done.success(), "{done}");
+    assert!(
+        done.stdout.contains("All operations completed") || done.stderr.contains("All operations completed"),
+        "{done}"
+    );
+    cluster.assert_runs();
+}
+
+#[test]
+fn no_mismatch_on_one_stripe() {
+    no_mismatch("fsx-c1", 20_261, &["-c", "1"]);
+}
+
+#[test]
+fn no_mismatch_on_four_small_stripes() {
+    no_mismatch("fsx-c4", 20_262, &["-c", "4", "-S", "64K"]);
+}
