@@ -1,1 +1,3 @@
-//! .
+//! The object storage server.
+
+pub mod store;

@@ -1,0 +1,89 @@
+//! Commit: everything answered so far becomes durable.
+//!
+//! Callers that come while a commit runs share the next one. A commit is:
+//!
+//! 1. take the epoch of pending changes and the list of unsynced segments, together;
+//! 2. fdatasync the segments, fsync their directory if files came;
+//! 3. end the epoch: one batch removes its rows and notes the extents that are dead now;
+//! 4. sync the index's log;
+//! 5. give the dead extents back.
+//!
+//! A crash before 4 leaves the rows: recovery checks those chunks and keeps what is whole. A crash after 4 leaves at
+//! most dead extents, which are noted. An error in 2 to 4 is final for the store.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Condvar, Mutex};
+use sateen_types::{FsResult, Verifier};
+
+use super::Store;
+use super::segments::io_error;
+
+/// Who commits now and who waits.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    running: bool,
+    started: u64,
+    finished: u64,
+}
+
+impl Store {
+    /// Makes everything answered before this call durable. The same verifier as a write's means that the write is safe.
+    pub fn commit(&self) -> FsResult<Verifier> {
+        let mut state = self.commits.state.lock();
+        // A commit that runs already may have taken its list before our last write was answered.
+        let wanted = state.started + 1;
+        while state.finished < wanted {
+            if state.running {
+                self.commits.changed.wait(&mut state);
+                continue;
+            }
+            state.running = true;
+            state.started += 1;
+            drop(state);
+            // The outcome of a commit that failed is kept in the store, where every waiter finds it.
+            let _ = self.commit_now();
+            state = self.commits.state.lock();
+            state.running = false;
+            state.finished = state.started;
+            self.commits.changed.notify_all();
+        }
+        drop(state);
+        self.check_healthy()?;
+        Ok(self.verifier)
+    }
+
+    fn commit_now(&self) -> FsResult<()> {
+        self.check_healthy()?;
+        let unsynced = {
+            let _gate = self.gate.write();
+            if !self.dirty.swap(false, Ordering::AcqRel) {
+                return Ok(());
+            }
+            self.pending.lock().begin();
+            self.segments.take_unsynced()
+        };
+        unsynced.sync(&self.segments).map_err(|e| self.fail(&io_error("sync the segments", &e)))?;
+        let dead = {
+            let _gate = self.gate.write();
+            let settled = self.pending.lock().end();
+            let mut batch = self.index.batch();
+            for (key, row) in &settled.rows {
+                batch.set_pending(*key, row.as_ref());
+            }
+            for extent in &settled.dead {
+                batch.release(*extent);
+            }
+            self.index.write(batch).map_err(|e| self.fail(&e))?;
+            settled.dead
+        };
+        self.index.sync().map_err(|e| self.fail(&e))?;
+        self.segments.reclaim(&dead).map_err(|e| self.fail(&e))
+    }
+}

@@ -1,0 +1,173 @@
+//! All access of a store to its segment files, behind one trait, so that tests can make any call fail.
+//!
+//! Not here: the index (RocksDB has files of its own) and any policy. A [`Disk`] does what it is told and reports what
+//! the system said.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
+
+/// Number of a segment in its store; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Space of the file system the segments lie in, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Size.
+    pub total: u64,
+    /// Not in use, also by others.
+    pub free: u64,
+    /// What this process may still use.
+    pub available: u64,
+}
+
+/// A directory of segment files.
+pub trait Disk: Send + Sync {
+    /// Creates an empty segment; it must not exist. Durable after [`Disk::sync_dir`].
+    fn create(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>>;
+    /// Opens an existing segment.
+    fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>>;
+    /// Removes a segment.
+    fn delete(&self, id: SegmentId) -> io::Result<()>;
+    /// All segments there are.
+    fn list(&self) -> io::Result<Vec<SegmentId>>;
+    /// Makes creations and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Space of the file system below.
+    fn space(&self) -> io::Result<DiskSpace>;
+}
+
+/// An open segment.
+pub trait SegmentFile: Send + Sync {
+    /// Writes some of `bytes`; returns how many.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// Reads some bytes; 0 at the end of the file.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Makes everything written durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Gives the range back to the file system; it reads as zeros then.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// Writes all of `bytes`, however short the single writes are.
+pub fn write_all_at(file: &dyn SegmentFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Fills all of `bytes`; `UnexpectedEof` if the file ends before.
+pub fn read_exact_at(file: &dyn SegmentFile, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.read_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                bytes = &mut bytes[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Files `<16 hexadecimal digits>.seg` in a directory.
+pub struct RealDisk {
+    dir: PathBuf,
+}
+
+const SUFFIX: &str = ".seg";
+
+impl RealDisk {
+    /// The segments in `dir`, which is created if it is missing.
+    pub fn open(dir: &Path) -> io::Result<RealDisk> {
+        sateen_runtime::durable::create_dir_all(dir)?;
+        Ok(RealDisk { dir: dir.to_owned() })
+    }
+
+    fn path(&self, id: SegmentId) -> PathBuf {
+        self.dir.join(format!("{id}{SUFFIX}"))
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = File::options().read(true).write(true).create_new(true).open(self.path(id))?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
+        Ok(Arc::new(File::options().read(true).write(true).open(self.path(id))?))
+    }
+
+    fn delete(&self, id: SegmentId) -> io::Result<()> {
+        std::fs::remove_file(self.path(id))
+    }
+
+    fn list(&self) -> io::Result<Vec<SegmentId>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let digits = name.to_str().and_then(|n| n.strip_suffix(SUFFIX)).filter(|d| d.len() == 16);
+            match digits.and_then(|d| u64::from_str_radix(d, 16).ok()) {
+                Some(id) => ids.push(SegmentId(id)),
+                None => tracing::warn!(dir = %self.dir.display(), ?name, "not a segment file; left alone"),
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        sateen_runtime::durable::sync_dir(&self.dir)
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        let s = rustix::fs::statvfs(&self.dir)?;
+        Ok(DiskSpace {
+            total: s.f_blocks.saturating_mul(s.f_frsize),
+            free: s.f_bfree.saturating_mul(s.f_frsize),
+            available: s.f_bavail.saturating_mul(s.f_frsize),
+        })
+    }
+}
+
+impl SegmentFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, offset)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(self, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+    }
+}

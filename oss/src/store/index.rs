@@ -1,0 +1,296 @@
+//! The store's index: a RocksDB with the families of [`keys`](super::keys). The only file that knows RocksDB.
+//!
+//! Every change is one [`Batch`] over all families, written to the log before [`Index::write`] returns: a crash of the
+//! process loses none of it, a power cut at most the batches since the last [`Index::sync`], and never part of one
+//! (families are flushed together).
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    Direction, IteratorMode, LogLevel, MergeOperands, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use sateen_types::{FsCode, FsError, FsResult};
+
+use super::disk::SegmentId;
+use super::keys::{
+    CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_FORMAT, META_NEXT_SEGMENT,
+    META_OBJECTS, ObjectKey, free_from_key, free_key, segment_from_key, segment_key,
+};
+use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent};
+
+/// Version of the families and their records.
+const FORMAT: i64 = 1;
+/// Memory of one family before it is flushed to a file, in bytes.
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Log size that forces a flush: bounds the time a restart spends on replay.
+const WAL_BYTES_MAX: u64 = 128 << 20;
+/// Index files kept open, per store.
+const OPEN_FILES_MAX: i32 = 256;
+/// Bits per key of the filter that answers "no such chunk" without a disk access.
+const BLOOM_BITS: f64 = 10.0;
+
+/// Block cache shared by all stores of a process.
+#[derive(Clone)]
+pub struct IndexCache(Cache);
+
+impl IndexCache {
+    /// A cache of `bytes`.
+    pub fn new(bytes: usize) -> IndexCache {
+        IndexCache(Cache::new_lru_cache(bytes))
+    }
+}
+
+/// The index of one store.
+pub struct Index {
+    db: DB,
+}
+
+impl Index {
+    /// Opens or creates the index in `dir`.
+    pub fn open(dir: &Path, cache: &IndexCache) -> FsResult<Index> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_paranoid_checks(true);
+        options.set_atomic_flush(true);
+        options.set_track_and_verify_wals_in_manifest(true);
+        // What a power cut tears lies behind the last sync, so nothing that was committed is after it.
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        options.set_max_total_wal_size(WAL_BYTES_MAX);
+        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_keep_log_file_num(4);
+        options.set_log_level(LogLevel::Warn);
+        let families = [CF_OBJECTS, CF_CHUNKS, CF_PENDING, CF_SEGMENTS, CF_FREES, CF_META];
+        let descriptors = families.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, cache)));
+        let db = DB::open_cf_descriptors(&options, dir, descriptors)
+            .map_err(|e| error("open the index", &e).with_hint(format!("see {}/LOG", dir.display())))?;
+        let index = Index { db };
+        match index.counter(CF_META, META_FORMAT)? {
+            None => {
+                let mut batch = index.batch();
+                batch.inner.put_cf(&index.cf(CF_META), META_FORMAT, Counter(FORMAT).encode());
+                index.write(batch)?;
+                index.sync()?;
+            }
+            Some(FORMAT) => {}
+            Some(n) => {
+                return Err(FsError::new(
+                    FsCode::NotSupported,
+                    format!("the index in {} has format {n}, this build reads {FORMAT}", dir.display()),
+                )
+                .with_hint("run the release that wrote it, or a newer one"));
+            }
+        }
+        Ok(index)
+    }
+
+    fn cf(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(name).expect("every family was opened with the index")
+    }
+
+    /// The record of a chunk; `None` for a hole.
+    pub fn chunk(&self, key: ChunkKey) -> FsResult<Option<ChunkRecord>> {
+        let found = self.db.get_pinned_cf(&self.cf(CF_CHUNKS), key.to_bytes()).map_err(|e| error("read a chunk", &e))?;
+        found.map(|bytes| ChunkRecord::decode(&bytes)).transpose()
+    }
+
+    /// The record of an object.
+    pub fn object(&self, key: ObjectKey) -> FsResult<Option<ObjectRecord>> {
+        let found =
+            self.db.get_pinned_cf(&self.cf(CF_OBJECTS), key.as_bytes()).map_err(|e| error("read an object", &e))?;
+        found.map(|bytes| ObjectRecord::decode(&bytes)).transpose()
+    }
+
+    /// Visits the chunks of `object` with numbers in `[from, to)`, in order and as of one moment.
+    pub fn chunks<B>(
+        &self,
+        object: ObjectKey,
+        from: u64,
+        to: u64,
+        mut visit: impl FnMut(u64, ChunkRecord) -> ControlFlow<B>,
+    ) -> FsResult<Option<B>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(object.chunk(to).to_bytes().to_vec());
+        let start = object.chunk(from).to_bytes();
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        for row in self.db.iterator_cf_opt(&self.cf(CF_CHUNKS), options, mode) {
+            let (key, value) = row.map_err(|e| error("read chunks", &e))?;
+            if let ControlFlow::Break(b) = visit(ChunkKey::from_bytes(&key)?.number, ChunkRecord::decode(&value)?) {
+                return Ok(Some(b));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last stored chunk of `object` with a number of at most `upto`.
+    pub fn last_chunk(&self, object: ObjectKey, upto: u64) -> FsResult<Option<(u64, ChunkRecord)>> {
+        let start = object.chunk(upto).to_bytes();
+        let mode = IteratorMode::From(&start, Direction::Reverse);
+        let Some(row) = self.db.iterator_cf(&self.cf(CF_CHUNKS), mode).next() else { return Ok(None) };
+        let (key, value) = row.map_err(|e| error("read chunks", &e))?;
+        let key = ChunkKey::from_bytes(&key)?;
+        if key.object == object { Ok(Some((key.number, ChunkRecord::decode(&value)?))) } else { Ok(None) }
+    }
+
+    /// Every row of `pending`, in key order. Bounded by the commit that is forced when there are too many.
+    pub fn pending(&self) -> FsResult<Vec<(ChunkKey, PendingRecord)>> {
+        self.rows(CF_PENDING, |key, value| Ok((ChunkKey::from_bytes(key)?, PendingRecord::decode(value)?)))
+    }
+
+    /// Live bytes of every segment that has a row.
+    pub fn segments(&self) -> FsResult<Vec<(SegmentId, i64)>> {
+        self.rows(CF_SEGMENTS, |key, value| Ok((segment_from_key(key)?, Counter::decode(value)?.0)))
+    }
+
+    /// Extents that still have to be punched.
+    pub fn frees(&self) -> FsResult<Vec<SegmentExtent>> {
+        self.rows(CF_FREES, |key, value| {
+            let (segment, offset) = free_from_key(key)?;
+            Ok(SegmentExtent { segment, offset, len: Counter::decode(value)?.0.unsigned_abs() })
+        })
+    }
+
+    /// How many objects there are.
+    pub fn objects(&self) -> FsResult<u64> {
+        Ok(self.counter(CF_META, META_OBJECTS)?.unwrap_or(0).max(0) as u64)
+    }
+
+    /// The segment number after the highest ever used.
+    pub fn next_segment(&self) -> FsResult<SegmentId> {
+        Ok(SegmentId(self.counter(CF_META, META_NEXT_SEGMENT)?.unwrap_or(1).max(1) as u64))
+    }
+
+    fn rows<T>(&self, family: &str, decode: impl Fn(&[u8], &[u8]) -> FsResult<T>) -> FsResult<Vec<T>> {
+        let rows = self.db.iterator_cf(&self.cf(family), IteratorMode::Start);
+        rows.map(|row| {
+            let (key, value) = row.map_err(|e| error("read the index", &e))?;
+            decode(&key, &value)
+        })
+        .collect()
+    }
+
+    fn counter(&self, family: &str, key: &[u8]) -> FsResult<Option<i64>> {
+        let found = self.db.get_pinned_cf(&self.cf(family), key).map_err(|e| error("read a counter", &e))?;
+        found.map(|bytes| Counter::decode(&bytes).map(|c| c.0)).transpose()
+    }
+
+    /// An empty batch.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { index: self, inner: WriteBatch::default() }
+    }
+
+    /// Applies a batch whole. It survives a crash of this process; [`Index::sync`] makes it survive a power cut.
+    pub fn write(&self, batch: Batch<'_>) -> FsResult<()> {
+        self.db.write_opt(batch.inner, &WriteOptions::default()).map_err(|e| error("write the index", &e))
+    }
+
+    /// Makes every batch written so far durable.
+    pub fn sync(&self) -> FsResult<()> {
+        self.db.flush_wal(true).map_err(|e| error("sync the index", &e))
+    }
+}
+
+/// Changes that happen together.
+pub struct Batch<'a> {
+    index: &'a Index,
+    inner: WriteBatch,
+}
+
+impl Batch<'_> {
+    /// Sets or, with `None`, removes a chunk.
+    pub fn set_chunk(&mut self, key: ChunkKey, record: Option<&ChunkRecord>) {
+        let cf = self.index.cf(CF_CHUNKS);
+        match record {
+            Some(record) => self.inner.put_cf(&cf, key.to_bytes(), record.encode()),
+            None => self.inner.delete_cf(&cf, key.to_bytes()),
+        }
+    }
+
+    /// Sets or removes an object; the caller counts with [`Batch::add_objects`].
+    pub fn set_object(&mut self, key: ObjectKey, record: Option<&ObjectRecord>) {
+        let cf = self.index.cf(CF_OBJECTS);
+        match record {
+            Some(record) => self.inner.put_cf(&cf, key.as_bytes(), record.encode()),
+            None => self.inner.delete_cf(&cf, key.as_bytes()),
+        }
+    }
+
+    /// Sets or removes what a chunk was at the last commit.
+    pub fn set_pending(&mut self, key: ChunkKey, record: Option<&PendingRecord>) {
+        let cf = self.index.cf(CF_PENDING);
+        match record {
+            Some(record) => self.inner.put_cf(&cf, key.to_bytes(), record.encode()),
+            None => self.inner.delete_cf(&cf, key.to_bytes()),
+        }
+    }
+
+    /// Counts a new extent as live.
+    pub fn occupy(&mut self, extent: SegmentExtent) {
+        self.add(CF_SEGMENTS, &segment_key(extent.segment), extent.len as i64);
+    }
+
+    /// Counts an extent as dead and notes that it has to be punched.
+    pub fn release(&mut self, extent: SegmentExtent) {
+        self.add(CF_SEGMENTS, &segment_key(extent.segment), -(extent.len as i64));
+        let cf = self.index.cf(CF_FREES);
+        self.inner.put_cf(&cf, free_key(extent.segment, extent.offset), Counter(extent.len as i64).encode());
+    }
+
+    /// Notes that an extent is punched.
+    pub fn forget_free(&mut self, extent: SegmentExtent) {
+        let cf = self.index.cf(CF_FREES);
+        self.inner.delete_cf(&cf, free_key(extent.segment, extent.offset));
+    }
+
+    /// Forgets a segment that was deleted.
+    pub fn forget_segment(&mut self, segment: SegmentId) {
+        let cf = self.index.cf(CF_SEGMENTS);
+        self.inner.delete_cf(&cf, segment_key(segment));
+    }
+
+    /// Notes the segment number after the highest ever used.
+    pub fn set_next_segment(&mut self, next: SegmentId) {
+        let cf = self.index.cf(CF_META);
+        self.inner.put_cf(&cf, META_NEXT_SEGMENT, Counter(next.0 as i64).encode());
+    }
+
+    /// Counts objects that came (or, negative, went).
+    pub fn add_objects(&mut self, delta: i64) {
+        if delta != 0 {
+            self.add(CF_META, META_OBJECTS, delta);
+        }
+    }
+
+    fn add(&mut self, family: &str, key: &[u8], delta: i64) {
+        let cf = self.index.cf(family);
+        self.inner.merge_cf(&cf, key, Counter(delta).encode());
+    }
+}
+
+fn family_options(name: &str, cache: &IndexCache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&cache.0);
+    blocks.set_bloom_filter(BLOOM_BITS, false);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_compression_type(DBCompressionType::Lz4);
+    if name == CF_SEGMENTS || name == CF_META {
+        let add = |_: &[u8], old: Option<&[u8]>, operands: &MergeOperands| {
+            Counter::sum(old, operands.iter()).map(|sum| sum.encode().to_vec())
+        };
+        options.set_merge_operator_associative("counter", add);
+    }
+    options
+}
+
+fn error(what: &str, e: &rocksdb::Error) -> FsError {
+    let code = match e.kind() {
+        rocksdb::ErrorKind::Corruption => FsCode::Corrupt,
+        _ => FsCode::Io,
+    };
+    FsError::new(code, format!("cannot {what}: {e}"))
+}

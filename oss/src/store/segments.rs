@@ -1,0 +1,418 @@
+//! The segment files: where new extents go, what is live, what is not synced, and how space comes back.
+//!
+//! Owner of all state about segments (one mutex). Extents are handed out once and never reused: a segment is written
+//! front to back by one incarnation of the store and then only punched, until nothing in it is live and it is deleted.
+//!
+//! A segment file begins with one 4 KiB block that holds a sealed envelope (`SATSEGMT`, version 1): OST uuid 16, file
+//! system 4, segment 8. Extents follow, 4 KiB-aligned, without headers of their own: what lies where is in the index.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sateen_runtime::envelope::Kind;
+use sateen_types::limits::BLOCK_BYTES;
+use sateen_types::{FsCode, FsError, FsId, FsResult, OstUuid};
+
+use super::capacity::Capacity;
+use super::disk::{Disk, SegmentFile, SegmentId, read_exact_at, write_all_at};
+use super::index::Index;
+use super::records::SegmentExtent;
+
+/// Open segment files kept for readers, per store. A segment is 1 GiB, so this covers 256 GiB without reopening.
+const HANDLES_MAX: usize = 256;
+/// Where the first extent of a segment begins.
+const HEADER_BYTES: u64 = BLOCK_BYTES as u64;
+/// Bytes of the envelope in the header block.
+const ENVELOPE_BYTES: usize = 24 + 28;
+
+const SEGMENT_KIND: Kind = Kind { magic: b"SATSEGMT", version: 1, features: 0, what: "a segment header" };
+
+/// Whose segments these are; written into each, and checked when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentOwner {
+    /// The OST.
+    pub ost: OstUuid,
+    /// The file system.
+    pub fs: FsId,
+}
+
+/// Why stored bytes could not be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The segment is not there.
+    Missing(SegmentId),
+    /// The bytes are not there or not what they should be.
+    Damaged(String),
+    /// The disk failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Missing(id) => write!(f, "segment {id} is missing"),
+            ReadError::Damaged(why) => f.write_str(why),
+            ReadError::Io(e) => write!(f, "the disk failed: {e}"),
+        }
+    }
+}
+
+/// The segments of one store.
+pub struct Segments {
+    disk: Arc<dyn Disk>,
+    index: Arc<Index>,
+    capacity: Arc<Capacity>,
+    owner: SegmentOwner,
+    segment_bytes: u64,
+    state: Mutex<State>,
+    handles: Mutex<HashMap<SegmentId, Arc<dyn SegmentFile>>>,
+}
+
+struct State {
+    active: Option<Active>,
+    next: SegmentId,
+    /// Bytes of each segment that are reserved, indexed or waiting to be punched.
+    live: HashMap<SegmentId, u64>,
+    unsynced: BTreeMap<SegmentId, Arc<dyn SegmentFile>>,
+    directory_unsynced: bool,
+}
+
+struct Active {
+    id: SegmentId,
+    file: Arc<dyn SegmentFile>,
+    end: u64,
+}
+
+/// What a commit has to sync.
+pub struct Unsynced {
+    files: Vec<Arc<dyn SegmentFile>>,
+    directory: bool,
+}
+
+impl Segments {
+    /// Takes over what is in `disk`; the rows of `index` say what is live.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        index: Arc<Index>,
+        capacity: Arc<Capacity>,
+        owner: SegmentOwner,
+        segment_bytes: u64,
+    ) -> FsResult<Segments> {
+        let files = disk.list().map_err(|e| FsError::new(FsCode::Io, format!("cannot list the segments: {e}")))?;
+        let mut live = HashMap::new();
+        for (id, bytes) in index.segments()? {
+            let bytes = u64::try_from(bytes).map_err(|_| {
+                FsError::new(FsCode::Corrupt, format!("the index says segment {id} has {bytes} live bytes"))
+            })?;
+            if bytes > 0 && files.binary_search(&id).is_err() {
+                tracing::error!(fs = %owner.fs, segment = %id, bytes, "a segment with live data is missing");
+            }
+            capacity.adopt(bytes);
+            live.insert(id, bytes);
+        }
+        let highest = files.iter().chain(live.keys()).max().map_or(0, |id| id.0);
+        let next = SegmentId(index.next_segment()?.0.max(highest + 1));
+        let state = State { active: None, next, live, unsynced: BTreeMap::new(), directory_unsynced: false };
+        Ok(Segments {
+            disk,
+            index,
+            capacity,
+            owner,
+            segment_bytes,
+            state: Mutex::new(state),
+            handles: Mutex::default(),
+        })
+    }
+
+    /// Space for `len` bytes (whole blocks) in one run. Given back when the reservation is dropped without
+    /// [`Reservation::keep`].
+    pub fn reserve(&self, len: u64) -> FsResult<Reservation<'_>> {
+        debug_assert!(len > 0 && len.is_multiple_of(u64::from(BLOCK_BYTES)), "{len} is not whole blocks");
+        self.capacity.admit(len, &*self.disk)?;
+        let mut state = self.state.lock();
+        match self.place(&mut state, len) {
+            Ok((file, extent)) => {
+                *state.live.entry(extent.segment).or_default() += len;
+                Ok(Reservation { segments: self, file, extent, kept: false })
+            }
+            Err(e) => {
+                drop(state);
+                self.capacity.release(len);
+                Err(e)
+            }
+        }
+    }
+
+    fn place(&self, state: &mut State, len: u64) -> FsResult<(Arc<dyn SegmentFile>, SegmentExtent)> {
+        let full = state.active.as_ref().is_none_or(|a| a.end > HEADER_BYTES && a.end + len > self.segment_bytes);
+        if full {
+            let fresh = self.create(state)?;
+            let sealed = state.active.replace(fresh);
+            if let Some(sealed) = sealed
+                && state.live.get(&sealed.id).is_none_or(|&live| live == 0)
+            {
+                self.delete(state, sealed.id)?;
+            }
+        }
+        let active = state.active.as_mut().expect("was created above");
+        let extent = SegmentExtent { segment: active.id, offset: active.end, len };
+        active.end += len;
+        Ok((active.file.clone(), extent))
+    }
+
+    /// A new segment with its header. Its number is noted first, so that it is never used again.
+    fn create(&self, state: &mut State) -> FsResult<Active> {
+        let id = state.next;
+        state.next = SegmentId(id.0 + 1);
+        let mut batch = self.index.batch();
+        batch.set_next_segment(state.next);
+        self.index.write(batch)?;
+        let failed = |e: io::Error| io_error(&format!("create segment {id}"), &e);
+        let file = self.disk.create(id).map_err(failed)?;
+        if let Err(e) = write_all_at(&*file, &self.header(id), 0) {
+            // An empty file that nothing refers to; the next start removes it if this fails too.
+            let _ = self.disk.delete(id);
+            return Err(failed(e));
+        }
+        state.unsynced.insert(id, file.clone());
+        state.directory_unsynced = true;
+        self.remember(id, &file);
+        Ok(Active { id, file, end: HEADER_BYTES })
+    }
+
+    fn header(&self, id: SegmentId) -> Vec<u8> {
+        let mut body = Vec::with_capacity(28);
+        body.extend_from_slice(&self.owner.ost.0);
+        body.extend_from_slice(&self.owner.fs.0.to_be_bytes());
+        body.extend_from_slice(&id.0.to_be_bytes());
+        SEGMENT_KIND.seal(0, &body)
+    }
+
+    /// Reads `bytes.len()` bytes of a segment at `offset`.
+    pub fn read(&self, segment: SegmentId, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
+        let file = self.handle(segment)?;
+        read_exact_at(&*file, bytes, offset).map_err(|e| classify(segment, e))
+    }
+
+    fn handle(&self, id: SegmentId) -> Result<Arc<dyn SegmentFile>, ReadError> {
+        if let Some(file) = self.handles.lock().get(&id) {
+            return Ok(file.clone());
+        }
+        let file = self.disk.open(id).map_err(|e| classify(id, e))?;
+        let mut header = [0; ENVELOPE_BYTES];
+        read_exact_at(&*file, &mut header, 0).map_err(|e| classify(id, e))?;
+        if header[..] != self.header(id)[..] {
+            return Err(ReadError::Damaged(format!("segment {id} has a damaged or foreign header")));
+        }
+        self.remember(id, &file);
+        Ok(file)
+    }
+
+    fn remember(&self, id: SegmentId, file: &Arc<dyn SegmentFile>) {
+        let mut handles = self.handles.lock();
+        if handles.len() >= HANDLES_MAX
+            && let Some(&victim) = handles.keys().next()
+        {
+            handles.remove(&victim);
+        }
+        handles.insert(id, file.clone());
+    }
+
+    /// Takes the list of what is not synced. The caller syncs it with [`Unsynced::sync`] or declares the store failed.
+    pub fn take_unsynced(&self) -> Unsynced {
+        let mut state = self.state.lock();
+        Unsynced {
+            files: std::mem::take(&mut state.unsynced).into_values().collect(),
+            directory: std::mem::take(&mut state.directory_unsynced),
+        }
+    }
+
+    /// Opens `segments` so that recovery can sync what an earlier incarnation wrote.
+    pub fn adopt_unsynced(&self, segments: impl IntoIterator<Item = SegmentId>) -> Result<Unsynced, ReadError> {
+        let files: Result<Vec<_>, _> = segments.into_iter().map(|id| self.handle(id)).collect();
+        Ok(Unsynced { files: files?, directory: true })
+    }
+
+    /// The disk below.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// Gives the space of dead extents back. They are noted in the index already ([`super::index::Batch::release`]);
+    /// what cannot be punched now stays noted and is punched at the next start.
+    pub fn reclaim(&self, extents: &[SegmentExtent]) -> FsResult<()> {
+        if extents.is_empty() {
+            return Ok(());
+        }
+        let mut batch = self.index.batch();
+        for extent in extents {
+            let last = self.is_last(*extent);
+            if !last && let Err(e) = self.punch(*extent) {
+                tracing::warn!(?extent, error = %e, "cannot punch a dead extent; will be tried again at the next start");
+            } else {
+                batch.forget_free(*extent);
+            }
+        }
+        self.index.write(batch)?;
+        let mut state = self.state.lock();
+        for extent in extents {
+            self.capacity.release(extent.len);
+            let live = state.live.entry(extent.segment).or_default();
+            *live -= extent.len;
+            let empty = *live == 0;
+            let sealed = state.active.as_ref().is_none_or(|a| a.id != extent.segment);
+            if empty && sealed {
+                self.delete(&mut state, extent.segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the segment will be deleted as soon as `extent` is gone, so that punching it is wasted work.
+    fn is_last(&self, extent: SegmentExtent) -> bool {
+        let state = self.state.lock();
+        let sealed = state.active.as_ref().is_none_or(|a| a.id != extent.segment);
+        sealed && state.live.get(&extent.segment) == Some(&extent.len)
+    }
+
+    fn punch(&self, extent: SegmentExtent) -> Result<(), ReadError> {
+        let file = match self.handle(extent.segment) {
+            Err(ReadError::Missing(_)) => return Ok(()),
+            other => other?,
+        };
+        file.punch(extent.offset, extent.len).map_err(ReadError::Io)
+    }
+
+    /// Deletes a sealed segment without live bytes.
+    fn delete(&self, state: &mut State, id: SegmentId) -> FsResult<()> {
+        debug_assert!(state.live.get(&id).is_none_or(|&live| live == 0), "segment {id} is live");
+        state.live.remove(&id);
+        state.unsynced.remove(&id);
+        self.handles.lock().remove(&id);
+        if let Err(e) = self.disk.delete(id)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(segment = %id, error = %e, "cannot delete an empty segment; will be tried again at the next start");
+            return Ok(());
+        }
+        let mut batch = self.index.batch();
+        batch.forget_segment(id);
+        self.index.write(batch)
+    }
+
+    /// At start: finishes what an earlier incarnation could not: punches dead extents, deletes empty segments.
+    pub fn sweep(&self) -> FsResult<()> {
+        let mut batch = self.index.batch();
+        for extent in self.index.frees()? {
+            match self.punch(extent) {
+                Ok(()) => batch.forget_free(extent),
+                Err(e) => tracing::warn!(?extent, error = %e, "cannot punch a dead extent"),
+            }
+        }
+        self.index.write(batch)?;
+        let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
+        let mut state = self.state.lock();
+        for id in files {
+            if state.live.get(&id).is_none_or(|&live| live == 0) {
+                self.delete(&mut state, id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Unsynced {
+    /// Makes the files and, if any came or went, the directory durable. After an error nobody knows what is on disk:
+    /// it must not be tried again.
+    pub fn sync(self, segments: &Segments) -> io::Result<()> {
+        for file in &self.files {
+            file.sync_data()?;
+        }
+        if self.directory { segments.disk.sync_dir() } else { Ok(()) }
+    }
+}
+
+/// A run of a segment that belongs to one writer.
+pub struct Reservation<'a> {
+    segments: &'a Segments,
+    file: Arc<dyn SegmentFile>,
+    extent: SegmentExtent,
+    kept: bool,
+}
+
+impl Reservation<'_> {
+    /// Where it is.
+    pub fn extent(&self) -> SegmentExtent {
+        self.extent
+    }
+
+    /// Writes `bytes` at `at` of the run. What is written is part of every commit that starts after this returned.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> FsResult<()> {
+        debug_assert!(at + bytes.len() as u64 <= self.extent.len, "{} bytes at {at} of {:?}", bytes.len(), self.extent);
+        write_all_at(&*self.file, bytes, self.extent.offset + at)
+            .map_err(|e| io_error(&format!("write segment {}", self.extent.segment), &e))?;
+        let mut state = self.segments.state.lock();
+        state.unsynced.entry(self.extent.segment).or_insert_with(|| self.file.clone());
+        Ok(())
+    }
+
+    /// The same run cut to its first `len` bytes (whole blocks); the rest is given back.
+    #[must_use]
+    pub fn shrink(mut self, len: u64) -> Self {
+        debug_assert!(len > 0 && len <= self.extent.len && len.is_multiple_of(u64::from(BLOCK_BYTES)), "{len}");
+        let surplus = self.extent.len - len;
+        let mut state = self.segments.state.lock();
+        *state.live.entry(self.extent.segment).or_default() -= surplus;
+        if let Some(active) = &mut state.active
+            && active.id == self.extent.segment
+            && active.end == self.extent.offset + self.extent.len
+        {
+            active.end -= surplus;
+        }
+        drop(state);
+        self.segments.capacity.release(surplus);
+        self.extent.len = len;
+        self
+    }
+
+    /// The index refers to the run now; its extents are freed one by one.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(e) = self.file.punch(self.extent.offset, self.extent.len) {
+            tracing::warn!(extent = ?self.extent, error = %e, "cannot punch what a failed write left");
+        }
+        let mut state = self.segments.state.lock();
+        let live = state.live.entry(self.extent.segment).or_default();
+        *live -= self.extent.len;
+        self.segments.capacity.release(self.extent.len);
+    }
+}
+
+fn classify(segment: SegmentId, e: io::Error) -> ReadError {
+    match e.kind() {
+        io::ErrorKind::NotFound => ReadError::Missing(segment),
+        io::ErrorKind::UnexpectedEof => ReadError::Damaged(format!("segment {segment} is cut short")),
+        _ => ReadError::Io(e),
+    }
+}
+
+/// An error of the disk as a peer sees it.
+pub fn io_error(what: &str, e: &io::Error) -> FsError {
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => FsError::new(FsCode::NoSpace, format!("cannot {what}: {e}"))
+            .with_hint("delete files, or add OSTs; other OSTs may have space left"),
+        _ => FsError::new(FsCode::Io, format!("cannot {what}: {e}"))
+            .with_hint("look at the disk of this OST, its kernel log and the log of its OSS"),
+    }
+}

@@ -1,0 +1,170 @@
+//! The disk fails at every call, and the power is cut.
+
+use std::collections::BTreeMap;
+
+use sateen_types::FsCode;
+
+use super::*;
+
+/// What may be read of an object: one of these versions.
+type Allowed = BTreeMap<u32, Vec<Vec<u8>>>;
+
+const LEN: usize = 100_000;
+
+/// Writes, overwrites, truncates and destroys; every step is told apart by its object. Returns what may be there.
+fn workload(store: &Store) -> Allowed {
+    let mut allowed = Allowed::new();
+    for oid in 1..=6u32 {
+        let (old, new) = (noise(u64::from(oid), LEN), noise(u64::from(oid) + 100, LEN));
+        let versions = allowed.entry(oid).or_insert_with(|| vec![vec![0; LEN]]);
+        let written = store.write(sealed(object(oid), 0, &old, Compression::None)).is_ok();
+        let committed = written && store.commit().is_ok();
+        versions.push(old.clone());
+        if written {
+            versions.remove(0);
+        }
+        let mut half = old.clone();
+        half[10..LEN / 2].copy_from_slice(&new[10..LEN / 2]);
+        match put(store, object(oid), 10, &new[10..LEN / 2]) {
+            Ok(_) if committed || written => *versions = vec![half.clone()],
+            Ok(_) => *versions = vec![half.clone(), [&vec![0; 10], &new[10..LEN / 2], &vec![0; LEN - LEN / 2]].concat()],
+            Err(_) => versions.push(half),
+        }
+        let base = versions.clone();
+        let step: Box<dyn Fn(&[u8]) -> Vec<u8>> = match oid % 3 {
+            0 => Box::new(|v: &[u8]| [&v[..5000], &vec![0; LEN - 5000]].concat()),
+            1 => Box::new(|v: &[u8]| [&v[..300], &vec![0; 70_000], &v[70_300..]].concat()),
+            _ => Box::new(|_: &[u8]| vec![0; LEN]),
+        };
+        let done = match oid % 3 {
+            0 => store.truncate(&object(oid), CHUNK_LOG2, 5000).is_ok(),
+            1 => store.punch(&object(oid), CHUNK_LOG2, 300, 70_000).is_ok(),
+            _ => store.destroy(&[object(oid)]).is_ok(),
+        };
+        let after: Vec<_> = base.iter().map(|v| step(v)).collect();
+        // A punch may be done in part when it fails: its first chunk, its last, or both.
+        let partial = base.iter().flat_map(|v| {
+            let first = [&v[..300], &vec![0; CHUNK as usize - 300], &v[CHUNK as usize..]].concat();
+            let last = [&v[..CHUNK as usize], &vec![0; 70_300 - CHUNK as usize], &v[70_300..]].concat();
+            [first, last]
+        });
+        *versions = match done {
+            true => after,
+            false if oid % 3 == 1 => base.iter().cloned().chain(partial).chain(after).collect(),
+            false => base.iter().cloned().chain(after).collect(),
+        };
+    }
+    allowed
+}
+
+fn check(store: &Store, allowed: &Allowed, when: &str) {
+    for (&oid, versions) in allowed {
+        let read = get(store, object(oid), 0, LEN as u32, oid % 2 == 0).unwrap_or_else(|e| panic!("{when}: {e}"));
+        assert!(versions.contains(&read), "{when}: object {oid} holds what was never there");
+    }
+}
+
+#[test]
+fn the_nth_disk_call_fails_and_nothing_false_is_answered_or_read() {
+    let calls = {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let faults = Faults::none();
+        let store = open_faulty(dir.path(), &faults).expect("opens");
+        let allowed = workload(&store);
+        assert!(allowed.values().all(|v| v.len() == 1), "without faults every outcome is certain");
+        check(&store, &allowed, "no faults");
+        faults.calls()
+    };
+    assert!(calls > 60, "the workload makes {calls} calls");
+    for errno in [libc::EIO, libc::ENOSPC] {
+        for n in 0..calls {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let faults = Faults::new(n, errno, 50_000);
+            let allowed = match open_faulty(dir.path(), &faults) {
+                Ok(store) => workload(&store),
+                Err(_) => Allowed::from([(1, vec![vec![0; LEN]])]),
+            };
+            check(&open(dir.path()), &allowed, &format!("call {n} failed with errno {errno}"));
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_sync_the_store_refuses_changes_and_still_reads() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let faults = Faults::new(u64::MAX, libc::EIO, usize::MAX);
+    let store = open_faulty(dir.path(), &faults).expect("opens");
+    put(&store, object(1), 0, b"safe").expect("written");
+    store.commit().expect("committed");
+    put(&store, object(2), 0, b"lost?").expect("written");
+    faults.fail_after(0);
+    let err = store.commit().expect_err("the sync failed");
+    assert_eq!(err.code, FsCode::Io);
+    assert!(err.hint.is_some() && store.is_failed());
+    assert!(store.commit().is_err(), "never a false success");
+    assert!(put(&store, object(3), 0, b"no").is_err());
+    assert!(store.truncate(&object(1), CHUNK_LOG2, 0).is_err());
+    assert!(store.destroy(&[object(1)]).is_err());
+    assert_eq!(get(&store, object(1), 0, 4, true).expect("reads go on"), b"safe");
+}
+
+/// Destroys everything that was written and not synced.
+pub(super) fn cut_power(dir: &Path, faults: &Faults) {
+    use std::os::unix::fs::FileExt;
+    for (segment, ranges) in faults.unsynced() {
+        let file = std::fs::File::options().write(true).open(dir.join(format!("segments/{segment}.seg")));
+        let Ok(file) = file else { continue };
+        for (offset, len) in ranges {
+            file.write_all_at(&vec![0xee; len as usize], offset).expect("damaged");
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_falls_back_to_the_committed_chunks() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let old = noise(1, 3 * CHUNK as usize);
+    let faults = Faults::none();
+    {
+        let store = open_faulty(dir.path(), &faults).expect("opens");
+        store.write(sealed(object(1), 0, &old, Compression::None)).expect("written");
+        store.commit().expect("committed");
+        let committed = store.attr(&object(1)).expect("attr");
+        store.write(sealed(object(1), 1, &noise(2, CHUNK as usize), Compression::None)).expect("written");
+        store.write(sealed(object(1), 1, &noise(3, CHUNK as usize), Compression::None)).expect("again");
+        put(&store, object(1), 9 * CHUNK, b"beyond").expect("written");
+        put(&store, object(2), 0, b"never committed").expect("written");
+        assert_ne!(store.attr(&object(1)).expect("attr"), committed);
+    }
+    cut_power(dir.path(), &faults);
+    let options = options(None, 2);
+    let capacity = options.capacity.clone();
+    let store = Store::open(dir.path(), options).expect("opens");
+    assert!(get(&store, object(1), 0, old.len() as u32, true).expect("read") == old);
+    let attr = store.attr(&object(1)).expect("attr");
+    assert_eq!((attr.size, attr.allocated), (3 * CHUNK, 3 * CHUNK));
+    assert_eq!(get(&store, object(2), 0, 20, true).expect("read"), [0; 20]);
+    assert_eq!(store.attr(&object(2)).expect("attr"), super::super::ObjectAttr::default());
+    assert_eq!(capacity.used(), 3 * CHUNK);
+    drop(store);
+    let store = open(dir.path());
+    assert!(get(&store, object(1), 0, old.len() as u32, true).expect("a second start is the same") == old);
+}
+
+#[test]
+fn a_power_cut_right_after_a_commit_loses_nothing() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let faults = Faults::none();
+    let data = noise(5, 4 * CHUNK as usize);
+    {
+        let store = open_faulty(dir.path(), &faults).expect("opens");
+        for round in 0..3 {
+            store.write(sealed(object(1), 0, &noise(round, data.len()), Compression::None)).expect("written");
+            put(&store, object(1), 77, &data[77..data.len() - 5]).expect("written");
+        }
+        store.write(sealed(object(1), 0, &data, Compression::None)).expect("written");
+        store.commit().expect("committed");
+    }
+    cut_power(dir.path(), &faults);
+    assert!(get(&open(dir.path()), object(1), 0, data.len() as u32, false).expect("read") == data);
+}

@@ -1,0 +1,195 @@
+//! Writes: sealed chunks as the client made them, and plain ranges that are merged into what is there.
+//!
+//! Order: 1. check the parts and their checksums; 2. write the sealed chunks to a segment, without any lock; 3. under
+//! the object's lock, for each plain range: read and verify the chunk, merge, seal, write; 4. point the index to all of
+//! it in one batch. A failure before 4 leaves no trace but an extent that is punched.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sateen_types::{Codec, Compression, FsCode, FsError, FsResult, ObjectId, Part};
+
+use super::codec::seal;
+use super::disk::SegmentId;
+use super::records::{ChunkRecord, round_to_blocks};
+use super::segments::Reservation;
+use super::{Changed, Locked, Resize, Store};
+
+/// Parts of one object, checked by `sateen_proto::convert::parts_from_wire`.
+pub struct Write {
+    /// Whose bytes.
+    pub object: ObjectId,
+    /// log2 of the object's chunk size.
+    pub chunk_log2: u8,
+    /// Whether chunks made here are compressed.
+    pub compression: Compression,
+    /// In rising order, without overlap.
+    pub parts: Vec<Part>,
+    /// Stored bytes of all parts, in their order.
+    pub payload: Bytes,
+}
+
+/// New bytes of one chunk.
+enum Change {
+    Sealed { part: Part, stored: Bytes },
+    Plain(Vec<(u32, Bytes)>),
+}
+
+impl Store {
+    /// Stores the parts. Survives a crash of this process when it returns, and a power cut after the next commit.
+    pub fn write(&self, write: Write) -> FsResult<Changed> {
+        self.check_healthy()?;
+        let changes = sort(&write)?;
+        self.make_room()?;
+        let end = write.parts.iter().map(|p| p.offset + u64::from(p.raw_len)).max().unwrap_or(0);
+        let needed: u64 = changes
+            .values()
+            .map(|change| match change {
+                Change::Sealed { part, .. } => round_to_blocks(u64::from(part.stored_len)),
+                Change::Plain(_) => 1 << write.chunk_log2,
+            })
+            .sum();
+        if needed == 0 {
+            return Err(FsError::new(FsCode::Invalid, "parts: none"));
+        }
+        let reservation = self.segments.reserve(needed)?;
+        let mut run = Run { reservation: &reservation, at: 0 };
+        let mut records = Vec::with_capacity(changes.len());
+        for (&number, change) in &changes {
+            if let Change::Sealed { part, stored } = change {
+                records.push((number, Some(run.append(part, stored)?)));
+            }
+        }
+        let locked = self.lock(&write.object);
+        for (&number, change) in &changes {
+            if let Change::Plain(ranges) = change {
+                let record = self.merge(&locked, &write, number, ranges, &mut run)?;
+                records.push((number, Some(record)));
+            }
+        }
+        let used = run.at;
+        let reservation = reservation.shrink(used);
+        self.apply(&locked, write.chunk_log2, &records, Resize::AtLeast(end), Some(reservation))
+    }
+
+    /// The chunk with `ranges` written over what it holds.
+    fn merge(
+        &self,
+        locked: &Locked<'_>,
+        write: &Write,
+        number: u64,
+        ranges: &[(u32, Bytes)],
+        run: &mut Run<'_, '_>,
+    ) -> FsResult<ChunkRecord> {
+        let end = ranges.iter().map(|(at, bytes)| *at as usize + bytes.len()).max().unwrap_or(0);
+        let mut raw = match self.index.chunk(locked.key.chunk(number))? {
+            None => Vec::new(),
+            Some(old) if replaces(ranges, old.visible_len) => Vec::new(),
+            // Rule 4.2: what was not verified is never given a new checksum.
+            Some(old) => self.open_chunk(locked, &write.object, number, &old)?,
+        };
+        if raw.len() < end {
+            raw.resize(end, 0);
+        }
+        for (at, bytes) in ranges {
+            raw[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
+        }
+        self.store_chunk(&raw, write.compression, run)
+    }
+
+    /// Seals `raw` and appends it to `run`.
+    pub(super) fn store_chunk(
+        &self,
+        raw: &[u8],
+        compression: Compression,
+        run: &mut Run<'_, '_>,
+    ) -> FsResult<ChunkRecord> {
+        let sealed = seal(raw, compression);
+        let part = Part {
+            offset: 0,
+            raw_len: raw.len() as u32,
+            stored_len: sealed.stored.len() as u32,
+            codec: sealed.codec,
+            raw_crc32c: sealed.raw_crc,
+            stored_crc32c: sealed.stored_crc,
+            sealed: true,
+            hole: false,
+        };
+        run.append(&part, &sealed.stored)
+    }
+}
+
+/// A reservation that is filled from the front.
+pub(super) struct Run<'a, 'b> {
+    pub(super) reservation: &'a Reservation<'b>,
+    pub(super) at: u64,
+}
+
+impl Run<'_, '_> {
+    fn append(&mut self, part: &Part, stored: &[u8]) -> FsResult<ChunkRecord> {
+        self.reservation.write(self.at, stored)?;
+        let extent = self.reservation.extent();
+        let record = ChunkRecord {
+            codec: part.codec,
+            raw_len: part.raw_len,
+            stored_len: part.stored_len,
+            visible_len: part.raw_len,
+            segment: SegmentId(extent.segment.0),
+            offset: extent.offset + self.at,
+            generation: 0,
+            raw_crc: part.raw_crc32c,
+            stored_crc: part.stored_crc32c,
+        };
+        self.at += round_to_blocks(stored.len() as u64);
+        Ok(record)
+    }
+}
+
+/// Whether `ranges`, in order, cover the first `visible` bytes of a chunk, so that nothing old is needed.
+fn replaces(ranges: &[(u32, Bytes)], visible: u32) -> bool {
+    let mut covered = 0;
+    for (at, bytes) in ranges {
+        if *at > covered {
+            return false;
+        }
+        covered = covered.max(*at + bytes.len() as u32);
+    }
+    covered >= visible
+}
+
+/// Verifies the parts and sorts them by chunk.
+fn sort(write: &Write) -> FsResult<BTreeMap<u64, Change>> {
+    let mut changes: BTreeMap<u64, Change> = BTreeMap::new();
+    let mut at = 0usize;
+    for part in &write.parts {
+        let refuse = |code: FsCode, why: &str| {
+            Err(FsError::new(code, format!("part: {} bytes at {} of {}: {why}", part.raw_len, part.offset, write.object)))
+        };
+        let end = at + part.stored_len as usize;
+        if part.hole || end > write.payload.len() {
+            return refuse(FsCode::Invalid, "a write carries bytes for each part");
+        }
+        let stored = write.payload.slice(at..end);
+        at = end;
+        if crc32c::crc32c(&stored) != part.stored_crc32c {
+            return refuse(FsCode::Corrupt, "the bytes do not match their checksum (damaged on the way?)");
+        }
+        if part.codec == Codec::Raw && part.raw_crc32c != part.stored_crc32c {
+            return refuse(FsCode::Invalid, "raw bytes with two different checksums");
+        }
+        let number = part.offset >> write.chunk_log2;
+        let inside = (part.offset & ((1 << write.chunk_log2) - 1)) as u32;
+        match (part.sealed, changes.get_mut(&number)) {
+            (true, None) => {
+                changes.insert(number, Change::Sealed { part: *part, stored });
+            }
+            (false, _) if part.codec != Codec::Raw => return refuse(FsCode::Invalid, "a plain range is not compressed"),
+            (false, None) => {
+                changes.insert(number, Change::Plain(vec![(inside, stored)]));
+            }
+            (false, Some(Change::Plain(ranges))) => ranges.push((inside, stored)),
+            _ => return refuse(FsCode::Invalid, "a sealed chunk stands alone in its chunk"),
+        }
+    }
+    Ok(changes)
+}
