@@ -1,1 +1,21 @@
-//! .
+//! Mounts a Sateen file system through FUSE.
+//!
+//! A thin shell: names, permissions, caching and striping are the client library's (`sateen-client`) and the servers'.
+//! Here are the kernel's protocol ([`fuser`]), inode numbers, handles, mount options and the mount itself.
+//!
+//! * `shell.rs`: callbacks, nothing but decoding and replying;
+//! * `fs/`: the operations, callable without a mount;
+//! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
+//! * `options.rs`: what stands behind `-o`.
+
+mod credential;
+mod errno;
+mod fs;
+mod handles;
+pub mod kernel;
+mod mount;
+mod options;
+mod shell;
+
+pub use mount::{Mount, client_options};
+pub use options::{MountOptions, Patience};

@@ -1,0 +1,126 @@
+//! Extended attributes, those stored at the MDS and the virtual ones.
+//!
+//! | name            | on             | get                                           | set                  | remove         |
+//! |-----------------|----------------|-----------------------------------------------|----------------------|----------------|
+//! | `sateen.layout` | regular file   | `Layout` as JSON                              | `LayoutTemplate`     | -              |
+//! | `sateen.layout` | directory      | `{"template": LayoutTemplate, "own": bool}`   | `LayoutTemplate`     | drops its own  |
+//! | `sateen.fid`    | everything     | the FID as text                               | -                    | -              |
+//! | `sateen.mount`  | everything     | `{"source","fs_id","version"}` as JSON        | -                    | -              |
+//!
+//! Virtual attributes are not listed, so that programs which copy attributes do not try to.
+
+use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use sateen_client::XattrMode;
+use sateen_types::{Credential, FileType, FsCode, FsError, FsResult, LayoutTemplate, XattrName};
+use serde_json::json;
+
+use super::{MountedFs, gone_is_stale};
+
+/// Prefix of the virtual attributes.
+const VIRTUAL: &[u8] = b"sateen.";
+/// POSIX ACLs are not there yet; saying so here spares a request for every file of an `ls -l`.
+const ACL: &[u8] = b"system.";
+
+impl MountedFs {
+    /// Value of an attribute.
+    pub async fn getxattr(&self, cred: &Credential, ino: u64, name: &[u8]) -> FsResult<Vec<u8>> {
+        let fid = self.fid(ino)?;
+        match name {
+            b"sateen.fid" => Ok(fid.to_string().into_bytes()),
+            b"sateen.mount" => {
+                let text = json!({
+                    "source": self.source,
+                    "fs_id": self.client.fs_id().0,
+                    "version": env!("CARGO_PKG_VERSION"),
+                });
+                Ok(text.to_string().into_bytes())
+            }
+            b"sateen.layout" => match self.getattr(ino).await?.file_type {
+                FileType::Regular => json_bytes(&self.client.layout(fid).await?),
+                FileType::Directory => {
+                    let default = self.client.default_layout(fid).await?;
+                    json_bytes(&json!({ "template": default.layout, "own": default.own }))
+                }
+                _ => Err(no_data(name)),
+            },
+            _ if name.starts_with(VIRTUAL) => Err(no_data(name)),
+            _ if name.starts_with(ACL) => Err(unsupported(name)),
+            _ => gone_is_stale(self.client.getxattr(cred, fid, &XattrName::parse(name)?).await),
+        }
+    }
+
+    /// Sets an attribute. `flags` are those of setxattr(2).
+    pub async fn setxattr(&self, cred: &Credential, ino: u64, name: &[u8], value: &[u8], flags: i32) -> FsResult<()> {
+        let fid = self.fid(ino)?;
+        if value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(FsError::new(FsCode::TooBig, format!("attribute value of {} bytes", value.len())));
+        }
+        match name {
+            b"sateen.layout" => {
+                let template: LayoutTemplate = serde_json::from_slice(value)
+                    .map_err(|e| FsError::new(FsCode::Invalid, format!("sateen.layout is not a layout template: {e}")))?;
+                template.validate()?;
+                match self.getattr(ino).await?.file_type {
+                    FileType::Regular => self.client.set_layout(cred, fid, template).await.map(drop),
+                    FileType::Directory => self.client.set_default_layout(cred, fid, Some(template)).await,
+                    _ => Err(unsupported(name)),
+                }
+            }
+            _ if name.starts_with(VIRTUAL) => Err(FsError::new(
+                FsCode::NotPermitted,
+                format!("attribute {} cannot be set", String::from_utf8_lossy(name)),
+            )),
+            _ if name.starts_with(ACL) => Err(unsupported(name)),
+            _ => {
+                let mode = match flags {
+                    libc::XATTR_CREATE => XattrMode::Create,
+                    libc::XATTR_REPLACE => XattrMode::Replace,
+                    _ => XattrMode::Set,
+                };
+                gone_is_stale(self.client.setxattr(cred, fid, &XattrName::parse(name)?, value, mode).await)
+            }
+        }
+    }
+
+    /// Names of the stored attributes, each with its NUL.
+    pub async fn listxattr(&self, cred: &Credential, ino: u64) -> FsResult<Vec<u8>> {
+        let names = gone_is_stale(self.client.listxattr(cred, self.fid(ino)?).await)?;
+        let mut list = Vec::new();
+        for name in names {
+            list.extend_from_slice(name.as_bytes());
+            list.push(0);
+        }
+        if list.len() > XATTR_LIST_BYTES_MAX {
+            return Err(FsError::new(FsCode::TooBig, format!("attribute names take {} bytes", list.len())));
+        }
+        Ok(list)
+    }
+
+    /// Removes an attribute.
+    pub async fn removexattr(&self, cred: &Credential, ino: u64, name: &[u8]) -> FsResult<()> {
+        let fid = self.fid(ino)?;
+        match name {
+            b"sateen.layout" if self.getattr(ino).await?.file_type == FileType::Directory => {
+                self.client.set_default_layout(cred, fid, None).await
+            }
+            _ if name.starts_with(VIRTUAL) => Err(FsError::new(
+                FsCode::NotPermitted,
+                format!("attribute {} cannot be removed", String::from_utf8_lossy(name)),
+            )),
+            _ if name.starts_with(ACL) => Err(unsupported(name)),
+            _ => gone_is_stale(self.client.removexattr(cred, fid, &XattrName::parse(name)?).await),
+        }
+    }
+}
+
+fn json_bytes(value: &impl serde::Serialize) -> FsResult<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| FsError::new(FsCode::Internal, format!("cannot print as JSON: {e}")))
+}
+
+fn no_data(name: &[u8]) -> FsError {
+    FsError::new(FsCode::NoData, format!("no attribute {}", String::from_utf8_lossy(name)))
+}
+
+fn unsupported(name: &[u8]) -> FsError {
+    FsError::new(FsCode::NotSupported, format!("attribute {} is not supported", String::from_utf8_lossy(name)))
+}

@@ -1,0 +1,571 @@
+//! The kernel's side: fuser's callbacks. Each decodes its arguments, starts a task that calls [`MountedFs`], and returns;
+//! the task replies. No decision is made here.
+//!
+//! Locks (`getlk`, `setlk`) are left out on purpose: the kernel then keeps flock and fcntl locks by itself, for the
+//! processes of this node.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use sateen_types::op::{SetAttr, SetTime};
+use sateen_types::{Attr, FileType, FsResult, Timestamp};
+use tokio::runtime::Handle;
+
+use crate::credential::of_request;
+use crate::errno::report;
+use crate::fs::{MountedFs, Opened};
+
+/// Largest write the kernel sends at once: one stripe.
+pub const WRITE_BYTES_MAX: u32 = 1 << 20;
+/// Read-ahead and asynchronous direct I/O the kernel may have in flight; above the RPCs a client has per OST.
+const BACKGROUND_MAX: u16 = 64;
+/// Preferred I/O size told to programs: one stripe.
+const BLOCK_SIZE: u32 = 1 << 20;
+/// Unit of statfs.
+const STATFS_UNIT: u64 = 4096;
+/// FIDs are never used twice, so neither are inode numbers.
+const GENERATION: Generation = Generation(0);
+
+/// What we ask of the kernel, where it can. Not the writeback cache: the client's own is coherent at close and open.
+const WANTED: [InitFlags; 11] = [
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_AUTO_INVAL_DATA,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_EXPORT_SUPPORT,
+    // The MDS clears setuid and setgid bits; the kernel only says when a writer has no right to keep them.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_MAX_PAGES,
+];
+
+/// Callbacks of one mount.
+pub struct Shell {
+    fs: Arc<MountedFs>,
+    runtime: Handle,
+}
+
+impl Shell {
+    /// Callbacks that run their work on `runtime`.
+    pub fn new(fs: Arc<MountedFs>, runtime: Handle) -> Shell {
+        Shell { fs, runtime }
+    }
+
+    /// Runs `work`, then hands its outcome to `answer`.
+    fn run<T, W, A>(&self, operation: &'static str, ino: INodeNo, work: W, answer: A)
+    where
+        T: Send + 'static,
+        W: Future<Output = FsResult<T>> + Send + 'static,
+        A: FnOnce(Result<T, Errno>) + Send + 'static,
+    {
+        self.runtime.spawn(async move { answer(work.await.map_err(|e| report(operation, ino.0, &e))) });
+    }
+
+    /// For operations that answer with an inode's name and attributes.
+    fn run_entry<W>(&self, operation: &'static str, ino: INodeNo, reply: ReplyEntry, work: W)
+    where
+        W: Future<Output = FsResult<Attr>> + Send + 'static,
+    {
+        let fs = self.fs.clone();
+        self.run(operation, ino, work, move |result| match result {
+            Ok(attr) => {
+                reply.entry_with_ttls(&fs.entry_timeout, &fs.attr_timeout, &file_attr(&fs, &attr), GENERATION);
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    /// For operations that answer with success only.
+    fn run_empty<W>(&self, operation: &'static str, ino: INodeNo, reply: ReplyEmpty, work: W)
+    where
+        W: Future<Output = FsResult<()>> + Send + 'static,
+    {
+        self.run(operation, ino, work, move |result| match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    /// For the two that answer with bytes of which the caller may first ask the number.
+    fn run_xattr<W>(&self, operation: &'static str, ino: INodeNo, size: u32, reply: ReplyXattr, work: W)
+    where
+        W: Future<Output = FsResult<Vec<u8>>> + Send + 'static,
+    {
+        self.run(operation, ino, work, move |result| match result {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+            Ok(value) => reply.data(&value),
+            Err(errno) => reply.error(errno),
+        });
+    }
+}
+
+/// Attributes in the kernel's form.
+fn file_attr(fs: &MountedFs, a: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(fs.ino(a.fid)),
+        size: a.size,
+        blocks: a.blocks,
+        atime: a.atime.into(),
+        mtime: a.mtime.into(),
+        ctime: a.ctime.into(),
+        crtime: a.btime.into(),
+        kind: kind(a.file_type),
+        perm: (a.mode & 0o7777) as u16,
+        nlink: a.nlink,
+        uid: a.uid,
+        gid: a.gid,
+        rdev: a.rdev as u32,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+fn kind(t: FileType) -> fuser::FileType {
+    match t {
+        FileType::Regular => fuser::FileType::RegularFile,
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::Symlink => fuser::FileType::Symlink,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+        FileType::CharDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+    }
+}
+
+fn open_flags(opened: Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
+    flags.set(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES, opened.direct);
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.read_only);
+    flags
+}
+
+fn set_time(t: TimeOrNow) -> SetTime {
+    match t {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(at) => SetTime::At(Timestamp::from(at)),
+    }
+}
+
+impl Filesystem for Shell {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!(?flag, "the kernel does not offer this");
+            }
+        }
+        // Both setters answer with the nearest value that is possible.
+        if let Err(most) = config.set_max_write(WRITE_BYTES_MAX) {
+            let _ = config.set_max_write(most);
+        }
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        self.run_entry("lookup", parent, reply, async move { fs.lookup(&cred, parent.0, &name).await });
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let (fs, ttl) = (self.fs.clone(), self.fs.attr_timeout);
+        let work = async move { fs.getattr(ino.0).await.map(|attr| file_attr(&fs, &attr)) };
+        self.run("getattr", ino, work, move |result| answer_attr(reply, ttl, result));
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (fs, cred, ttl) = (self.fs.clone(), of_request(req), self.fs.attr_timeout);
+        let work = async move {
+            let change = SetAttr {
+                fid: fs.fid(ino.0)?,
+                mode: mode.map(|m| m & 0o7777),
+                uid,
+                gid,
+                size,
+                atime: atime.map(set_time),
+                mtime: mtime.map(set_time),
+                via_open_file: false,
+            };
+            fs.setattr(&cred, change, fh.map(|h| h.0)).await.map(|attr| file_attr(&fs, &attr))
+        };
+        self.run("setattr", ino, work, move |result| answer_attr(reply, ttl, result));
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let fs = self.fs.clone();
+        self.run("readlink", ino, async move { fs.readlink(ino.0).await }, move |result| match result {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        let work = async move { fs.mknod(&cred, parent.0, &name, mode & !umask, u64::from(rdev)).await };
+        self.run_entry("mknod", parent, reply, work);
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        let work = async move { fs.mkdir(&cred, parent.0, &name, mode & !umask).await };
+        self.run_entry("mkdir", parent, reply, work);
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        self.run_empty("unlink", parent, reply, async move { fs.unlink(&cred, parent.0, &name).await });
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        self.run_empty("rmdir", parent, reply, async move { fs.rmdir(&cred, parent.0, &name).await });
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        let target = target.as_os_str().as_bytes().to_vec();
+        let work = async move { fs.symlink(&cred, parent.0, &name, &target).await };
+        self.run_entry("symlink", parent, reply, work);
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, cred) = (self.fs.clone(), of_request(req));
+        let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
+        let work = async move {
+            fs.rename(&cred, (parent.0, name.as_slice()), (new_parent.0, new_name.as_slice()), flags.bits()).await
+        };
+        self.run_empty("rename", parent, reply, work);
+    }
+
+    fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        self.run_entry("link", ino, reply, async move { fs.link(&cred, ino.0, parent.0, &name).await });
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (fs, cred) = (self.fs.clone(), of_request(req));
+        self.run("open", ino, async move { fs.open(&cred, ino.0, flags.0).await }, move |result| match result {
+            Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        let ttl = self.fs.attr_timeout.min(self.fs.entry_timeout);
+        let work = async move {
+            let (attr, opened) = fs.create(&cred, parent.0, &name, mode & !umask, flags).await?;
+            Ok((file_attr(&fs, &attr), opened))
+        };
+        self.run("create", parent, work, move |result| match result {
+            Ok((attr, opened)) => {
+                reply.created(&ttl, &attr, GENERATION, FileHandle(opened.handle), open_flags(opened));
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let fs = self.fs.clone();
+        self.run("read", ino, async move { fs.read(fh.0, offset, size).await }, move |result| match result {
+            Ok(data) => reply.data(&data),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (fs, size) = (self.fs.clone(), data.len() as u32);
+        // The buffer belongs to the callback's thread, which reads the next request into it.
+        let data = data.to_vec();
+        let work = async move { fs.write(fh.0, offset, &data).await };
+        self.run("write", ino, work, move |result| match result {
+            Ok(()) => reply.written(size),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        let fs = self.fs.clone();
+        self.run_empty("flush", ino, reply, async move { fs.flush(fh.0).await });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        self.run_empty("release", ino, reply, async move { fs.release(fh.0).await });
+    }
+
+    fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let fs = self.fs.clone();
+        self.run_empty("fsync", ino, reply, async move { fs.fsync(fh.0).await });
+    }
+
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.fs.opendir(of_request(req), ino.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(e) => reply.error(report("opendir", ino.0, &e)),
+        }
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let fs = self.fs.clone();
+        self.runtime.spawn(async move {
+            let take = |i: crate::fs::DirItem| {
+                reply.add(INodeNo(i.ino), i.position, kind(i.file_type), OsStr::from_bytes(&i.name))
+            };
+            match fs.readdir(fh.0, offset, false, take).await {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(report("readdir", ino.0, &e)),
+            }
+        });
+    }
+
+    fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let fs = self.fs.clone();
+        self.runtime.spawn(async move {
+            let ttl = fs.attr_timeout.min(fs.entry_timeout);
+            let take = |i: crate::fs::DirItem| {
+                // An entry without attributes (a dot, or one removed meanwhile) is inode 0: listed, not looked up.
+                let (attr, ttl) = match &i.attr {
+                    Some(attr) => (file_attr(&fs, attr), ttl),
+                    None => (nameless(i.ino, i.file_type), Duration::ZERO),
+                };
+                let node = if i.attr.is_some() { INodeNo(i.ino) } else { INodeNo(0) };
+                reply.add(node, i.position, OsStr::from_bytes(&i.name), &ttl, &attr, GENERATION)
+            };
+            match fs.readdir(fh.0, offset, true, take).await {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(report("readdirplus", ino.0, &e)),
+            }
+        });
+    }
+
+    fn releasedir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        match self.fs.releasedir(fh.0) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(report("releasedir", ino.0, &e)),
+        }
+    }
+
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        // Every change of a name is durable before it is answered.
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let fs = self.fs.clone();
+        self.run("statfs", ino, async move { fs.statfs().await }, move |result| match result {
+            Ok(s) => {
+                let free = s.data.total.saturating_sub(s.data.used) / STATFS_UNIT;
+                let (unit, names) = (STATFS_UNIT as u32, sateen_types::limits::NAME_BYTES_MAX as u32);
+                let inodes = s.inodes_used.saturating_add(s.inodes_free);
+                let (total, available) = (s.data.total / STATFS_UNIT, s.data.available / STATFS_UNIT);
+                reply.statfs(total, free, available, inodes, s.inodes_free, unit, names, unit);
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        self.run_xattr("getxattr", ino, size, reply, async move { fs.getxattr(&cred, ino.0, &name).await });
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, cred) = (self.fs.clone(), of_request(req));
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        let work = async move { fs.setxattr(&cred, ino.0, &name, &value, flags).await };
+        self.run_empty("setxattr", ino, reply, work);
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let (fs, cred) = (self.fs.clone(), of_request(req));
+        self.run_xattr("listxattr", ino, size, reply, async move { fs.listxattr(&cred, ino.0).await });
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
+        self.run_empty("removexattr", ino, reply, async move { fs.removexattr(&cred, ino.0, &name).await });
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // `default_permissions`: the kernel decides and, told so once, does not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        self.run_empty("fallocate", ino, reply, async move { fs.fallocate(fh.0, offset, length, mode).await });
+    }
+
+    fn lseek(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        let fs = self.fs.clone();
+        self.run("lseek", ino, async move { fs.lseek(fh.0, offset, whence).await }, move |result| match result {
+            Ok(Some(at)) => reply.offset(at as i64),
+            Ok(None) => reply.error(Errno::ENXIO),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len).await };
+        self.run("copy_file_range", ino_in, work, move |result| match result {
+            Ok(n) => reply.written(n),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+}
+
+fn answer_attr(reply: ReplyAttr, ttl: Duration, result: Result<FileAttr, Errno>) {
+    match result {
+        Ok(attr) => reply.attr(&ttl, &attr),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Attributes of a listed entry about which only number and kind are known.
+fn nameless(ino: u64, file_type: FileType) -> FileAttr {
+    let never = SystemTime::UNIX_EPOCH;
+    FileAttr {
+        ino: INodeNo(ino),
+        size: 0,
+        blocks: 0,
+        atime: never,
+        mtime: never,
+        ctime: never,
+        crtime: never,
+        kind: kind(file_type),
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
