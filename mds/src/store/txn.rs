@@ -154,9 +154,14 @@ impl<'a> Overlay<'a> {
         Overlay { base, changes: WriteSet::default() }
     }
 
-    /// Goes on with changes collected earlier on the same base.
-    pub fn resume(base: &'a dyn ReadTxn, changes: WriteSet) -> Overlay<'a> {
-        Overlay { base, changes }
+    /// What was changed so far.
+    pub fn changes(&self) -> &WriteSet {
+        &self.changes
+    }
+
+    /// Puts the changes of an overlay on this one into it.
+    pub fn absorb(&mut self, later: WriteSet) {
+        self.changes.absorb(later);
     }
 
     /// What was changed.

@@ -11,7 +11,7 @@ use crate::namespace;
 use crate::store::codec::Record;
 use crate::store::keys::{self, IntentKind};
 use crate::store::records::{DestroyIntent, TruncateIntent};
-use crate::store::{ReadTxn, Table};
+use crate::store::Table;
 
 const ROOT: Fid = Fid::ROOT;
 
@@ -252,7 +252,7 @@ fn attributes_have_modes_name_spaces_and_bounds() {
             value: value.to_vec(),
             mode,
         };
-        let get = |b: &Bench<'_>, who, n: &str| {
+        let get = |b: &Bench<'_>, who: &Credential, n: &str| {
             namespace::get_xattr(&*b.view(), who, fid, &XattrName::parse(n.as_bytes()).expect("valid"))
         };
         assert_eq!(code(b.ask(&ALICE, set("user.a", b"1", XattrMode::Replace))), FsCode::NoData);

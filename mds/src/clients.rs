@@ -1,0 +1,294 @@
+//! Sessions and open files of one file system, as far as they live in memory. A sans-IO table: it is told the time and
+//! what happened, and answers; [`crate::fs`] keeps it behind one lock.
+//!
+//! ```text
+//! session:  opened -> renewed ... -> closed
+//!                  \-> silent for a lease -> expired (its files count as closed)
+//! ```
+//!
+//! The invariant: a file is destroyed only if nobody has it open *and nobody can open it any more*. The writer
+//! [claims](ClientTable::claim) a file before its last name goes; from then on opening it fails. After a restart no open
+//! is known until clients have said again what they have open, so for one lease (or until every session has spoken)
+//! every file counts as open.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
+
+/// Sessions of one file system. Each costs a few hundred bytes and its reply records on disk.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Files one session may have open at once.
+pub const OPEN_FILES_MAX: usize = 1 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub struct ClientTable {
+    lease: Duration,
+    sessions: HashMap<SessionId, Client>,
+    /// How often each file is open, over all sessions.
+    open: HashMap<Fid, u32>,
+    /// Files whose end is being committed.
+    claimed: HashSet<Fid>,
+    recovery_ends: Instant,
+}
+
+#[derive(Debug)]
+struct Client {
+    name: String,
+    renewed: Instant,
+    /// Has said what it has open since the server started.
+    restated: bool,
+    files: HashMap<Fid, u32>,
+}
+
+fn unknown(session: SessionId) -> FsError {
+    FsError::new(FsCode::Stale, format!("session {session} does not exist any more"))
+        .with_hint("it was silent for longer than its lease; open a new one")
+}
+
+impl ClientTable {
+    /// `known`: sessions that were open when the server stopped.
+    pub fn new(lease: Duration, known: Vec<(SessionId, String)>, now: Instant) -> ClientTable {
+        let client = |name| Client { name, renewed: now, restated: false, files: HashMap::new() };
+        ClientTable {
+            lease,
+            sessions: known.into_iter().map(|(id, name)| (id, client(name))).collect(),
+            open: HashMap::new(),
+            claimed: HashSet::new(),
+            recovery_ends: now + lease,
+        }
+    }
+
+    /// Sessions now.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Names of the clients, for people.
+    pub fn names(&self) -> Vec<String> {
+        self.sessions.values().map(|c| c.name.clone()).collect()
+    }
+
+    /// Room for another session, or `Busy`.
+    pub fn check_room(&self) -> FsResult<()> {
+        if self.sessions.len() < SESSIONS_MAX {
+            return Ok(());
+        }
+        Err(FsError::new(FsCode::Busy, format!("the file system has {} sessions, the most it takes", SESSIONS_MAX))
+            .with_hint("unmount clients that are not needed"))
+    }
+
+    /// A session began.
+    pub fn add(&mut self, session: SessionId, name: String, now: Instant) {
+        self.sessions.insert(session, Client { name, renewed: now, restated: true, files: HashMap::new() });
+    }
+
+    /// The client was heard of.
+    pub fn touch(&mut self, session: SessionId, now: Instant) -> FsResult<()> {
+        let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
+        client.renewed = now;
+        Ok(())
+    }
+
+    /// Whether the client must say again what it has open.
+    pub fn wants_restate(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|c| !c.restated)
+    }
+
+    /// What the client has open replaces what was known. Files come once per open. Gives files that are closed now.
+    pub fn restate(&mut self, session: SessionId, files: &[Fid]) -> FsResult<Vec<Fid>> {
+        if files.len() > OPEN_FILES_MAX {
+            return Err(too_many(session));
+        }
+        let mut stated: HashMap<Fid, u32> = HashMap::new();
+        for fid in files {
+            *stated.entry(*fid).or_default() += 1;
+            *self.open.entry(*fid).or_default() += 1;
+        }
+        let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
+        client.restated = true;
+        let before = std::mem::replace(&mut client.files, stated);
+        Ok(self.subtract(before))
+    }
+
+    /// Counts one more open.
+    pub fn open(&mut self, session: SessionId, fid: Fid) -> FsResult<()> {
+        if self.claimed.contains(&fid) {
+            return Err(FsError::new(FsCode::Stale, format!("{fid} is being removed")));
+        }
+        let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
+        if client.files.len() >= OPEN_FILES_MAX {
+            return Err(too_many(session));
+        }
+        *client.files.entry(fid).or_default() += 1;
+        *self.open.entry(fid).or_default() += 1;
+        Ok(())
+    }
+
+    /// The file is open at least once (a resent create must not count twice).
+    pub fn ensure_open(&mut self, session: SessionId, fid: Fid) -> FsResult<()> {
+        if self.sessions.get(&session).is_some_and(|c| c.files.contains_key(&fid)) {
+            return Ok(());
+        }
+        self.open(session, fid)
+    }
+
+    /// Counts one less; true if nobody has the file open now.
+    pub fn close(&mut self, session: SessionId, fid: Fid) -> FsResult<bool> {
+        let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
+        let Some(count) = client.files.get_mut(&fid) else { return Ok(!self.open.contains_key(&fid)) };
+        *count -= 1;
+        if *count == 0 {
+            client.files.remove(&fid);
+        }
+        Ok(!self.subtract(HashMap::from([(fid, 1)])).is_empty())
+    }
+
+    /// Ends a session; gives the files nobody has open now.
+    pub fn remove(&mut self, session: SessionId) -> Vec<Fid> {
+        match self.sessions.remove(&session) {
+            Some(client) => self.subtract(client.files),
+            None => Vec::new(),
+        }
+    }
+
+    fn subtract(&mut self, files: HashMap<Fid, u32>) -> Vec<Fid> {
+        let mut closed = Vec::new();
+        for (fid, count) in files {
+            if let Some(open) = self.open.get_mut(&fid) {
+                *open = open.saturating_sub(count);
+                if *open == 0 {
+                    self.open.remove(&fid);
+                    closed.push(fid);
+                }
+            }
+        }
+        closed
+    }
+
+    /// Sessions that were silent for longer than the lease.
+    pub fn expired(&self, now: Instant) -> Vec<SessionId> {
+        let silent = |c: &&Client| now.saturating_duration_since(c.renewed) > self.lease;
+        self.sessions.iter().filter(|(_, c)| silent(c)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether clients of an earlier life may have files open that they have not named yet.
+    pub fn is_recovering(&self, now: Instant) -> bool {
+        now < self.recovery_ends && self.sessions.values().any(|c| !c.restated)
+    }
+
+    /// Whether the file is or may be open.
+    pub fn may_be_open(&self, fid: Fid, now: Instant) -> bool {
+        self.open.contains_key(&fid) || self.is_recovering(now)
+    }
+
+    /// If the file is not open, nobody opens it until [`ClientTable::release`]. True if it was claimed.
+    pub fn claim(&mut self, fid: Fid, now: Instant) -> bool {
+        !self.may_be_open(fid, now) && {
+            self.claimed.insert(fid);
+            true
+        }
+    }
+
+    /// The end of these files is committed, or did not happen.
+    pub fn release(&mut self, files: &[Fid]) {
+        for fid in files {
+            self.claimed.remove(fid);
+        }
+    }
+}
+
+fn too_many(session: SessionId) -> FsError {
+    FsError::new(FsCode::Busy, format!("session {session} has {OPEN_FILES_MAX} files open, the most it may"))
+        .with_hint("close files")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SessionId = SessionId([1; 16]);
+    const B: SessionId = SessionId([2; 16]);
+    const F: Fid = Fid { seq: Fid::SEQ_FIRST, oid: 1, ver: 0 };
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn table(now: Instant) -> ClientTable {
+        let mut t = ClientTable::new(LEASE, Vec::new(), now);
+        t.add(A, "a".into(), now);
+        t.add(B, "b".into(), now);
+        t
+    }
+
+    #[test]
+    fn a_file_is_closed_when_the_last_opener_closes_or_goes() {
+        let now = Instant::now();
+        let mut t = table(now);
+        for s in [A, A, B] {
+            t.open(s, F).expect("opens");
+        }
+        assert!(!t.close(A, F).expect("closes"));
+        assert!(!t.close(B, F).expect("closes"));
+        assert!(t.may_be_open(F, now));
+        assert_eq!(t.remove(A), [F]);
+        assert!(!t.may_be_open(F, now));
+        assert_eq!(t.close(A, F).expect_err("gone").code, FsCode::Stale);
+        assert!(t.close(B, F).expect("a close too many does nothing"));
+    }
+
+    #[test]
+    fn a_claimed_file_cannot_be_opened_and_an_open_one_not_claimed() {
+        let now = Instant::now();
+        let mut t = table(now);
+        t.open(A, F).expect("opens");
+        assert!(!t.claim(F, now));
+        t.close(A, F).expect("closes");
+        assert!(t.claim(F, now));
+        assert_eq!(t.open(A, F).expect_err("claimed").code, FsCode::Stale);
+        t.release(&[F]);
+        t.open(A, F).expect("the removal did not happen");
+    }
+
+    #[test]
+    fn after_a_restart_every_file_counts_as_open_until_all_have_spoken_or_the_lease_is_over() {
+        let now = Instant::now();
+        let known = || vec![(A, "a".to_owned()), (B, "b".to_owned())];
+        let mut t = ClientTable::new(LEASE, known(), now);
+        assert!(t.wants_restate(A) && t.may_be_open(F, now) && !t.claim(F, now));
+        t.restate(A, &[F, F]).expect("speaks");
+        let other = Fid { oid: 2, ..F };
+        assert!(t.may_be_open(other, now), "B has not spoken");
+        t.restate(B, &[]).expect("speaks");
+        assert!(!t.wants_restate(A) && !t.may_be_open(other, now) && t.may_be_open(F, now));
+        t.close(A, F).expect("closes");
+        assert!(t.may_be_open(F, now), "it was stated twice");
+        assert_eq!(t.restate(A, &[]).expect("speaks"), [F]);
+        let silent = ClientTable::new(LEASE, known(), now);
+        assert!(!silent.may_be_open(F, now + LEASE));
+        assert!(!ClientTable::new(LEASE, Vec::new(), now).may_be_open(F, now), "nobody to wait for");
+    }
+
+    #[test]
+    fn only_silent_sessions_expire() {
+        let now = Instant::now();
+        let mut t = table(now);
+        let later = now + LEASE + Duration::from_secs(1);
+        t.touch(A, later).expect("known");
+        assert_eq!(t.expired(later), [B]);
+        assert!(t.expired(now + LEASE).is_empty());
+    }
+
+    #[test]
+    fn a_create_sent_again_counts_once() {
+        let now = Instant::now();
+        let mut t = table(now);
+        t.ensure_open(A, F).expect("opens");
+        t.ensure_open(A, F).expect("is open");
+        assert!(t.close(A, F).expect("closes"));
+    }
+}

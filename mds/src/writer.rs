@@ -1,0 +1,204 @@
+//! The one thread that changes a file system. It takes commands from a bounded queue, applies as many as are waiting on
+//! one overlay, commits them with one synced batch, and only then answers: group commit.
+//!
+//! A command that fails leaves nothing in the batch. A commit that fails is the end: nothing is known about the log any
+//! more, everybody gets an error, and the process is told to stop ([`Host::fatal`]).
+
+use std::sync::Arc;
+
+use sateen_types::{Fid, FsCode, FsError, FsResult, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::command::{Command, Inputs, Outcome};
+use crate::namespace;
+use crate::placement::Candidate;
+use crate::store::{Overlay, Store, Table, WriteSet};
+
+/// Commands that may wait. A session has at most 256 unanswered, and senders wait when it is full.
+const QUEUE: usize = 4096;
+/// Commands in one commit: bounds the time until the first is answered.
+const GROUP_COMMANDS_MAX: usize = 512;
+/// Bytes in one commit.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// What the writer asks the rest of the server.
+pub trait Host: Send + Sync + 'static {
+    /// The clock.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+    /// OSTs to place stripes on.
+    fn osts(&self) -> Arc<Vec<Candidate>>;
+    /// If the file is not open, it cannot be opened until [`Host::release`]; true if it was claimed so.
+    fn claim(&self, fid: Fid) -> bool;
+    /// The end of these files is committed, or did not happen.
+    fn release(&self, files: &[Fid]);
+    /// A command succeeded; its commit follows.
+    fn applied(&self, command: &Command, outcome: &Outcome);
+    /// A group was committed, with new or finished intents if `intents`.
+    fn committed(&self, intents: bool);
+    /// The store failed. A server aborts here.
+    fn fatal(&self, error: &FsError);
+}
+
+struct Job {
+    command: Command,
+    answer: oneshot::Sender<FsResult<Outcome>>,
+}
+
+/// Hands commands to the thread. It ends when every handle is dropped.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub fn start(name: &str, store: Arc<dyn Store>, host: Arc<dyn Host>) -> std::io::Result<Writer> {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let state = Thread { store, host, fids: None, rotor: 0, failed: None };
+        std::thread::Builder::new().name(format!("writer-{name}")).spawn(move || state.run(jobs))?;
+        Ok(Writer { queue })
+    }
+
+    /// Applies a command; durable when it returns. If the caller goes away meanwhile the command still happens.
+    pub async fn submit(&self, command: Command) -> FsResult<Outcome> {
+        let gone = || FsError::new(FsCode::Unavailable, "the file system is being closed");
+        let (answer, result) = oneshot::channel();
+        self.queue.send(Job { command, answer }).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
+    }
+
+    /// [`Writer::submit`] for threads outside a runtime.
+    pub fn submit_blocking(&self, command: Command) -> FsResult<Outcome> {
+        let gone = || FsError::new(FsCode::Unavailable, "the file system is being closed");
+        let (answer, result) = oneshot::channel();
+        self.queue.blocking_send(Job { command, answer }).map_err(|_| gone())?;
+        result.blocking_recv().map_err(|_| gone())?
+    }
+}
+
+/// FIDs that belong to this life of the server.
+struct FidRange {
+    sequence: u64,
+    next_oid: u32,
+}
+
+struct Thread {
+    store: Arc<dyn Store>,
+    host: Arc<dyn Host>,
+    fids: Option<FidRange>,
+    rotor: u64,
+    failed: Option<FsError>,
+}
+
+impl Thread {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            if let Some(error) = &self.failed {
+                let _ = first.answer.send(Err(error.clone()));
+                continue;
+            }
+            self.group(first, &mut jobs);
+        }
+    }
+
+    /// Applies `first` and what waits behind it, commits, answers.
+    fn group(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) {
+        let store = self.store.clone();
+        let snapshot = store.snapshot();
+        let mut group = Overlay::new(&*snapshot);
+        let mut answers = Vec::new();
+        let mut claimed = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            let result = self.one(&mut group, &job.command, &mut claimed);
+            answers.push((job.answer, result));
+            let full = answers.len() >= GROUP_COMMANDS_MAX || group.changes().bytes() >= GROUP_BYTES_MAX;
+            next = if full { None } else { jobs.try_recv().ok() };
+        }
+        let changes = group.into_changes();
+        drop(snapshot);
+        let committed = self.commit(&changes);
+        self.host.release(&claimed);
+        for (answer, result) in answers {
+            // Whoever asked may have gone; the change stays.
+            let _ = answer.send(match &committed {
+                Ok(()) => result,
+                Err(error) => Err(error.clone()),
+            });
+        }
+    }
+
+    fn commit(&mut self, changes: &WriteSet) -> FsResult<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.store.commit(changes) {
+            self.host.fatal(&error);
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
+        self.host.committed(changes.touches(Table::Intents));
+        Ok(())
+    }
+
+    /// One command on top of the group; only a success stays.
+    fn one(&mut self, group: &mut Overlay<'_>, command: &Command, claimed: &mut Vec<Fid>) -> FsResult<Outcome> {
+        let fid = if command.wants_fid() { Some(self.fresh_fid(group)?) } else { None };
+        let victim = namespace::victim(group, command)?;
+        let victim_claimed = victim.filter(|v| self.host.claim(*v));
+        self.rotor = self.rotor.wrapping_add(1);
+        let inputs = Inputs {
+            now: self.host.now(),
+            fid,
+            victim_open: victim.is_some() && victim_claimed.is_none(),
+            osts: self.host.osts(),
+            rotor: self.rotor,
+        };
+        let mut tx = Overlay::new(group);
+        match namespace::apply(&mut tx, command, &inputs) {
+            Ok(outcome) => {
+                let changes = tx.into_changes();
+                group.absorb(changes);
+                claimed.extend(victim_claimed);
+                self.host.applied(command, &outcome);
+                Ok(outcome)
+            }
+            Err(error) => {
+                self.host.release(victim_claimed.as_slice());
+                Err(error)
+            }
+        }
+    }
+
+    /// A FID that was never used. A new sequence is taken with the first file after each start and when one is used up,
+    /// in the same commit as that file: nothing durable happens per file for identifiers.
+    fn fresh_fid(&mut self, group: &mut Overlay<'_>) -> FsResult<Fid> {
+        let range = match &mut self.fids {
+            Some(range) if range.next_oid <= Fid::SEQ_WIDTH => range,
+            _ => {
+                let mut tx = Overlay::new(group);
+                let inputs = Inputs {
+                    now: self.host.now(),
+                    fid: None,
+                    victim_open: false,
+                    osts: Arc::default(),
+                    rotor: self.rotor,
+                };
+                let Outcome::Sequence(sequence) = namespace::apply(&mut tx, &Command::AllocSequence, &inputs)? else {
+                    return Err(FsError::new(FsCode::Internal, "allocating a sequence gave none"));
+                };
+                let changes = tx.into_changes();
+                group.absorb(changes);
+                self.fids.insert(FidRange { sequence, next_oid: 1 })
+            }
+        };
+        let fid = Fid { seq: range.sequence, oid: range.next_oid, ver: 0 };
+        range.next_oid += 1;
+        Ok(fid)
+    }
+}
+
+#[cfg(test)]
+mod tests;
