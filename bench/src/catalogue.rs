@@ -1,0 +1,152 @@
+//! Every case: its name, its unit, the limit that bounds it, and how it is measured.
+//!
+//! Names are an interface: results of different versions are compared by them. Limits stand before the cases that refer
+//! to them; a case may itself be the limit of a later one.
+
+use std::fmt;
+
+use anyhow::bail;
+
+use crate::bench::Bench;
+use crate::cases::{client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small};
+use crate::data::Kind::{Half, Random};
+use crate::limits::{disk, local, memory, rpc, tcp};
+
+/// What a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// 10^9 bytes per second.
+    GbPerSecond,
+    /// Operations per second.
+    PerSecond,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Unit::GbPerSecond => "GB/s",
+            Unit::PerSecond => "1/s",
+        })
+    }
+}
+
+/// One line of the results.
+#[derive(Debug)]
+pub struct Case {
+    /// What it is called in the results, for ever.
+    pub name: &'static str,
+    /// Unit of the value.
+    pub unit: Unit,
+    /// Name of the case that bounds it; `None` for a limit.
+    pub limit: Option<&'static str>,
+    /// Measures once.
+    pub measure: fn(&Bench) -> anyhow::Result<f64>,
+}
+
+/// A throughput.
+const fn bytes(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
+    Case { name, unit: Unit::GbPerSecond, limit: Some(limit), measure }
+}
+
+/// A rate.
+const fn rate(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
+    Case { name, unit: Unit::PerSecond, limit: Some(limit), measure }
+}
+
+/// A limit.
+const fn limit(name: &'static str, unit: Unit, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
+    Case { name, unit, limit: None, measure }
+}
+
+/// All of them, in the order in which they are measured.
+static CATALOGUE: [Case; 44] = [
+    limit("memcpy", Unit::GbPerSecond, memory::copy),
+    limit("crc32c.one_core", Unit::GbPerSecond, memory::crc32c),
+    limit("lz4.compress.one_core", Unit::GbPerSecond, memory::lz4_compress),
+    limit("lz4.decompress.one_core", Unit::GbPerSecond, memory::lz4_decompress),
+    limit("raw_tcp.read", Unit::GbPerSecond, |b| tcp::read(b, b.sizes.stream_bytes)),
+    limit("raw_tcp.write", Unit::GbPerSecond, |b| tcp::write(b, b.sizes.stream_bytes)),
+    limit("raw_tcp.roundtrips", Unit::PerSecond, tcp::round_trips),
+    limit("disk.write.direct", Unit::GbPerSecond, disk::write_direct),
+    limit("disk.read.direct", Unit::GbPerSecond, disk::read_direct),
+    limit("disk.fsync", Unit::PerSecond, disk::fsync),
+    limit("local.write.seq.random.fsync", Unit::GbPerSecond, |b| local::write_fsync(b, Random)),
+    limit("local.write.seq.half.fsync", Unit::GbPerSecond, |b| local::write_fsync(b, Half)),
+    limit("null_rpc", Unit::PerSecond, rpc::null),
+    bytes("client.write.seq.random", "raw_tcp.write", |b| client_seq::write(b, Random)),
+    bytes("client.write.seq.half", "lz4.compress.one_core", |b| client_seq::write(b, Half)),
+    bytes("client.write.seq.random.commit", "disk.write.direct", |b| client_seq::write_commit(b, Random)),
+    bytes("client.write.seq.half.commit", "disk.write.direct", |b| client_seq::write_commit(b, Half)),
+    bytes("client.read.seq.random", "raw_tcp.read", |b| client_seq::read(b, Random)),
+    bytes("client.read.seq.half", "lz4.decompress.one_core", |b| client_seq::read(b, Half)),
+    rate("client.read.4k.rand", "raw_tcp.roundtrips", client_rand::read),
+    rate("client.create", "null_rpc", client_meta::create),
+    rate("client.stat.uncached", "null_rpc", client_meta::stat_uncached),
+    rate("client.unlink", "null_rpc", client_meta::unlink),
+    bytes("fuse.write.seq.random", "raw_tcp.write", |b| fuse_seq::write_close(b, Random)),
+    bytes("fuse.write.seq.half", "lz4.compress.one_core", |b| fuse_seq::write_close(b, Half)),
+    bytes("fuse.write.seq.4k", "fuse.write.seq.random", fuse_seq::write_small),
+    bytes("fuse.write.seq.random.fsync", "local.write.seq.random.fsync", |b| fuse_seq::write_fsync(b, Random)),
+    bytes("fuse.write.seq.half.fsync", "local.write.seq.half.fsync", |b| fuse_seq::write_fsync(b, Half)),
+    bytes("fuse.read.seq.random", "raw_tcp.read", |b| fuse_seq::read(b, Random)),
+    bytes("fuse.read.seq.half", "lz4.decompress.one_core", |b| fuse_seq::read(b, Half)),
+    bytes("fuse.read.seq.random.cold", "disk.read.direct", |b| fuse_seq::read_cold(b, Random)),
+    bytes("fuse.read.seq.half.cold", "disk.read.direct", |b| fuse_seq::read_cold(b, Half)),
+    rate("fuse.read.4k.rand", "raw_tcp.roundtrips", fuse_rand::read),
+    rate("fuse.write.4k.rand", "raw_tcp.roundtrips", fuse_rand::write),
+    rate("fuse.write.4k.fsync", "disk.fsync", fuse_rand::write_fsync),
+    rate("fuse.mdtest.create.1p", "null_rpc", |b| fuse_files::create(b, 1)),
+    rate("fuse.mdtest.create.4p", "null_rpc", |b| fuse_files::create(b, 4)),
+    rate("fuse.mdtest.stat.1p.cold", "null_rpc", |b| fuse_files::stat_cold(b, 1)),
+    rate("fuse.mdtest.stat.4p.cold", "null_rpc", |b| fuse_files::stat_cold(b, 4)),
+    rate("fuse.mdtest.stat.4p.warm", "null_rpc", |b| fuse_files::stat_warm(b, 4)),
+    rate("fuse.mdtest.remove.1p", "null_rpc", |b| fuse_files::remove(b, 1)),
+    rate("fuse.mdtest.remove.4p", "null_rpc", |b| fuse_files::remove(b, 4)),
+    rate("fuse.small.create", "null_rpc", fuse_small::create),
+    rate("fuse.small.read.cold", "null_rpc", fuse_small::read_cold),
+];
+
+/// One case by its name.
+pub fn get(name: &str) -> Option<&'static Case> {
+    CATALOGUE.iter().find(|case| case.name == name)
+}
+
+/// The cases whose names start with `prefix` (all without one) and, before them, the limits they need.
+pub fn select(prefix: Option<&str>) -> anyhow::Result<Vec<&'static Case>> {
+    let wanted = |case: &Case| prefix.is_none_or(|prefix| case.name.starts_with(prefix));
+    let mut names: Vec<&str> = CATALOGUE.iter().filter(|case| wanted(case)).map(|case| case.name).collect();
+    if names.is_empty() {
+        bail!("no case starts with {:?}; --list names them", prefix.unwrap_or_default());
+    }
+    let mut i = 0;
+    while let Some(case) = names.get(i).and_then(|name| get(name)) {
+        names.extend(case.limit.filter(|limit| !names.contains(limit)));
+        i += 1;
+    }
+    Ok(CATALOGUE.iter().filter(|case| names.contains(&case.name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_limit_stands_before_its_cases_and_has_their_unit() {
+        for (i, case) in CATALOGUE.iter().enumerate() {
+            assert!(CATALOGUE[..i].iter().all(|other| other.name != case.name), "{} twice", case.name);
+            let Some(limit) = case.limit else { continue };
+            let limit =
+                CATALOGUE[..i].iter().find(|c| c.name == limit).unwrap_or_else(|| panic!("{limit} is not before"));
+            assert_eq!(limit.unit, case.unit, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn a_selection_brings_the_limits_it_needs_and_theirs() {
+        let names = |prefix| select(Some(prefix)).expect("some").iter().map(|c| c.name).collect::<Vec<_>>();
+        assert_eq!(names("fuse.write.seq.4k"), ["raw_tcp.write", "fuse.write.seq.random", "fuse.write.seq.4k"]);
+        assert_eq!(names("disk.fsync"), ["disk.fsync"]);
+        assert_eq!(select(None).expect("all").len(), CATALOGUE.len());
+        assert!(select(Some("nothing")).is_err());
+    }
+}
