@@ -18,6 +18,7 @@ pub mod command;
 pub mod damage;
 pub mod guard;
 pub mod ledger;
+pub mod model;
 pub mod mount;
 pub mod ports;
 pub mod process;
