@@ -29,7 +29,8 @@ impl Capacity {
 
     /// Takes `bytes`, or says `NoSpace`.
     pub fn admit(&self, bytes: u64, disk: &dyn Disk) -> FsResult<()> {
-        let now = disk.space().map_err(|e| FsError::new(FsCode::Io, format!("cannot ask the disk for its space: {e}")))?;
+        let now =
+            disk.space().map_err(|e| FsError::new(FsCode::Io, format!("cannot ask the disk for its space: {e}")))?;
         if now.available < bytes.saturating_add(self.reserve) {
             return Err(no_space(format!(
                 "{bytes} bytes do not fit: the disk has {} bytes left, {} are reserved",
@@ -57,10 +58,13 @@ impl Capacity {
 
     /// Space as users see it; `objects` is left 0.
     pub fn space(&self, disk: &dyn Disk) -> FsResult<Space> {
-        let now = disk.space().map_err(|e| FsError::new(FsCode::Io, format!("cannot ask the disk for its space: {e}")))?;
+        let now =
+            disk.space().map_err(|e| FsError::new(FsCode::Io, format!("cannot ask the disk for its space: {e}")))?;
         let of_disk = now.available.saturating_sub(self.reserve);
         Ok(match self.limit {
-            None => Space { total: now.total, used: now.total.saturating_sub(now.free), available: of_disk, objects: 0 },
+            None => {
+                Space { total: now.total, used: now.total.saturating_sub(now.free), available: of_disk, objects: 0 }
+            }
             Some(limit) => {
                 let used = self.used();
                 Space { total: limit, used, available: limit.saturating_sub(used).min(of_disk), objects: 0 }

@@ -93,7 +93,8 @@ impl Index {
 
     /// The record of a chunk; `None` for a hole.
     pub fn chunk(&self, key: ChunkKey) -> FsResult<Option<ChunkRecord>> {
-        let found = self.db.get_pinned_cf(&self.cf(CF_CHUNKS), key.to_bytes()).map_err(|e| error("read a chunk", &e))?;
+        let found =
+            self.db.get_pinned_cf(&self.cf(CF_CHUNKS), key.to_bytes()).map_err(|e| error("read a chunk", &e))?;
         found.map(|bytes| ChunkRecord::decode(&bytes)).transpose()
     }
 

@@ -66,12 +66,7 @@ impl ObjectKey {
         let word = |at: usize| u32::from_be_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]]);
         let mut fid = [0; 16];
         fid.copy_from_slice(&self.0[..16]);
-        ObjectId {
-            fs,
-            fid: Fid::from_bytes(fid),
-            component: ComponentId(word(16)),
-            stripe: StripeIndex(word(20)),
-        }
+        ObjectId { fs, fid: Fid::from_bytes(fid), component: ComponentId(word(16)), stripe: StripeIndex(word(20)) }
     }
 
     /// The key of one of its chunks.

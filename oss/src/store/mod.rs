@@ -287,9 +287,6 @@ impl Store {
             written.map_err(|e| self.fail(&e))?;
         }
         self.segments.reclaim(&dead).map_err(|e| self.fail(&e))?;
-        Ok(Changed {
-            verifier: self.verifier,
-            allocated_delta: after.allocated as i64 - before.allocated as i64,
-        })
+        Ok(Changed { verifier: self.verifier, allocated_delta: after.allocated as i64 - before.allocated as i64 })
     }
 }

@@ -28,6 +28,15 @@ pub struct ReadOutcome {
     pub object_size: u64,
 }
 
+impl ReadOutcome {
+    /// What is read where nothing was ever written.
+    pub fn hole(range: ReadRange) -> ReadOutcome {
+        let mut reply = Reply { parts: Vec::new(), payload: Vec::new(), at: range.offset };
+        reply.hole_until(range.offset + u64::from(range.length));
+        reply.finish(0)
+    }
+}
+
 /// Which bytes a reader wants.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadRange {
@@ -174,7 +183,8 @@ impl Store {
 
     fn open_stored(&self, object: &ObjectId, number: u64, r: &ChunkRecord, stored: Vec<u8>) -> FsResult<Vec<u8>> {
         codec::open(r.codec, stored, r.raw_len, r.raw_crc).ok_or_else(|| {
-            let why = format!("{} stored bytes do not open to {} bytes with the right checksum", r.stored_len, r.raw_len);
+            let why =
+                format!("{} stored bytes do not open to {} bytes with the right checksum", r.stored_len, r.raw_len);
             self.damage(FsCode::Corrupt, object, number, &why)
         })
     }

@@ -76,11 +76,7 @@ pub struct ChunkRecord {
 impl ChunkRecord {
     /// The space it occupies.
     pub fn extent(&self) -> SegmentExtent {
-        SegmentExtent {
-            segment: self.segment,
-            offset: self.offset,
-            len: round_to_blocks(u64::from(self.stored_len)),
-        }
+        SegmentExtent { segment: self.segment, offset: self.offset, len: round_to_blocks(u64::from(self.stored_len)) }
     }
 
     /// The bytes in the index.
@@ -336,8 +332,15 @@ mod tests {
         assert_eq!(
             hex[..96],
             *concat!(
-                "01010000", "00020000", "00001234", "00010000", "0000000000000003", "0000000000005000",
-                "0000000000000006", "aabbccdd", "11223344"
+                "01010000",
+                "00020000",
+                "00001234",
+                "00010000",
+                "0000000000000003",
+                "0000000000005000",
+                "0000000000000006",
+                "aabbccdd",
+                "11223344"
             )
         );
         assert_eq!(chunk.extent().len, 0x2000);

@@ -324,6 +324,13 @@ impl Segments {
     }
 }
 
+impl Drop for Segments {
+    /// The store is closed: what it counted at its opening and since is counted no more.
+    fn drop(&mut self) {
+        self.capacity.release(self.state.lock().live.values().sum());
+    }
+}
+
 impl Unsynced {
     /// Makes the files and, if any came or went, the directory durable. After an error nobody knows what is on disk:
     /// it must not be tried again.

@@ -93,9 +93,7 @@ impl Store {
     /// Chunk `number` cut to its first `len` bytes, if that changes it; `len` 0 leaves it to [`Store::drop_chunks`].
     fn cut_tail(&self, locked: &Locked<'_>, number: u64, len: u32) -> FsResult<Option<ChunkRecord>> {
         let old = self.index.chunk(locked.key.chunk(number))?;
-        Ok(old
-            .filter(|old| len > 0 && old.visible_len > len)
-            .map(|old| ChunkRecord { visible_len: len, ..old }))
+        Ok(old.filter(|old| len > 0 && old.visible_len > len).map(|old| ChunkRecord { visible_len: len, ..old }))
     }
 
     /// Makes bytes `[from, to)` of one chunk zero.

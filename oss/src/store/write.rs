@@ -163,7 +163,10 @@ fn sort(write: &Write) -> FsResult<BTreeMap<u64, Change>> {
     let mut at = 0usize;
     for part in &write.parts {
         let refuse = |code: FsCode, why: &str| {
-            Err(FsError::new(code, format!("part: {} bytes at {} of {}: {why}", part.raw_len, part.offset, write.object)))
+            Err(FsError::new(
+                code,
+                format!("part: {} bytes at {} of {}: {why}", part.raw_len, part.offset, write.object),
+            ))
         };
         let end = at + part.stored_len as usize;
         if part.hole || end > write.payload.len() {
@@ -183,7 +186,9 @@ fn sort(write: &Write) -> FsResult<BTreeMap<u64, Change>> {
             (true, None) => {
                 changes.insert(number, Change::Sealed { part: *part, stored });
             }
-            (false, _) if part.codec != Codec::Raw => return refuse(FsCode::Invalid, "a plain range is not compressed"),
+            (false, _) if part.codec != Codec::Raw => {
+                return refuse(FsCode::Invalid, "a plain range is not compressed");
+            }
             (false, None) => {
                 changes.insert(number, Change::Plain(vec![(inside, stored)]));
             }

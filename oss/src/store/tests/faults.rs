@@ -27,7 +27,9 @@ fn workload(store: &Store) -> Allowed {
         half[10..LEN / 2].copy_from_slice(&new[10..LEN / 2]);
         match put(store, object(oid), 10, &new[10..LEN / 2]) {
             Ok(_) if committed || written => *versions = vec![half.clone()],
-            Ok(_) => *versions = vec![half.clone(), [&vec![0; 10], &new[10..LEN / 2], &vec![0; LEN - LEN / 2]].concat()],
+            Ok(_) => {
+                *versions = vec![half.clone(), [&vec![0; 10], &new[10..LEN / 2], &vec![0; LEN - LEN / 2]].concat()]
+            }
             Err(_) => versions.push(half),
         }
         let base = versions.clone();

@@ -1,0 +1,279 @@
+//! The `ObjectStore` service: decode, call, encode.
+//!
+//! Every rule about messages is in `sateen_proto::convert`; every rule about data in [`store`](crate::store). Here is
+//! only how the two meet: which OST, on which threads, within which bounds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sateen_proto::convert::{bad, chunk_log2, fs_id, ost_index, parts_from_wire, parts_to_wire, range, required};
+use sateen_proto::oss::object_store_server::ObjectStore;
+use sateen_proto::status::to_status;
+use sateen_proto::{common, oss, version};
+use sateen_types::limits::BULK_BYTES_MAX;
+use sateen_types::{ClusterId, Compression, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use crate::ost::Ost;
+use crate::store::read::ReadRange;
+use crate::store::write::Write;
+use crate::store::{Changed, ObjectAttr};
+
+/// Calls that wait for a commit at once. They hold a thread each, so they have bounds of their own: a slow sync never
+/// keeps readers from their threads.
+const COMMITS_MAX: usize = 128;
+/// Most objects in one Destroy.
+const DESTROY_OBJECTS_MAX: usize = 1024;
+/// Most extents in one reply.
+const EXTENTS_MAX: u32 = 4096;
+/// Unit in which payload in flight is counted, so that its sum fits a semaphore.
+const INFLIGHT_UNIT_BYTES: usize = 4096;
+
+/// The OSTs of this process, as their clients see them.
+pub struct Service {
+    cluster: ClusterId,
+    osts: HashMap<OstIndex, Arc<Ost>>,
+    io: Arc<Semaphore>,
+    commits: Arc<Semaphore>,
+    inflight: Arc<Semaphore>,
+    inflight_units: u32,
+}
+
+impl Service {
+    /// A service of `osts` with at most `io_threads` data calls and `inflight_bytes` of payload at work.
+    pub fn new(
+        cluster: ClusterId,
+        osts: HashMap<OstIndex, Arc<Ost>>,
+        io_threads: usize,
+        inflight_bytes: u64,
+    ) -> Service {
+        let units = u32::try_from(inflight_bytes / INFLIGHT_UNIT_BYTES as u64).unwrap_or(u32::MAX);
+        let inflight_units = units.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize) as u32);
+        Service {
+            cluster,
+            osts,
+            io: Arc::new(Semaphore::new(io_threads)),
+            commits: Arc::new(Semaphore::new(COMMITS_MAX)),
+            inflight: Arc::new(Semaphore::new(inflight_units as usize)),
+            inflight_units,
+        }
+    }
+
+    fn ost(&self, number: u32) -> FsResult<Arc<Ost>> {
+        let index = ost_index(number)?;
+        self.osts.get(&index).cloned().ok_or_else(|| {
+            FsError::new(FsCode::NotFound, format!("ost: {index} is not served here"))
+                .with_hint("ask the MDS where it is now")
+        })
+    }
+
+    /// Runs a data call on a thread for blocking work, within the bounds on threads and payload.
+    async fn data<T, F>(&self, payload_bytes: usize, work: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> FsResult<T> + Send + 'static,
+    {
+        let units = (payload_bytes.div_ceil(INFLIGHT_UNIT_BYTES) as u32).clamp(1, self.inflight_units);
+        let payload = self.inflight.clone().acquire_many_owned(units).await;
+        let thread = self.io.clone().acquire_owned().await;
+        // The permits move to the thread: a caller that goes away does not make room for more work than is allowed.
+        blocking(work, (payload, thread)).await
+    }
+
+    /// Runs a call that waits for a commit.
+    async fn durable<T, F>(&self, work: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> FsResult<T> + Send + 'static,
+    {
+        let permit = self.commits.clone().acquire_owned().await;
+        blocking(work, permit).await
+    }
+}
+
+async fn blocking<T, F>(work: F, permits: impl Send + 'static) -> Result<T, Status>
+where
+    T: Send + 'static,
+    F: FnOnce() -> FsResult<T> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(permits);
+        done
+    });
+    match done.await {
+        Ok(outcome) => outcome.map_err(to_status),
+        // The runtime is going down; a panic has ended the process already.
+        Err(_) => Err(to_status(FsError::new(FsCode::Unavailable, "this OSS is stopping"))),
+    }
+}
+
+fn object(wire: Option<oss::ObjectId>) -> FsResult<ObjectId> {
+    required(wire, "object")?.try_into()
+}
+
+fn change_reply(c: Changed) -> oss::ChangeReply {
+    oss::ChangeReply { verifier: c.verifier.0.to_vec(), allocated_delta: c.allocated_delta }
+}
+
+#[tonic::async_trait]
+impl ObjectStore for Service {
+    async fn hello(&self, request: Request<common::HelloRequest>) -> Result<Response<oss::HelloReply>, Status> {
+        let hello = version::welcome(request.get_ref(), self.cluster, "sateen-oss").map_err(to_status)?;
+        let mut osts: Vec<u32> = self.osts.keys().map(|i| u32::from(i.0)).collect();
+        osts.sort_unstable();
+        Ok(Response::new(oss::HelloReply { hello: Some(hello), osts }))
+    }
+
+    async fn write(&self, request: Request<oss::WriteRequest>) -> Result<Response<oss::WriteReply>, Status> {
+        let decode = |r: oss::WriteRequest| {
+            let chunk_log2 = chunk_log2(r.chunk_log2)?;
+            let compression = common::Compression::try_from(r.compression)
+                .map_err(|_| bad("compression", format_args!("{} is unknown", r.compression)))?;
+            let write = Write {
+                object: object(r.object)?,
+                chunk_log2,
+                compression: Compression::try_from(compression)?,
+                parts: parts_from_wire(r.parts, chunk_log2, r.payload.len())?,
+                payload: r.payload,
+            };
+            Ok((self.ost(r.ost)?, write))
+        };
+        let (ost, write) = decode(request.into_inner()).map_err(to_status)?;
+        let bytes = write.payload.len();
+        let changed = self.data(bytes, move || ost.store_or_new(write.object.fs)?.write(write)).await?;
+        let reply = change_reply(changed);
+        Ok(Response::new(oss::WriteReply { verifier: reply.verifier, allocated_delta: reply.allocated_delta }))
+    }
+
+    async fn read(&self, request: Request<oss::ReadRequest>) -> Result<Response<oss::ReadReply>, Status> {
+        let decode = |r: oss::ReadRequest| {
+            if r.length as usize > BULK_BYTES_MAX {
+                return Err(bad("length", format_args!("{} passes {BULK_BYTES_MAX}", r.length)));
+            }
+            let (offset, _) = range(r.offset, u64::from(r.length))?;
+            let wanted = ReadRange { offset, length: r.length, sealed: r.sealed };
+            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, wanted))
+        };
+        let (ost, object, chunk_log2, wanted) = decode(request.into_inner()).map_err(to_status)?;
+        let outcome = self
+            .data(wanted.length as usize, move || match ost.store(object.fs)? {
+                Some(store) => store.read(&object, chunk_log2, wanted),
+                None => Ok(crate::store::read::ReadOutcome::hole(wanted)),
+            })
+            .await?;
+        Ok(Response::new(oss::ReadReply {
+            parts: parts_to_wire(&outcome.parts),
+            object_size: outcome.object_size,
+            payload: outcome.payload,
+        }))
+    }
+
+    async fn commit(&self, request: Request<oss::CommitRequest>) -> Result<Response<oss::CommitReply>, Status> {
+        let r = request.into_inner();
+        let (ost, fs) = self.ost(r.ost).and_then(|ost| Ok((ost, fs_id(r.fs_id)?))).map_err(to_status)?;
+        let verifier = self
+            .durable(move || match ost.store(fs)? {
+                Some(store) => store.commit(),
+                None => Ok(ost.verifier()),
+            })
+            .await?;
+        Ok(Response::new(oss::CommitReply { verifier: verifier.0.to_vec() }))
+    }
+
+    async fn punch(&self, request: Request<oss::PunchRequest>) -> Result<Response<oss::ChangeReply>, Status> {
+        let decode = |r: oss::PunchRequest| {
+            let (offset, length) = range(r.offset, r.length)?;
+            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, offset, length))
+        };
+        let (ost, object, chunk_log2, offset, length) = decode(request.into_inner()).map_err(to_status)?;
+        let changed =
+            self.data(0, move || ost.store_or_new(object.fs)?.punch(&object, chunk_log2, offset, length)).await?;
+        Ok(Response::new(change_reply(changed)))
+    }
+
+    async fn truncate(&self, request: Request<oss::TruncateRequest>) -> Result<Response<oss::ChangeReply>, Status> {
+        let decode =
+            |r: oss::TruncateRequest| Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, r.size));
+        let (ost, object, chunk_log2, size) = decode(request.into_inner()).map_err(to_status)?;
+        let changed = self.durable(move || ost.store_or_new(object.fs)?.truncate(&object, chunk_log2, size)).await?;
+        Ok(Response::new(change_reply(changed)))
+    }
+
+    async fn destroy(&self, request: Request<oss::DestroyRequest>) -> Result<Response<oss::DestroyReply>, Status> {
+        let decode = |r: oss::DestroyRequest| {
+            if r.objects.len() > DESTROY_OBJECTS_MAX {
+                return Err(bad("objects", format_args!("{}, at most {DESTROY_OBJECTS_MAX}", r.objects.len())));
+            }
+            let mut by_fs: BTreeMap<FsId, Vec<ObjectId>> = BTreeMap::new();
+            for wire in r.objects {
+                let object = ObjectId::try_from(wire)?;
+                by_fs.entry(object.fs).or_default().push(object);
+            }
+            Ok((self.ost(r.ost)?, by_fs))
+        };
+        let (ost, by_fs) = decode(request.into_inner()).map_err(to_status)?;
+        self.durable(move || {
+            for (fs, objects) in by_fs {
+                match ost.store(fs) {
+                    Ok(Some(store)) => store.destroy(&objects)?,
+                    // Gone with their file system, or never written.
+                    Ok(None) => {}
+                    Err(e) if e.code == FsCode::Stale => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(oss::DestroyReply {}))
+    }
+
+    async fn get_attr(&self, request: Request<oss::GetAttrRequest>) -> Result<Response<oss::GetAttrReply>, Status> {
+        let r = request.into_inner();
+        let (ost, object) = self.ost(r.ost).and_then(|ost| Ok((ost, object(r.object)?))).map_err(to_status)?;
+        let attr = self
+            .data(0, move || match ost.store(object.fs)? {
+                Some(store) => store.attr(&object),
+                None => Ok(ObjectAttr::default()),
+            })
+            .await?;
+        Ok(Response::new(oss::GetAttrReply { size: attr.size, allocated: attr.allocated }))
+    }
+
+    async fn extents(&self, request: Request<oss::ExtentsRequest>) -> Result<Response<oss::ExtentsReply>, Status> {
+        let decode = |r: oss::ExtentsRequest| {
+            if !(1..=EXTENTS_MAX).contains(&r.max) {
+                return Err(bad("max", format_args!("{} is not between 1 and {EXTENTS_MAX}", r.max)));
+            }
+            let (offset, _) = range(r.offset, 1)?;
+            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, offset, r.max as usize))
+        };
+        let (ost, object, chunk_log2, offset, max) = decode(request.into_inner()).map_err(to_status)?;
+        let (found, complete) = self
+            .data(0, move || match ost.store(object.fs)? {
+                Some(store) => store.extents(&object, chunk_log2, offset, max),
+                None => Ok((Vec::new(), true)),
+            })
+            .await?;
+        let extents = found.iter().map(|e| oss::DataExtent { offset: e.offset, length: e.length }).collect();
+        Ok(Response::new(oss::ExtentsReply { extents, complete }))
+    }
+
+    async fn stat_fs(&self, request: Request<oss::StatFsRequest>) -> Result<Response<oss::StatFsReply>, Status> {
+        let ost = self.ost(request.get_ref().ost).map_err(to_status)?;
+        let space = self.data(0, move || ost.space()).await?;
+        Ok(Response::new(space.into()))
+    }
+
+    async fn drop_file_system(
+        &self,
+        request: Request<oss::DropFileSystemRequest>,
+    ) -> Result<Response<oss::DropFileSystemReply>, Status> {
+        let r = request.into_inner();
+        let (ost, fs) = self.ost(r.ost).and_then(|ost| Ok((ost, fs_id(r.fs_id)?))).map_err(to_status)?;
+        self.durable(move || ost.drop_file_system(fs)).await?;
+        Ok(Response::new(oss::DropFileSystemReply {}))
+    }
+}

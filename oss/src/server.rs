@@ -1,0 +1,217 @@
+//! The composition root of an OSS: what exists, and in which order.
+//!
+//! Tasks of the process:
+//!
+//! | task       | purpose                                             | ends                    |
+//! |------------|-----------------------------------------------------|-------------------------|
+//! | server     | answers requests                                    | drained at shutdown     |
+//! | heartbeats | tells the MDS how the OSTs are                      | at shutdown             |
+//! | commits    | makes changes durable that no client commits        | at shutdown, with a last|
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sateen_proto::oss::object_store_server::ObjectStoreServer;
+use sateen_runtime::Shutdown;
+use sateen_types::limits::MESSAGE_BYTES_MAX;
+use sateen_types::{FsCode, FsError, FsResult};
+use tokio::net::{TcpListener, TcpSocket};
+use tonic::service::LayerExt;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+use crate::config::Config;
+use crate::ost::{Ost, OstOptions};
+use crate::registration::{Registrar, advertised};
+use crate::rpc::Service;
+use crate::store::index::IndexCache;
+use crate::superblock::Member;
+
+/// Longest that a request may take, its body included. A peer that stops sending holds a slot no longer.
+const REQUEST_MAX: Duration = Duration::from_secs(60);
+/// Longest that shutting down waits for requests. What they answered is safe; what they did not is sent again.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Requests of one connection at once: eight clients' worth of bulk transfers.
+const STREAMS_MAX: u32 = 128;
+/// Bytes a peer may send ahead on one stream: one bulk payload, so that a write is not slowed by round trips.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes a peer may send ahead on one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// HTTP/2 frame: large ones mean fewer of them for bulk payloads.
+const FRAME_BYTES: u32 = 1 << 20;
+/// Silence after which a peer is asked whether it is there, and how long it has to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+
+/// Runs an OSS until `stop`. `ready` is told the address once the OSS is registered and answers.
+pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr)) -> FsResult<()> {
+    config.validate()?;
+    let osts = open(&config).await?;
+    let socket = bind(&config.listen).await?;
+    let listen = socket.local_addr().map_err(|e| listen_error(&config.listen, &e))?;
+    let address = advertised(&config.advertise, listen, &resolve_all(&config.mds).await)?;
+    let registrar = Arc::new(Registrar::new(config.mds.clone(), address.clone(), osts.clone()));
+    let Some(registered) = registrar.register_patiently(&stop).await? else { return Ok(()) };
+    let mut by_index = HashMap::new();
+    for ost in &osts {
+        if let Some(Member { index, .. }) = ost.member() {
+            tracing::info!(%index, uuid = %ost.uuid(), dir = %ost.dir().display(), "serving an OST");
+            by_index.insert(index, ost.clone());
+        }
+    }
+    let limits = &config.limits;
+    let service = Service::new(registered.cluster, by_index, limits.io_threads, limits.inflight_bytes.0);
+
+    let heartbeats = {
+        let stop = stop.clone();
+        tokio::spawn(async move { registrar.heartbeats(registered.heartbeat, &stop).await })
+    };
+    let commits = tokio::spawn(commit_now_and_then(
+        osts.clone(),
+        Duration::from_millis(config.store.commit_interval_ms),
+        stop.clone(),
+    ));
+    // Last: reachable means ready.
+    let listener = socket.listen(BACKLOG).map_err(|e| listen_error(&config.listen, &e))?;
+    let cluster = registered.cluster;
+    tracing::info!(%listen, advertised = address, %cluster, osts = osts.len(), "sateen-oss is ready");
+    ready(listen);
+    serve(service, listener, limits.requests, stop.clone()).await?;
+
+    stop.request();
+    // Their ends are certain: both wait for nothing but `stop` and one call with a deadline.
+    let _ = tokio::join!(heartbeats, commits);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Answers requests on `listener` until `stop`, then finishes those that run.
+pub async fn serve(service: Service, listener: TcpListener, requests: usize, stop: Shutdown) -> FsResult<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ObjectStoreServer<Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(sateen_proto::DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|e| FsError::new(FsCode::Internal, format!("cannot build the reflection service: {e}")))?;
+    let objects = ObjectStoreServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    // Taken before a body is received: bounds the memory of messages, however many connections there are.
+    let admission = ServiceBuilder::new().layer(GlobalConcurrencyLimitLayer::new(requests)).into_inner();
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_frame_size(FRAME_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .timeout(REQUEST_MAX)
+        .add_service(admission.named_layer(objects))
+        .add_service(health_service)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.requested());
+    let drained_late = async {
+        stop.requested().await;
+        tokio::time::sleep(DRAIN_MAX).await;
+    };
+    tokio::select! {
+        outcome = server => outcome.map_err(|e| FsError::new(FsCode::Io, format!("the server failed: {e}"))),
+        () = drained_late => {
+            tracing::warn!(after = ?DRAIN_MAX, "gave up waiting for requests to end");
+            Ok(())
+        }
+    }
+}
+
+/// Opens every OST, and refuses OSTs of different clusters.
+async fn open(config: &Config) -> FsResult<Vec<Arc<Ost>>> {
+    let cache = IndexCache::new(config.store.index_cache.0 as usize);
+    let store = config.store.clone();
+    let sections = config.ost.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        sections
+            .iter()
+            .map(|section| {
+                let options = OstOptions {
+                    capacity: section.capacity.map(|c| c.0),
+                    reserve: store.reserve.0,
+                    segment_bytes: store.segment.0,
+                    cache: cache.clone(),
+                    create: section.create,
+                };
+                Ost::open(&section.path, options).map(Arc::new)
+            })
+            .collect::<FsResult<Vec<_>>>()
+    });
+    let osts = opening.await.map_err(|_| FsError::new(FsCode::Internal, "opening the OSTs was cut off"))??;
+    let mut members = osts.iter().filter_map(|ost| ost.member().map(|m| (ost, m)));
+    if let Some((first, known)) = members.next()
+        && let Some((other, foreign)) = members.find(|(_, m)| m.cluster != known.cluster)
+    {
+        return Err(FsError::new(
+            FsCode::WrongCluster,
+            format!(
+                "{} belongs to cluster {}, {} to cluster {}",
+                first.dir().display(),
+                known.cluster,
+                other.dir().display(),
+                foreign.cluster
+            ),
+        )
+        .with_hint("serve OSTs of one cluster only"));
+    }
+    Ok(osts)
+}
+
+/// A bound socket that does not listen yet: the address is taken, but nobody gets through.
+async fn bind(listen: &str) -> FsResult<TcpSocket> {
+    let address = tokio::net::lookup_host(listen)
+        .await
+        .and_then(|mut found| found.next().ok_or_else(|| std::io::Error::other("the name has no address")))
+        .map_err(|e| listen_error(listen, &e))?;
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    bound().map_err(|e| listen_error(listen, &e))
+}
+
+fn listen_error(listen: &str, e: &std::io::Error) -> FsError {
+    FsError::new(FsCode::Io, format!("cannot listen on {listen}: {e}"))
+        .with_hint("choose a free port and an address of this machine with listen = \"HOST:PORT\"")
+}
+
+async fn resolve_all(addresses: &[String]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for address in addresses {
+        found.extend(tokio::net::lookup_host(address).await.into_iter().flatten());
+    }
+    found
+}
+
+async fn commit_now_and_then(osts: Vec<Arc<Ost>>, interval: Duration, stop: Shutdown) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = stop.requested() => {}
+        }
+        let last = stop.is_requested();
+        let osts = osts.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            for ost in &osts {
+                // A store that fails says so in the log, once, and in every heartbeat.
+                let _ = ost.commit_all();
+            }
+        });
+        if done.await.is_err() || last {
+            return;
+        }
+    }
+}
