@@ -21,10 +21,11 @@ mod write_done;
 mod xattr;
 
 pub use intents::has_pending_truncate;
-pub use layout::inherited_template;
+pub use layout::{inherited_template, refuse_unplaceable};
 pub use perm::{Access, access};
 pub use read::{
-    PathList, ReadDirPage, get_attr, get_layout, get_xattr, list_xattr, lookup, open, paths_of, read_dir, read_link,
+    PathList, ReadDirPage, default_layout, get_attr, get_layout, get_xattr, inode_count, list_xattr, lookup, open,
+    paths_of, read_dir, read_link,
 };
 pub use tree::{counter, inode};
 

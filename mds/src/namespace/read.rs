@@ -2,7 +2,7 @@
 
 use sateen_types::limits::{PATH_BYTES_MAX, READDIR_BYTES_MAX};
 use sateen_types::op::{Access, DirEntry};
-use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Name, XattrName};
+use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, XattrName};
 
 use super::perm::{self, access};
 use super::{intents, layout, tree, xattr};
@@ -105,6 +105,17 @@ pub fn open(tx: &dyn ReadTxn, who: &Credential, fid: Fid, wanted: Access) -> FsR
 /// Layout of a regular file.
 pub fn get_layout(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Layout> {
     layout::of_file(tx, fid)
+}
+
+/// What new files in a directory get, and whether it was set on the directory itself.
+pub fn default_layout(tx: &dyn ReadTxn, dir: Fid) -> FsResult<(LayoutTemplate, bool)> {
+    tree::directory(tx, dir)?;
+    layout::inherited_template(tx, dir)
+}
+
+/// Inodes in use.
+pub fn inode_count(tx: &dyn ReadTxn) -> FsResult<u64> {
+    tree::counter(tx, keys::INODES)
 }
 
 /// Value of an extended attribute.

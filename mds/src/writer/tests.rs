@@ -99,7 +99,11 @@ async fn many_waiters_share_one_commit_and_nobody_is_answered_before_it() {
         async move { writer.submit(create(0, 1, "first")).await }
     });
     let s = store.clone();
-    tokio::task::block_in_place(|| while s.entered.load(Ordering::SeqCst) == entered { std::thread::yield_now() });
+    tokio::task::block_in_place(|| {
+        while s.entered.load(Ordering::SeqCst) == entered {
+            std::thread::yield_now()
+        }
+    });
     let rest: Vec<_> = (1..100)
         .map(|i| {
             let writer = writer.clone();
@@ -107,7 +111,11 @@ async fn many_waiters_share_one_commit_and_nobody_is_answered_before_it() {
         })
         .collect();
     let queue = writer.queue.clone();
-    tokio::task::block_in_place(|| while queue.capacity() > QUEUE - 99 { std::thread::yield_now() });
+    tokio::task::block_in_place(|| {
+        while queue.capacity() > QUEUE - 99 {
+            std::thread::yield_now()
+        }
+    });
     assert!(!first.is_finished() && rest.iter().all(|r| !r.is_finished()));
     drop(gate);
     first.await.expect("joins").expect("makes");
@@ -132,8 +140,11 @@ async fn a_failed_commit_answers_everybody_with_the_error_and_ends_the_service()
 #[tokio::test]
 async fn a_command_that_fails_leaves_no_write_and_its_neighbours_alone() {
     let (store, _, writer) = start().await;
-    let results =
-        tokio::join!(writer.submit(create(0, 1, "a")), writer.submit(create(1, 1, "a")), writer.submit(create(2, 1, "b")));
+    let results = tokio::join!(
+        writer.submit(create(0, 1, "a")),
+        writer.submit(create(1, 1, "a")),
+        writer.submit(create(2, 1, "b"))
+    );
     results.0.expect("makes");
     assert_eq!(results.1.expect_err("taken").code, FsCode::Exists);
     results.2.expect("makes");

@@ -8,10 +8,10 @@ use super::bench::{ALICE, Bench, code, name};
 use super::on_every_store;
 use crate::command::{Command, Outcome};
 use crate::namespace;
+use crate::store::Table;
 use crate::store::codec::Record;
 use crate::store::keys::{self, IntentKind};
 use crate::store::records::{DestroyIntent, TruncateIntent};
-use crate::store::Table;
 
 const ROOT: Fid = Fid::ROOT;
 

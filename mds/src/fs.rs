@@ -1,0 +1,338 @@
+//! One file system as the server runs it: its tables, its writer thread, its clients. Everything that needs more than
+//! one of these at once is here; what a change does is in [`crate::namespace`].
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use sateen_types::op::{self, Mutation, MutationReply};
+use sateen_types::{
+    Attr, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Layout, SessionId, Timestamp,
+};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::clients::ClientTable;
+use crate::command::{Command, Outcome, Request};
+use crate::namespace;
+use crate::placement::Candidate;
+use crate::registry::Registry;
+use crate::store::codec::Record;
+use crate::store::records::SessionRecord;
+use crate::store::{ReadTxn, Store, Table, keys};
+use crate::writer::{Host, Writer};
+
+/// Questions answered at once; each takes a thread of the blocking pool, others wait.
+const READS_MAX: usize = 64;
+/// How long a truncate waits for its OSTs before the client is told to ask again.
+const TRUNCATE_WAIT: Duration = Duration::from_secs(20);
+
+/// What never changes while a file system lives.
+#[derive(Clone, Debug)]
+pub struct FsInfo {
+    /// Number; names its directories.
+    pub id: FsId,
+    /// Name; what clients mount.
+    pub name: FsName,
+    /// How chunks are stored.
+    pub compression: Compression,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// See the module.
+pub struct FileSystem {
+    /// Identity.
+    pub info: FsInfo,
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+    writer: Writer,
+    reads: Semaphore,
+}
+
+/// What the writer thread and the rest of the server both use.
+struct Shared {
+    clients: Mutex<ClientTable>,
+    registry: Arc<RwLock<Registry>>,
+    intents: Notify,
+    /// Rises with every commit that finished or added intents.
+    intents_version: watch::Sender<u64>,
+    abort: fn(&FsError),
+}
+
+impl Host for Shared {
+    fn osts(&self) -> Arc<Vec<Candidate>> {
+        self.registry.read().candidates()
+    }
+
+    fn claim(&self, fid: Fid) -> bool {
+        self.clients.lock().claim(fid, Instant::now())
+    }
+
+    fn release(&self, files: &[Fid]) {
+        if !files.is_empty() {
+            self.clients.lock().release(files);
+        }
+    }
+
+    fn applied(&self, command: &Command, outcome: &Outcome) {
+        let Command::Mutate(request) = command else { return };
+        let (Mutation::Create(create), Outcome::Reply { reply: MutationReply::Entry(entry), replayed }) =
+            (&request.op, outcome)
+        else {
+            return;
+        };
+        if create.open.is_some() {
+            let mut clients = self.clients.lock();
+            let opened = if *replayed {
+                clients.ensure_open(request.session, entry.attr.fid)
+            } else {
+                clients.open(request.session, entry.attr.fid)
+            };
+            if let Err(e) = opened {
+                tracing::debug!(fid = %entry.attr.fid, "a created file was not opened: {e}");
+            }
+        }
+    }
+
+    fn committed(&self, intents: bool) {
+        if intents {
+            self.intents_version.send_modify(|v| *v += 1);
+            self.intents.notify_one();
+        }
+    }
+
+    fn fatal(&self, error: &FsError) {
+        (self.abort)(error);
+    }
+}
+
+/// Ends the process: after a failed commit nobody knows what is on disk, and a restart finds out.
+pub fn abort_process(error: &FsError) {
+    tracing::error!("the metadata store failed: {error}; the server stops so that nothing unsafe is answered");
+    std::process::abort();
+}
+
+impl FileSystem {
+    /// Starts serving what is in `store`. `abort` is called when a commit fails.
+    pub fn start(
+        info: FsInfo,
+        store: Arc<dyn Store>,
+        registry: Arc<RwLock<Registry>>,
+        lease: Duration,
+        abort: fn(&FsError),
+    ) -> FsResult<FileSystem> {
+        let known = sessions_of(&*store)?;
+        if !known.is_empty() {
+            tracing::info!(fs = %info.name, sessions = known.len(), "waiting for clients to say what they have open");
+        }
+        let shared = Arc::new(Shared {
+            clients: Mutex::new(ClientTable::new(lease, known, Instant::now())),
+            registry,
+            intents: Notify::new(),
+            intents_version: watch::Sender::new(0),
+            abort,
+        });
+        let writer = Writer::start(info.name.as_str(), store.clone(), shared.clone())
+            .map_err(|e| FsError::new(FsCode::Io, format!("cannot start the writer thread of {}: {e}", info.name)))?;
+        Ok(FileSystem { info, store, shared, writer, reads: Semaphore::new(READS_MAX) })
+    }
+
+    /// Asks one consistent view of the tables, on a thread that may block.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn ReadTxn) -> FsResult<T> + Send + 'static,
+    ) -> FsResult<T> {
+        let _permit = self.reads.acquire().await.map_err(|_| stopping())?;
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || question(&*store.snapshot())).await.map_err(|_| stopping())?
+    }
+
+    /// Hands a command to the writer.
+    pub async fn submit(&self, command: Command) -> FsResult<Outcome> {
+        self.writer.submit(command).await
+    }
+
+    /// Hands a command to the writer, from a thread outside the runtime.
+    pub fn submit_blocking(&self, command: Command) -> FsResult<Outcome> {
+        self.writer.submit_blocking(command)
+    }
+
+    // ---- sessions ----
+
+    /// Begins a session; gives the root's attributes.
+    pub async fn open_session(&self, session: SessionId, client: String) -> FsResult<Attr> {
+        self.shared.clients.lock().check_room()?;
+        self.submit(Command::OpenSession { session, client: client.clone() }).await?;
+        self.shared.clients.lock().add(session, client, Instant::now());
+        self.read(|tx| namespace::get_attr(tx, Fid::ROOT)).await
+    }
+
+    /// The session lives; `Stale` if not.
+    pub fn touch(&self, session: SessionId) -> FsResult<()> {
+        self.shared.clients.lock().touch(session, Instant::now())
+    }
+
+    /// Renews a session, with what the client has open if it says so; true if it must say so.
+    pub fn renew(&self, session: SessionId, open_files: Option<&[Fid]>) -> FsResult<bool> {
+        let mut clients = self.shared.clients.lock();
+        clients.touch(session, Instant::now())?;
+        if let Some(files) = open_files {
+            clients.restate(session, files)?;
+        }
+        Ok(clients.wants_restate(session))
+    }
+
+    /// Ends a session. Its open files count as closed at once; files without a name go with the next sweep.
+    pub async fn close_session(&self, session: SessionId) -> FsResult<()> {
+        self.shared.clients.lock().remove(session);
+        self.submit(Command::CloseSession { session }).await.map(drop)
+    }
+
+    /// Sessions that fell silent.
+    pub fn expired_sessions(&self) -> Vec<SessionId> {
+        self.shared.clients.lock().expired(Instant::now())
+    }
+
+    /// Sessions now.
+    pub fn session_count(&self) -> usize {
+        self.shared.clients.lock().len()
+    }
+
+    /// Names of the clients.
+    pub fn client_names(&self) -> Vec<String> {
+        self.shared.clients.lock().names()
+    }
+
+    // ---- changes ----
+
+    /// A client's change. A truncate is answered when every OST has done its part.
+    pub async fn execute(&self, request: Request) -> FsResult<MutationReply> {
+        self.touch(request.session)?;
+        let truncated = match &request.op {
+            Mutation::SetAttr(op) if op.size.is_some() => Some(op.fid),
+            _ => None,
+        };
+        let outcome = self.submit(Command::Mutate(Box::new(request))).await?;
+        let Outcome::Reply { reply, .. } = outcome else {
+            return Err(FsError::new(FsCode::Internal, "a change was answered without a reply"));
+        };
+        if let Some(fid) = truncated {
+            self.await_truncate(fid).await?;
+        }
+        Ok(reply)
+    }
+
+    async fn await_truncate(&self, fid: Fid) -> FsResult<()> {
+        let mut version = self.shared.intents_version.subscribe();
+        let done = async {
+            loop {
+                version.mark_unchanged();
+                if !self.read(move |tx| namespace::has_pending_truncate(tx, fid)).await? {
+                    return Ok(());
+                }
+                version.changed().await.map_err(|_| stopping())?;
+            }
+        };
+        match tokio::time::timeout(TRUNCATE_WAIT, done).await {
+            Ok(result) => result,
+            Err(_) => Err(FsError::new(
+                FsCode::Unavailable,
+                format!("the truncate of {fid} has not reached every OST yet; it goes on"),
+            )
+            .with_hint("see which OSTs are down: sateen status")),
+        }
+    }
+
+    // ---- open files ----
+
+    /// Opens a file for a session.
+    pub async fn open(
+        &self,
+        session: SessionId,
+        who: Credential,
+        fid: Fid,
+        wanted: op::Access,
+    ) -> FsResult<(Attr, Option<Layout>)> {
+        {
+            let mut clients = self.shared.clients.lock();
+            clients.touch(session, Instant::now())?;
+            // Counted before looking: from here on the writer does not destroy it.
+            clients.open(session, fid)?;
+        }
+        let opened = OpenGuard { fs: self, session, fid, keep: false };
+        let found = self.read(move |tx| namespace::open(tx, &who, fid, wanted)).await?;
+        opened.keep();
+        Ok(found)
+    }
+
+    /// Closes it once. True if it may have been the last one.
+    pub fn close(&self, session: SessionId, fid: Fid) -> FsResult<bool> {
+        let mut clients = self.shared.clients.lock();
+        clients.touch(session, Instant::now())?;
+        clients.close(session, fid)
+    }
+
+    /// Drops a file without a name, if it is one and nobody has it open.
+    pub async fn drop_orphan(&self, fid: Fid) -> FsResult<()> {
+        let is_orphan = self.read(move |tx| Ok(tx.get(Table::Orphans, &keys::fid(fid))?.is_some())).await?;
+        if is_orphan {
+            self.submit(Command::DropOrphan { fid }).await?;
+        }
+        Ok(())
+    }
+
+    /// Up to `limit` files without a name behind `after` that nobody can have open.
+    pub async fn closed_orphans(&self, after: Option<Fid>, limit: usize) -> FsResult<(Vec<Fid>, Option<Fid>)> {
+        let rows = self.read(move |tx| tx.scan(Table::Orphans, &[], after.map(keys::fid).as_deref(), limit)).await?;
+        let fids = rows.iter().map(|(key, _)| keys::parse_fid(key)).collect::<FsResult<Vec<_>>>()?;
+        let next = if fids.len() == limit { fids.last().copied() } else { None };
+        let clients = self.shared.clients.lock();
+        let now = Instant::now();
+        Ok((fids.into_iter().filter(|f| !clients.may_be_open(*f, now)).collect(), next))
+    }
+
+    // ---- intents ----
+
+    /// Completes when intents may have been added since the last call. Does not keep the file system open.
+    pub fn intents_added(&self) -> impl Future<Output = ()> + Send + 'static {
+        let shared = self.shared.clone();
+        async move { shared.intents.notified().await }
+    }
+
+    /// Tells when the last user of the tables has gone.
+    pub fn store_handle(&self) -> Weak<dyn Store> {
+        Arc::downgrade(&self.store)
+    }
+}
+
+fn stopping() -> FsError {
+    FsError::new(FsCode::Unavailable, "the server is stopping")
+}
+
+/// Takes an open back unless it is kept: the caller may go away at any await.
+struct OpenGuard<'a> {
+    fs: &'a FileSystem,
+    session: SessionId,
+    fid: Fid,
+    keep: bool,
+}
+
+impl OpenGuard<'_> {
+    fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for OpenGuard<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            // A session that ended meanwhile has taken its opens with it.
+            let _ = self.fs.shared.clients.lock().close(self.session, self.fid);
+        }
+    }
+}
+
+fn sessions_of(store: &dyn Store) -> FsResult<Vec<(SessionId, String)>> {
+    let rows = store.snapshot().scan(Table::Sessions, &[], None, 2 * crate::clients::SESSIONS_MAX)?;
+    rows.iter().map(|(key, value)| Ok((keys::parse_session(key)?, SessionRecord::from_bytes(value)?.client))).collect()
+}

@@ -1,0 +1,85 @@
+//! What the MDS asks of OSSs: cut objects, destroy objects, drop a file system. One lazily connected channel per
+//! address; every call has a deadline; a call may be repeated without harm.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sateen_proto::oss::object_store_client::ObjectStoreClient;
+use sateen_proto::oss::{DestroyRequest, DropFileSystemRequest, TruncateRequest};
+use sateen_proto::status::from_status;
+use sateen_types::{FsCode, FsError, FsId, FsResult, ObjectId, OstIndex};
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+
+/// Until a connection stands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For one call: a synced change of the OST's index.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Dropping a file system removes directories.
+const DROP_TIMEOUT: Duration = Duration::from_secs(120);
+/// Addresses remembered; OSSs that moved leave old ones behind.
+const CHANNELS_MAX: usize = 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct OssClient {
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+impl OssClient {
+    fn client(&self, address: &str) -> FsResult<ObjectStoreClient<Channel>> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(address) {
+            return Ok(ObjectStoreClient::new(channel.clone()));
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|e| FsError::new(FsCode::Invalid, format!("{address:?} is not an address of an OSS: {e}")))?;
+        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy();
+        if channels.len() >= CHANNELS_MAX {
+            channels.clear();
+        }
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(ObjectStoreClient::new(channel))
+    }
+
+    /// Cuts one object; gives the change of its disk space in bytes.
+    pub async fn truncate(
+        &self,
+        address: &str,
+        ost: OstIndex,
+        object: ObjectId,
+        chunk_log2: u8,
+        size: u64,
+    ) -> FsResult<i64> {
+        let message = TruncateRequest {
+            ost: u32::from(ost.0),
+            object: Some(object.into()),
+            chunk_log2: u32::from(chunk_log2),
+            size,
+        };
+        let call = self.client(address)?.truncate(with_deadline(message, CALL_TIMEOUT)).await;
+        Ok(call.map_err(|s| from_status(&s))?.into_inner().allocated_delta)
+    }
+
+    /// Removes objects, at most 1024.
+    pub async fn destroy(&self, address: &str, ost: OstIndex, objects: Vec<ObjectId>) -> FsResult<()> {
+        let objects = objects.into_iter().map(Into::into).collect();
+        let message = DestroyRequest { ost: u32::from(ost.0), objects };
+        let call = self.client(address)?.destroy(with_deadline(message, CALL_TIMEOUT)).await;
+        call.map(drop).map_err(|s| from_status(&s))
+    }
+
+    /// Removes everything of a file system.
+    pub async fn drop_file_system(&self, address: &str, ost: OstIndex, fs: FsId) -> FsResult<()> {
+        let message = DropFileSystemRequest { ost: u32::from(ost.0), fs_id: fs.0 };
+        let call = self.client(address)?.drop_file_system(with_deadline(message, DROP_TIMEOUT)).await;
+        call.map(drop).map_err(|s| from_status(&s))
+    }
+}

@@ -1,0 +1,56 @@
+//! The gRPC services: each method decodes, calls, encodes. No rule lives here but those about the transport.
+
+mod cluster;
+pub use cluster::Service as ClusterRpc;
+mod namespace;
+pub use namespace::Service as NamespaceRpc;
+
+use std::sync::Arc;
+
+use sateen_proto::mds::cluster_server::ClusterServer;
+use sateen_proto::mds::namespace_server::NamespaceServer;
+use sateen_proto::status::to_status;
+use sateen_types::limits::MESSAGE_BYTES_MAX;
+use sateen_types::{FsCode, FsError, FsResult, Space};
+use tonic::{Response, Status};
+
+use crate::cluster::Cluster;
+
+/// Name of this program in hellos.
+pub const PROGRAM: &str = "sateen-mds";
+
+/// Answer of a method.
+type Answer<T> = Result<Response<T>, Status>;
+
+fn answer<T>(result: FsResult<T>) -> Answer<T> {
+    result.map(Response::new).map_err(|error| {
+        if matches!(error.code, FsCode::Internal | FsCode::Corrupt | FsCode::Io) {
+            tracing::error!(code = ?error.code, "answered with: {error}");
+        }
+        to_status(error)
+    })
+}
+
+/// The service about servers and file systems.
+pub fn cluster_service(cluster: Arc<Cluster>) -> ClusterServer<cluster::Service> {
+    ClusterServer::new(cluster::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service about names.
+pub fn namespace_service(cluster: Arc<Cluster>) -> NamespaceServer<namespace::Service> {
+    NamespaceServer::new(namespace::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Space of the disk the tables lie on.
+fn mdt_space(cluster: &Cluster) -> FsResult<Space> {
+    let v = rustix::fs::statvfs(cluster.dir()).map_err(|e| {
+        FsError::new(FsCode::Io, format!("cannot ask for the space of {}: {e}", cluster.dir().display()))
+    })?;
+    let bytes = |blocks: u64| blocks.saturating_mul(v.f_frsize);
+    Ok(Space {
+        total: bytes(v.f_blocks),
+        used: bytes(v.f_blocks.saturating_sub(v.f_bfree)),
+        available: bytes(v.f_bavail),
+        objects: 0,
+    })
+}

@@ -1,0 +1,254 @@
+//! `sateen.mds.v1.Namespace`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sateen_proto::convert::{bad, credential, fid, required, session_id};
+use sateen_proto::mds::namespace_server::Namespace as NamespaceService;
+use sateen_proto::mds::*;
+use sateen_proto::version;
+use sateen_types::limits::{READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
+use sateen_types::op::Access;
+use sateen_types::{Fid, FsName, FsResult, Name, SessionId, Space, XattrName};
+use tonic::{Request, async_trait};
+
+use super::{Answer, PROGRAM, answer, mdt_space};
+use crate::clients::OPEN_FILES_MAX;
+use crate::cluster::Cluster;
+use crate::command;
+use crate::fs::FileSystem;
+use crate::namespace;
+use crate::registry::OstState;
+use crate::store::ReadTxn;
+
+/// Longest name of a client.
+const CLIENT_BYTES_MAX: usize = 255;
+/// Disk one inode takes on the MDT, bytes, with its names and layout: for the estimate of how many more fit.
+const INODE_BYTES: u64 = 1024;
+
+/// See the module.
+pub struct Service {
+    pub(super) cluster: Arc<Cluster>,
+}
+
+#[async_trait]
+impl NamespaceService for Service {
+    async fn open_session(&self, request: Request<OpenSessionRequest>) -> Answer<OpenSessionReply> {
+        answer(self.open_session(request.into_inner()).await)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Answer<RenewReply> {
+        answer(self.renew(request.into_inner()))
+    }
+
+    async fn close_session(&self, request: Request<CloseSessionRequest>) -> Answer<CloseSessionReply> {
+        answer(self.close_session(request.get_ref()).await.map(|()| CloseSessionReply {}))
+    }
+
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Answer<ExecuteReply> {
+        answer(self.execute(request.into_inner()).await)
+    }
+
+    async fn lookup(&self, request: Request<LookupRequest>) -> Answer<EntryReply> {
+        let r = request.into_inner();
+        let found = async {
+            let (fs, who) = (self.fs(&r.session_id)?.1, credential(r.credential)?);
+            let parent = fid(r.parent, "parent")?;
+            let name = if r.name == b".." { None } else { Some(Name::parse(&r.name)?) };
+            let attr = fs.read(move |tx| namespace::lookup(tx, &who, parent, name.as_ref())).await?;
+            Ok(EntryReply { attr: Some((&attr).into()), layout: None, existed: false })
+        };
+        answer(found.await)
+    }
+
+    async fn get_attr(&self, request: Request<GetAttrRequest>) -> Answer<AttrReply> {
+        let r = request.into_inner();
+        let attr = self.of_file(&r.session_id, r.fid, namespace::get_attr).await;
+        answer(attr.map(|a| AttrReply { attr: Some((&a).into()) }))
+    }
+
+    async fn read_dir(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirReply> {
+        answer(self.read_dir(request.into_inner()).await)
+    }
+
+    async fn read_link(&self, request: Request<ReadLinkRequest>) -> Answer<ReadLinkReply> {
+        let r = request.into_inner();
+        let target = self.of_file(&r.session_id, r.fid, namespace::read_link).await;
+        answer(target.map(|target| ReadLinkReply { target }))
+    }
+
+    async fn get_xattr(&self, request: Request<GetXattrRequest>) -> Answer<GetXattrReply> {
+        let r = request.into_inner();
+        let value = async {
+            let (who, name) = (credential(r.credential)?, XattrName::parse(&r.name)?);
+            self.of_file(&r.session_id, r.fid, move |tx, f| namespace::get_xattr(tx, &who, f, &name)).await
+        };
+        answer(value.await.map(|value| GetXattrReply { value }))
+    }
+
+    async fn list_xattr(&self, request: Request<ListXattrRequest>) -> Answer<ListXattrReply> {
+        let r = request.into_inner();
+        let names = async {
+            let who = credential(r.credential)?;
+            self.of_file(&r.session_id, r.fid, move |tx, f| namespace::list_xattr(tx, &who, f)).await
+        };
+        answer(names.await.map(|names| ListXattrReply { names }))
+    }
+
+    async fn open(&self, request: Request<OpenRequest>) -> Answer<OpenReply> {
+        let r = request.into_inner();
+        let opened = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            let wanted = Access { read: r.read, write: r.write, exec: r.exec };
+            let (attr, layout) = fs.open(session, credential(r.credential)?, fid(r.fid, "fid")?, wanted).await?;
+            Ok(OpenReply { attr: Some((&attr).into()), layout: layout.as_ref().map(Into::into) })
+        };
+        answer(opened.await)
+    }
+
+    async fn close(&self, request: Request<CloseRequest>) -> Answer<CloseReply> {
+        let r = request.into_inner();
+        let closed = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            let fid = fid(r.fid, "fid")?;
+            if fs.close(session, fid)? {
+                fs.drop_orphan(fid).await?;
+            }
+            Ok(CloseReply {})
+        };
+        answer(closed.await)
+    }
+
+    async fn get_layout(&self, request: Request<GetLayoutRequest>) -> Answer<LayoutReply> {
+        let r = request.into_inner();
+        let layout = self.of_file(&r.session_id, r.fid, namespace::get_layout).await;
+        answer(layout.map(|l| LayoutReply { layout: Some((&l).into()) }))
+    }
+
+    async fn get_default_layout(&self, request: Request<GetDefaultLayoutRequest>) -> Answer<DefaultLayoutReply> {
+        let r = request.into_inner();
+        let found = self.of_file(&r.session_id, r.fid, namespace::default_layout).await;
+        answer(found.map(|(layout, own)| DefaultLayoutReply { layout: Some((&layout).into()), own }))
+    }
+
+    async fn stat_fs(&self, request: Request<StatFsRequest>) -> Answer<StatFsReply> {
+        answer(self.stat_fs(request.get_ref()).await)
+    }
+
+    async fn fid_to_path(&self, request: Request<FidToPathRequest>) -> Answer<FidToPathReply> {
+        let r = request.into_inner();
+        let paths = async {
+            let name: FsName = r.fs_name.parse()?;
+            let (fs, fid) = (self.cluster.by_name(&name)?, fid(r.fid, "fid")?);
+            fs.read(move |tx| namespace::paths_of(tx, fid)).await
+        };
+        answer(paths.await.map(|paths| FidToPathReply { paths }))
+    }
+}
+
+impl Service {
+    /// The session of a request and its file system; the session counts as heard of.
+    fn fs(&self, session: &[u8]) -> FsResult<(SessionId, Arc<FileSystem>)> {
+        let session = session_id(session)?;
+        Ok((session, self.cluster.by_session(session)?))
+    }
+
+    /// A question about one file.
+    async fn of_file<T: Send + 'static>(
+        &self,
+        session: &[u8],
+        file: Option<sateen_proto::common::Fid>,
+        question: impl FnOnce(&dyn ReadTxn, Fid) -> FsResult<T> + Send + 'static,
+    ) -> FsResult<T> {
+        let (_, fs) = self.fs(session)?;
+        let file = fid(file, "fid")?;
+        fs.read(move |tx| question(tx, file)).await
+    }
+
+    async fn open_session(&self, r: OpenSessionRequest) -> FsResult<OpenSessionReply> {
+        let hello = version::welcome(&required(r.hello, "hello")?, self.cluster.id(), PROGRAM)?;
+        let name: FsName = r.fs_name.parse()?;
+        if r.client.len() > CLIENT_BYTES_MAX {
+            return Err(bad("client", format_args!("has {} bytes, at most {CLIENT_BYTES_MAX}", r.client.len())));
+        }
+        let fs = self.cluster.by_name(&name)?;
+        let session = SessionId(rand::random());
+        let root = fs.open_session(session, r.client.clone()).await?;
+        tracing::info!(fs = %name, client = r.client, %session, "a session began");
+        Ok(OpenSessionReply {
+            hello: Some(hello),
+            session_id: session.0.to_vec(),
+            fs_id: fs.info.id.0,
+            slots: SESSION_SLOTS_MAX,
+            lease_ms: self.cluster.lease().as_millis().min(u128::from(u32::MAX)) as u32,
+            compression: sateen_proto::common::Compression::from(fs.info.compression).into(),
+            root: Some((&root).into()),
+        })
+    }
+
+    fn renew(&self, r: RenewRequest) -> FsResult<RenewReply> {
+        let (session, fs) = self.fs(&r.session_id)?;
+        if r.open_files.len() > OPEN_FILES_MAX {
+            return Err(bad("open_files", format_args!("{}, at most {OPEN_FILES_MAX}", r.open_files.len())));
+        }
+        let files = r.open_files.into_iter().map(Fid::try_from).collect::<FsResult<Vec<_>>>()?;
+        let restate = fs.renew(session, r.restate.then_some(&files))?;
+        Ok(RenewReply { restate, ost_map_version: self.cluster.registry.read().version() })
+    }
+
+    async fn close_session(&self, r: &CloseSessionRequest) -> FsResult<()> {
+        let (session, fs) = self.fs(&r.session_id)?;
+        tracing::info!(fs = %fs.info.name, %session, "a session ended");
+        fs.close_session(session).await
+    }
+
+    async fn execute(&self, r: ExecuteRequest) -> FsResult<ExecuteReply> {
+        let (session, fs) = self.fs(&r.session_id)?;
+        let request = command::Request {
+            session,
+            slot: r.slot,
+            number: r.number,
+            credential: credential(r.credential)?,
+            op: required(r.op, "op")?.try_into()?,
+        };
+        Ok((&fs.execute(request).await?).into())
+    }
+
+    async fn read_dir(&self, r: ReadDirRequest) -> FsResult<ReadDirReply> {
+        let (_, fs) = self.fs(&r.session_id)?;
+        let (who, dir) = (credential(r.credential)?, fid(r.fid, "fid")?);
+        if !(1..=READDIR_ENTRIES_MAX).contains(&r.max) {
+            return Err(bad("max", format_args!("{} is not 1 to {READDIR_ENTRIES_MAX}", r.max)));
+        }
+        let page = fs.read(move |tx| namespace::read_dir(tx, &who, dir, r.after, r.max as usize, r.with_attr)).await?;
+        Ok(ReadDirReply {
+            entries: page.entries.iter().map(Into::into).collect(),
+            end: page.end,
+            parent: Some(page.parent.into()),
+        })
+    }
+
+    async fn stat_fs(&self, r: &StatFsRequest) -> FsResult<StatFsReply> {
+        let (_, fs) = self.fs(&r.session_id)?;
+        let mut sum = Space::default();
+        for ost in self.cluster.registry.read().list(Instant::now()) {
+            if ost.state != OstState::Down {
+                sum.total = sum.total.saturating_add(ost.space.total);
+                sum.used = sum.used.saturating_add(ost.space.used);
+                sum.available = sum.available.saturating_add(ost.space.available);
+            }
+        }
+        let mdt = mdt_space(&self.cluster)?;
+        let inodes_used = fs.read(namespace::inode_count).await?;
+        Ok(StatFsReply {
+            total: sum.total,
+            used: sum.used,
+            available: sum.available,
+            inodes_used,
+            inodes_free: mdt.available / INODE_BYTES,
+            mdt_total: mdt.total,
+            mdt_used: mdt.used,
+            mdt_available: mdt.available,
+        })
+    }
+}
