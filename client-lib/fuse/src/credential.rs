@@ -21,7 +21,8 @@ pub fn of_request(request: &fuser::Request) -> Credential {
 
 fn groups_of(pid: u32) -> Vec<u32> {
     let mut text = String::new();
-    let read = File::open(format!("/proc/{pid}/status")).and_then(|f| f.take(STATUS_BYTES_MAX).read_to_string(&mut text));
+    let read =
+        File::open(format!("/proc/{pid}/status")).and_then(|f| f.take(STATUS_BYTES_MAX).read_to_string(&mut text));
     match read {
         Ok(_) => parse_groups(&text),
         Err(_) => Vec::new(),

@@ -104,8 +104,10 @@ fn attach_directly(source: &str, point: &Path, options: &MountOptions) -> FsResu
     }
     match rustix::mount::mount(source, point, FS_TYPE, flags, data.as_c_str()) {
         Ok(()) => Ok(device.into()),
-        Err(Errno::PERM) => Err(FsError::new(FsCode::NotPermitted, format!("not permitted to mount at {}", point.display()))
-            .with_hint("mount as root (in a container with --cap-add SYS_ADMIN), or install fusermount3")),
+        Err(Errno::PERM) => {
+            Err(FsError::new(FsCode::NotPermitted, format!("not permitted to mount at {}", point.display()))
+                .with_hint("mount as root (in a container with --cap-add SYS_ADMIN), or install fusermount3"))
+        }
         Err(Errno::NODEV) => Err(FsError::new(FsCode::NotSupported, "this kernel has no FUSE".to_owned())
             .with_hint("load the fuse module: modprobe fuse")),
         Err(e) => Err(FsError::new(FsCode::Io, format!("cannot mount {source} at {}: {e}", point.display()))),
@@ -153,7 +155,8 @@ fn receive_fd(socket: &UnixStream) -> Option<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0u8];
-    rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .ok()?;
     control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
@@ -168,17 +171,13 @@ pub fn detach(point: &Path, lazy: bool) -> FsResult<()> {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(FsError::new(FsCode::Busy, format!("{shown} is in use"))
             .with_hint(format!("close what is open below it (see: fuser -vm {shown})"))),
-        Err(Errno::INVAL | Errno::NOENT) => {
-            Err(FsError::new(FsCode::NotFound, format!("{shown} is not mounted")))
-        }
+        Err(Errno::INVAL | Errno::NOENT) => Err(FsError::new(FsCode::NotFound, format!("{shown} is not mounted"))),
         Err(Errno::PERM) => {
             let mut command = Command::new("fusermount3");
             command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(point).stdin(Stdio::null());
             match command.output() {
                 Ok(out) if out.status.success() => Ok(()),
-                Ok(out) => {
-                    Err(FsError::new(FsCode::Busy, String::from_utf8_lossy(&out.stderr).trim().to_owned()))
-                }
+                Ok(out) => Err(FsError::new(FsCode::Busy, String::from_utf8_lossy(&out.stderr).trim().to_owned())),
                 Err(e) => Err(FsError::new(FsCode::NotPermitted, format!("cannot unmount {shown}: fusermount3: {e}"))),
             }
         }

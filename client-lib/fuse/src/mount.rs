@@ -91,8 +91,10 @@ impl Mount {
             let _ = kernel::detach(point, true);
             e
         };
-        let session =
-            served.map_err(|e| failed(e.to_string())).and_then(|s| s.map_err(|e| failed(e.to_string()))).map_err(undo)?;
+        let session = served
+            .map_err(|e| failed(e.to_string()))
+            .and_then(|s| s.map_err(|e| failed(e.to_string())))
+            .map_err(undo)?;
         std::thread::Builder::new()
             .name("sateen-fuse".to_owned())
             .spawn(move || {
@@ -147,10 +149,8 @@ async fn root_answers(point: &Path) -> FsResult<String> {
         )
         .with_hint("look at the MDS: sateen status")),
         Ok(Err(e)) => Err(FsError::new(FsCode::Internal, format!("asking for the root of {shown}: {e}"))),
-        Ok(Ok(Err(e))) => {
-            Err(FsError::new(FsCode::Io, format!("the root of {shown} answers with an error: {e}"))
-                .with_hint("look at the MDS: sateen status"))
-        }
+        Ok(Ok(Err(e))) => Err(FsError::new(FsCode::Io, format!("the root of {shown} answers with an error: {e}"))
+            .with_hint("look at the MDS: sateen status")),
         Ok(Ok(Ok(_))) => {
             let table = kernel::mounts()?;
             let entry = table.iter().rev().find(|m| m.point == point && m.fs_type == kernel::FS_TYPE);

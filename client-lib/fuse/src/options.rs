@@ -18,9 +18,36 @@ const MIB_MAX: u64 = 1 << 20;
 /// Options that are accepted and change nothing: hints for mount(8) and systemd, defaults of ours, and Lustre's
 /// names for what is always so. Locks are handled by the kernel of this node (`localflock`).
 const ACCEPTED: [&str; 30] = [
-    "async", "atime", "auto", "default_permissions", "defaults", "dev", "diratime", "dirsync", "exec", "flock", "group",
-    "lazystatfs", "localflock", "_netdev", "noauto", "nodiratime", "nofail", "noflock", "norelatime", "nouser",
-    "nouser_xattr", "owner", "relatime", "rw", "strictatime", "suid", "user", "user_xattr", "users", "nolazystatfs",
+    "async",
+    "atime",
+    "auto",
+    "default_permissions",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "flock",
+    "group",
+    "lazystatfs",
+    "localflock",
+    "_netdev",
+    "noauto",
+    "nodiratime",
+    "nofail",
+    "noflock",
+    "norelatime",
+    "nouser",
+    "nouser_xattr",
+    "owner",
+    "relatime",
+    "rw",
+    "strictatime",
+    "suid",
+    "user",
+    "user_xattr",
+    "users",
+    "nolazystatfs",
 ];
 /// The options that do something, for the hint about an unknown one.
 const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, noatime, nosuid, nodev, noexec, soft, hard, \
@@ -177,7 +204,10 @@ mod tests {
     #[test]
     fn options_of_fstab_lines_are_understood() {
         let got = MountOptions::parse(
-            &["rw,_netdev,nofail,nosuid,x-systemd.automount,x-systemd.mount-timeout=60", "flock,entry_timeout=0.5,hard"],
+            &[
+                "rw,_netdev,nofail,nosuid,x-systemd.automount,x-systemd.mount-timeout=60",
+                "flock,entry_timeout=0.5,hard",
+            ],
             false,
         )
         .expect("valid");

@@ -59,11 +59,7 @@ impl OpenFile {
 pub(super) fn access_of(flags: i32) -> Access {
     let mode = flags & libc::O_ACCMODE;
     let exec = flags & OPEN_FOR_EXEC != 0;
-    Access {
-        read: mode != libc::O_WRONLY && !(exec && mode == libc::O_RDONLY),
-        write: mode != libc::O_RDONLY,
-        exec,
-    }
+    Access { read: mode != libc::O_WRONLY && !(exec && mode == libc::O_RDONLY), write: mode != libc::O_RDONLY, exec }
 }
 
 impl MountedFs {

@@ -121,8 +121,7 @@ impl MountedFs {
 
     /// Fetches the page behind cookie `after` and gives the directory's parent.
     async fn fill(&self, dir: &OpenDir, ahead: &mut Ahead, after: u64, with_attr: bool) -> FsResult<Fid> {
-        let (entries, end, parent) =
-            self.client.readdir(&dir.cred, dir.fid, after, PAGE_ENTRIES, with_attr).await?;
+        let (entries, end, parent) = self.client.readdir(&dir.cred, dir.fid, after, PAGE_ENTRIES, with_attr).await?;
         *ahead = Ahead {
             after,
             // An empty page that is not the last one would make us ask for ever.

@@ -98,4 +98,3 @@ fn gone_is_stale<T>(result: FsResult<T>) -> FsResult<T> {
 fn name(bytes: &[u8]) -> FsResult<Name> {
     Name::parse(bytes)
 }
-

@@ -9,8 +9,8 @@
 //!
 //! Virtual attributes are not listed, so that programs which copy attributes do not try to.
 
-use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_client::XattrMode;
+use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_types::{Credential, FileType, FsCode, FsError, FsResult, LayoutTemplate, XattrName};
 use serde_json::json;
 
@@ -57,8 +57,9 @@ impl MountedFs {
         }
         match name {
             b"sateen.layout" => {
-                let template: LayoutTemplate = serde_json::from_slice(value)
-                    .map_err(|e| FsError::new(FsCode::Invalid, format!("sateen.layout is not a layout template: {e}")))?;
+                let template: LayoutTemplate = serde_json::from_slice(value).map_err(|e| {
+                    FsError::new(FsCode::Invalid, format!("sateen.layout is not a layout template: {e}"))
+                })?;
                 template.validate()?;
                 match self.getattr(ino).await?.file_type {
                     FileType::Regular => self.client.set_layout(cred, fid, template).await.map(drop),

@@ -1,0 +1,133 @@
+//! Where a path lies: its mount, the mount's file system, and layouts by extended attribute.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use sateen_client::MountSource;
+use sateen_fuse::kernel::{self, MountEntry};
+use sateen_types::limits::XATTR_VALUE_BYTES_MAX;
+use sateen_types::{Fid, Layout, LayoutTemplate};
+use serde::Deserialize;
+
+use super::{Failure, strerror};
+
+/// The attribute that is a layout.
+const LAYOUT: &str = "sateen.layout";
+
+/// A mount of ours.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Mount point.
+    pub point: PathBuf,
+    /// MDS and file system.
+    pub source: MountSource,
+}
+
+impl Place {
+    fn of(entry: &MountEntry) -> Option<Place> {
+        (entry.fs_type == kernel::FS_TYPE)
+            .then(|| entry.source.parse().ok())
+            .flatten()
+            .map(|source| Place { point: entry.point.clone(), source })
+    }
+
+    /// `HOST:PORT,...` of the MDS.
+    pub fn mds(&self) -> String {
+        self.source.hosts.join(",")
+    }
+}
+
+/// Every mount of ours, in the order of mounting.
+pub fn all() -> Result<Vec<Place>, Failure> {
+    let table = kernel::mounts()?;
+    // A mount that another one hides cannot be reached by its path.
+    let visible = |m: &&MountEntry| kernel::mount_of(&table, &m.point).is_some_and(|top| top.id == m.id);
+    Ok(table.iter().filter(visible).filter_map(Place::of).collect())
+}
+
+/// The mount that a path lies on.
+pub fn of(path: &str) -> Result<Place, Failure> {
+    let real = Path::new(path).canonicalize().map_err(|e| Failure::io("cannot access", path, &e))?;
+    let table = kernel::mounts()?;
+    kernel::mount_of(&table, &real).and_then(Place::of).ok_or_else(|| {
+        Failure::new(libc::ENOTTY, format!("'{path}' is not on a Sateen file system"))
+            .with_hint("mount one: sateen mount HOST:PORT:/FS PATH")
+    })
+}
+
+/// The mount of a file system's name or of a path.
+pub fn by_name_or_path(text: &str) -> Result<Place, Failure> {
+    let named = all()?.into_iter().find(|p| p.source.fs.as_str() == text);
+    if let Some(place) = named.filter(|_| !text.contains('/')) {
+        return Ok(place);
+    }
+    of(text)
+}
+
+fn get(path: &str, name: &str, follow: bool) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0u8; XATTR_VALUE_BYTES_MAX];
+    let len = if follow {
+        rustix::fs::getxattr(path, name, &mut value[..])?
+    } else {
+        rustix::fs::lgetxattr(path, name, &mut value[..])?
+    };
+    value.truncate(len);
+    Ok(value)
+}
+
+/// Worded for people: the attribute is how it works, not what they asked for.
+fn explain(doing: &str, path: &str, e: Errno) -> Failure {
+    match e {
+        Errno::OPNOTSUPP | Errno::NODATA => {
+            let foreign = of(path).is_err();
+            let failure = Failure::new(e.raw_os_error(), format!("{doing} '{path}': {}", strerror(e.raw_os_error())));
+            if foreign { failure.with_hint("the path is not on a Sateen file system") } else { failure }
+        }
+        _ => Failure::new(e.raw_os_error(), format!("{doing} '{path}': {}", strerror(e.raw_os_error()))),
+    }
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(path: &str, value: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(value).map_err(|e| {
+        Failure::new(libc::EPROTO, format!("'{path}': the mount gives a layout this lfs cannot read: {e}"))
+    })
+}
+
+/// FID of anything.
+pub fn fid(path: &str, follow: bool) -> Result<Fid, Failure> {
+    let text = get(path, "sateen.fid", follow).map_err(|e| explain("cannot get the FID of", path, e))?;
+    let text = String::from_utf8_lossy(&text);
+    text.parse().map_err(|e| Failure::new(libc::EPROTO, format!("'{path}': {e}")))
+}
+
+/// Layout of a regular file.
+pub fn layout(path: &str) -> Result<Layout, Failure> {
+    let value = get(path, LAYOUT, true).map_err(|e| explain("cannot get the layout of", path, e))?;
+    let layout: Layout = decode(path, &value)?;
+    layout.validate()?;
+    Ok(layout)
+}
+
+/// What new files in a directory get.
+pub fn default_layout(path: &str) -> Result<LayoutTemplate, Failure> {
+    #[derive(Deserialize)]
+    struct Default {
+        template: LayoutTemplate,
+    }
+    let value = get(path, LAYOUT, true).map_err(|e| explain("cannot get the layout of", path, e))?;
+    let default: Default = decode(path, &value)?;
+    default.template.validate()?;
+    Ok(default.template)
+}
+
+/// Gives a file or a directory a layout. The errno is the caller's to explain.
+pub fn set_layout(path: &str, layout: &LayoutTemplate) -> Result<(), Errno> {
+    let value = serde_json::to_vec(layout).map_err(|_| Errno::INVAL)?;
+    rustix::fs::setxattr(path, LAYOUT, &value, XattrFlags::empty())
+}
+
+/// Removes a directory's own default.
+pub fn remove_layout(path: &str) -> Result<(), Errno> {
+    rustix::fs::removexattr(path, LAYOUT)
+}
