@@ -24,7 +24,8 @@ pub mod capacity;
 pub mod codec;
 pub mod commit;
 pub mod disk;
-pub mod faulty;
+#[cfg(test)]
+mod faulty;
 pub mod index;
 pub mod keys;
 pub mod pending;
@@ -194,7 +195,7 @@ impl Store {
 
     /// Commits if so much is uncommitted that memory or recovery would suffer. Called without locks, before a change.
     fn make_room(&self) -> FsResult<()> {
-        let full = self.pending.lock().len() >= PENDING_CHUNKS_MAX;
+        let full = self.pending.lock().chunks() >= PENDING_CHUNKS_MAX;
         if full { self.commit().map(|_| ()) } else { Ok(()) }
     }
 

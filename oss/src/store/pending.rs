@@ -49,8 +49,8 @@ pub struct Settled {
 }
 
 impl Pending {
-    /// Rows there are.
-    pub fn len(&self) -> usize {
+    /// Chunks that are not committed.
+    pub fn chunks(&self) -> usize {
         self.open.len() + self.committing.len()
     }
 
@@ -138,7 +138,7 @@ mod tests {
         let settled = p.end();
         assert_eq!(settled.rows, [(key(), None)]);
         assert_eq!(settled.dead, [a.extent()]);
-        assert_eq!(p.len(), 0);
+        assert_eq!(p.chunks(), 0);
     }
 
     #[test]

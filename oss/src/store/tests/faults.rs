@@ -11,50 +11,50 @@ type Allowed = BTreeMap<u32, Vec<Vec<u8>>>;
 
 const LEN: usize = 100_000;
 
-/// Writes, overwrites, truncates and destroys; every step is told apart by its object. Returns what may be there.
+/// `version` with zeros from `from` to `to`.
+fn zeroed(version: &[u8], from: usize, to: usize) -> Vec<u8> {
+    let mut version = version.to_vec();
+    version[from..to].fill(0);
+    version
+}
+
+/// Writes, overwrites, and then truncates, punches or destroys each object. Returns what may be there.
 fn workload(store: &Store) -> Allowed {
     let mut allowed = Allowed::new();
     for oid in 1..=6u32 {
         let (old, new) = (noise(u64::from(oid), LEN), noise(u64::from(oid) + 100, LEN));
-        let versions = allowed.entry(oid).or_insert_with(|| vec![vec![0; LEN]]);
-        let written = store.write(sealed(object(oid), 0, &old, Compression::None)).is_ok();
-        let committed = written && store.commit().is_ok();
-        versions.push(old.clone());
-        if written {
-            versions.remove(0);
+        let mut versions = vec![vec![0; LEN]];
+        if store.write(sealed(object(oid), 0, &old, Compression::None)).is_ok() {
+            versions = vec![old];
+        } else {
+            versions.push(old);
         }
-        let mut half = old.clone();
-        half[10..LEN / 2].copy_from_slice(&new[10..LEN / 2]);
-        match put(store, object(oid), 10, &new[10..LEN / 2]) {
-            Ok(_) if committed || written => *versions = vec![half.clone()],
-            Ok(_) => {
-                *versions = vec![half.clone(), [&vec![0; 10], &new[10..LEN / 2], &vec![0; LEN - LEN / 2]].concat()]
-            }
-            Err(_) => versions.push(half),
+        // Whether it succeeds shows in what the store answers later.
+        let _ = store.commit();
+        let overwritten = versions.iter().map(|v| [&v[..10], &new[10..LEN / 2], &v[LEN / 2..]].concat()).collect();
+        if put(store, object(oid), 10, &new[10..LEN / 2]).is_ok() {
+            versions = overwritten;
+        } else {
+            versions.extend(overwritten);
         }
-        let base = versions.clone();
-        let step: Box<dyn Fn(&[u8]) -> Vec<u8>> = match oid % 3 {
-            0 => Box::new(|v: &[u8]| [&v[..5000], &vec![0; LEN - 5000]].concat()),
-            1 => Box::new(|v: &[u8]| [&v[..300], &vec![0; 70_000], &v[70_300..]].concat()),
-            _ => Box::new(|_: &[u8]| vec![0; LEN]),
+        let (done, from, to) = match oid % 3 {
+            0 => (store.truncate(&object(oid), CHUNK_LOG2, 5000).is_ok(), 5000, LEN),
+            1 => (store.punch(&object(oid), CHUNK_LOG2, 300, 70_000).is_ok(), 300, 70_300),
+            _ => (store.destroy(&[object(oid)]).is_ok(), 0, LEN),
         };
-        let done = match oid % 3 {
-            0 => store.truncate(&object(oid), CHUNK_LOG2, 5000).is_ok(),
-            1 => store.punch(&object(oid), CHUNK_LOG2, 300, 70_000).is_ok(),
-            _ => store.destroy(&[object(oid)]).is_ok(),
-        };
-        let after: Vec<_> = base.iter().map(|v| step(v)).collect();
-        // A punch may be done in part when it fails: its first chunk, its last, or both.
-        let partial = base.iter().flat_map(|v| {
-            let first = [&v[..300], &vec![0; CHUNK as usize - 300], &v[CHUNK as usize..]].concat();
-            let last = [&v[..CHUNK as usize], &vec![0; 70_300 - CHUNK as usize], &v[70_300..]].concat();
-            [first, last]
-        });
-        *versions = match done {
-            true => after,
-            false if oid % 3 == 1 => base.iter().cloned().chain(partial).chain(after).collect(),
-            false => base.iter().cloned().chain(after).collect(),
-        };
+        let after: Vec<_> = versions.iter().map(|v| zeroed(v, from, to)).collect();
+        if done {
+            versions = after;
+        } else {
+            // Taking away goes chunk by chunk; a failure leaves what was not reached.
+            let border = CHUNK as usize;
+            versions = versions
+                .iter()
+                .flat_map(|v| [v.clone(), zeroed(v, from, border.max(from)), zeroed(v, border.min(to), to)])
+                .chain(after)
+                .collect();
+        }
+        allowed.insert(oid, versions);
     }
     allowed
 }

@@ -236,7 +236,7 @@ fn more_uncommitted_chunks_than_the_bound_are_committed_on_the_way() {
             })
             .collect();
         store.write(write).expect("written");
-        assert!(store.pending.lock().len() <= super::super::PENDING_CHUNKS_MAX + 64);
+        assert!(store.pending.lock().chunks() <= super::super::PENDING_CHUNKS_MAX + 64);
     }
     store.truncate(&object(1), CHUNK_LOG2, 0).expect("truncated");
     assert_eq!(store.attr(&object(1)).expect("attr"), super::super::ObjectAttr::default());
