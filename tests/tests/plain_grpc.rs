@@ -137,7 +137,7 @@ fn raw(offset: u64, data: &[u8], sealed: bool) -> Part {
 fn write(ost: u32, object: &ObjectId, parts: Vec<Part>, payload: Vec<u8>) -> oss::WriteRequest {
     oss::WriteRequest {
         ost,
-        object: Some(object.clone()),
+        object: Some(*object),
         chunk_log2: 17,
         compression: Compression::Lz4 as i32,
         parts,
@@ -171,7 +171,7 @@ fn a_generated_client_creates_a_file_and_writes_and_reads_its_object() {
 
         let read = oss::ReadRequest {
             ost,
-            object: Some(object.clone()),
+            object: Some(object),
             chunk_log2: 17,
             offset: 0,
             length: whole.len() as u32,
@@ -401,7 +401,7 @@ fn the_oss_refuses_hostile_requests_and_goes_on() {
             ("overlapping parts", { write(ost, &object, vec![good(), good()], [&data[..], &data[..]].concat()) }),
             ("no object", oss::WriteRequest { object: None, ..write(ost, &object, vec![good()], data.clone()) }),
             ("component 0", {
-                let object = ObjectId { component: 0, ..object.clone() };
+                let object = ObjectId { component: 0, ..object };
                 write(ost, &object, vec![good()], data.clone())
             }),
         ];
@@ -421,7 +421,7 @@ fn the_oss_refuses_hostile_requests_and_goes_on() {
         );
         let read = |offset, length| oss::ReadRequest {
             ost,
-            object: Some(object.clone()),
+            object: Some(object),
             chunk_log2: 17,
             offset,
             length,
@@ -430,7 +430,7 @@ fn the_oss_refuses_hostile_requests_and_goes_on() {
         refused("a read of nothing", store.read(read(0, 0)).await, &invalid);
         refused("a read of 4 GiB", store.read(read(0, u32::MAX)).await, &invalid);
         refused("a read past the end of the world", store.read(read(u64::MAX, 10)).await, &invalid);
-        let destroy = oss::DestroyRequest { ost, objects: vec![object.clone(); 5_000] };
+        let destroy = oss::DestroyRequest { ost, objects: vec![object; 5_000] };
         refused("5,000 objects", store.destroy(destroy).await, &invalid);
         let huge = write(ost, &object, vec![raw(0, &data, true)], vec![0; 20 << 20]);
         store.write(huge).await.expect_err("20 MiB are refused");
