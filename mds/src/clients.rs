@@ -18,8 +18,10 @@ use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 
 /// Sessions of one file system. Each costs a few hundred bytes and its reply records on disk.
 pub const SESSIONS_MAX: usize = 10_000;
-/// Files one session may have open at once.
-pub const OPEN_FILES_MAX: usize = 1 << 20;
+/// Files one session may have open at once. A client says all of them again in one message after a restart.
+pub const OPEN_FILES_MAX: usize = 1 << 18;
+/// Most bytes of one FID in that message: 12 for sequences below 2^35 and objects below 2^21.
+const _: () = assert!(OPEN_FILES_MAX * 12 < sateen_types::limits::MESSAGE_BYTES_MAX);
 
 /// See the module.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use sateen_types::{ClusterId, SessionId};
 use sateen_types::{
-    Compression, FsCode, FsError, FsId, FsName, FsResult, LayoutTemplate, OstIndex, OstUuid, Timestamp,
+    Compression, FsCode, FsError, FsId, FsName, FsResult, LayoutTemplate, OstIndex, Timestamp,
 };
 
 use crate::command::Command;
@@ -21,7 +21,7 @@ use crate::dir::MdsDir;
 use crate::fs::{FileSystem, FsInfo, abort_process};
 use crate::namespace;
 use crate::oss_client::OssClient;
-use crate::registry::{Registry, Report};
+use crate::registry::{Admission, Registry, Report};
 use crate::store::codec::Record;
 use crate::store::records::{Counter, FileSystemRecord, FsState, OstRecord};
 use crate::store::{Overlay, RocksOptions, RocksStore, Store, Table, Txn, keys};
@@ -57,6 +57,9 @@ pub struct NewFileSystem {
     pub root_mode: u32,
 }
 
+/// A file system on its way out, with its tables as long as somebody may still use them.
+type Deleting = (FileSystemRecord, Option<Weak<dyn Store>>);
+
 /// See the module.
 pub struct Cluster {
     dir: MdsDir,
@@ -67,8 +70,7 @@ pub struct Cluster {
     /// How OSSs are reached.
     pub oss: OssClient,
     file_systems: RwLock<BTreeMap<FsId, Arc<FileSystem>>>,
-    /// With the tables, as long as somebody may still use them.
-    deleting: RwLock<BTreeMap<FsId, (FileSystemRecord, Option<Weak<dyn Store>>)>>,
+    deleting: RwLock<BTreeMap<FsId, Deleting>>,
     /// Held while rows of the cluster's tables change: one change at a time.
     changes: tokio::sync::Mutex<()>,
     /// When the server started.
@@ -176,8 +178,7 @@ impl Cluster {
         reports: &[Report],
     ) -> FsResult<Vec<OstIndex>> {
         let _one = self.changes.lock().await;
-        let (indexes, new): (Vec<OstIndex>, Vec<(OstIndex, OstUuid)>) =
-            self.registry.read().plan(cluster, address, reports, Instant::now())?;
+        let Admission { indexes, new } = self.registry.read().plan(cluster, address, reports, Instant::now())?;
         if !new.is_empty() {
             for (index, uuid) in &new {
                 tracing::info!(ost = %index, %uuid, address, "a new OST joins the cluster");

@@ -105,7 +105,7 @@ fn by_weight(mut left: Vec<Candidate>, count: usize, seed: u64) -> Vec<OstIndex>
     let mut chosen = Vec::with_capacity(count);
     while chosen.len() < count {
         let total: u128 = left.iter().map(|o| u128::from(o.available)).sum();
-        let mut ticket = u128::from(splitmix(&mut state)) * total >> 64;
+        let mut ticket = (u128::from(splitmix(&mut state)) * total) >> 64;
         let at = left.iter().position(|o| match ticket.checked_sub(u128::from(o.available)) {
             Some(rest) => {
                 ticket = rest;

@@ -56,6 +56,15 @@ pub struct OstInfo {
     pub silent: Option<Duration>,
 }
 
+/// What a registration comes to.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Index of each OST, in the order of the reports.
+    pub indexes: Vec<OstIndex>,
+    /// Those that are new: to be made durable before [`Registry::register`].
+    pub new: Vec<(OstIndex, OstUuid)>,
+}
+
 #[derive(Debug)]
 struct Ost {
     uuid: OstUuid,
@@ -106,8 +115,7 @@ impl Registry {
         self.timeout
     }
 
-    /// Which index each OST of a registration has or would get, and which of them are new and must be durable before
-    /// [`Registry::register`]. Changes nothing.
+    /// Whether an OSS may join, and with which indexes. Changes nothing.
     ///
     /// `WrongCluster`: the OSS belongs to another cluster. `Busy`: an OST with this uuid is up at another address.
     /// `Invalid`: superblock and registry disagree.
@@ -117,7 +125,7 @@ impl Registry {
         address: &str,
         reports: &[Report],
         now: Instant,
-    ) -> FsResult<(Vec<OstIndex>, Vec<(OstIndex, OstUuid)>)> {
+    ) -> FsResult<Admission> {
         if let Some(theirs) = cluster.filter(|c| *c != self.cluster) {
             return Err(FsError::new(
                 FsCode::WrongCluster,
@@ -144,7 +152,7 @@ impl Registry {
             };
             indexes.push(index);
         }
-        Ok((indexes, new))
+        Ok(Admission { indexes, new })
     }
 
     fn check_known(&self, index: OstIndex, ost: &Ost, report: &Report, address: &str, now: Instant) -> FsResult<()> {
@@ -329,7 +337,7 @@ mod tests {
     }
 
     fn join(r: &mut Registry, address: &str, reports: &[Report], now: Instant) -> FsResult<Vec<u16>> {
-        let (indexes, _) = r.plan(Some(CLUSTER), address, reports, now)?;
+        let Admission { indexes, .. } = r.plan(Some(CLUSTER), address, reports, now)?;
         r.register(address, reports, &indexes, now);
         Ok(indexes.into_iter().map(|i| i.0).collect())
     }

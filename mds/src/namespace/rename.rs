@@ -48,13 +48,10 @@ pub fn rename(
 ) -> FsResult<MutationReply> {
     let (from_dir, source) = look(tx, who, from)?;
     let (to_dir, target) = look(tx, who, to)?;
-    let source = match source {
-        Some(entry) => Named::new(tx, from, entry)?,
-        None => Named::new(tx, from, tree::existing_entry(tx, from.0, from.1)?)?,
-    };
+    let source = Named::new(tx, from, source.ok_or_else(|| tree::missing(from.0, from.1))?)?;
     match (mode, &target) {
         (RenameMode::NoReplace, Some(_)) => return Err(tree::taken(to.0, to.1)),
-        (RenameMode::Exchange, None) => drop(tree::existing_entry(tx, to.0, to.1)?),
+        (RenameMode::Exchange, None) => return Err(tree::missing(to.0, to.1)),
         _ => {}
     }
     let target = target.map(|entry| Named::new(tx, to, entry)).transpose()?;

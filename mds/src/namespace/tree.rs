@@ -48,8 +48,12 @@ pub fn entry(tx: &dyn ReadTxn, parent: Fid, name: &Name) -> FsResult<Option<Dent
 
 /// [`entry`], or `NotFound`.
 pub fn existing_entry(tx: &dyn ReadTxn, parent: Fid, name: &Name) -> FsResult<Dentry> {
-    entry(tx, parent, name)?
-        .ok_or_else(|| FsError::new(FsCode::NotFound, format!("there is no {name:?} in directory {parent}")))
+    entry(tx, parent, name)?.ok_or_else(|| missing(parent, name))
+}
+
+/// Nothing has the name.
+pub fn missing(parent: Fid, name: &Name) -> FsError {
+    FsError::new(FsCode::NotFound, format!("there is no {name:?} in directory {parent}"))
 }
 
 /// The name is taken.

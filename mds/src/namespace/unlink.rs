@@ -44,10 +44,7 @@ pub fn rmdir(tx: &mut dyn Txn, who: &Credential, parent: Fid, name: &Name, input
 
 fn removable(tx: &dyn Txn, who: &Credential, parent: Fid, name: &Name) -> FsResult<(Dentry, Inode)> {
     let (dir, entry) = look(tx, who, (parent, name))?;
-    let entry = match entry {
-        Some(entry) => entry,
-        None => tree::existing_entry(tx, parent, name)?,
-    };
+    let entry = entry.ok_or_else(|| tree::missing(parent, name))?;
     let inode = tree::named_inode(tx, &entry)?;
     may_remove(&dir, &inode, who)?;
     Ok((entry, inode))
