@@ -282,7 +282,12 @@ fn file_system(w: mds::FileSystem) -> FsResult<FileSystem> {
         name: w.name.parse()?,
         state,
         compression: transport::compression(w.compression)?,
-        default_layout: convert::required(w.default_layout, "default_layout")?.try_into()?,
+        default_layout: match w.default_layout {
+            Some(layout) => layout.try_into()?,
+            // Its directory may be gone already.
+            None if state == FileSystemState::Deleting => LayoutTemplate::default(),
+            None => return Err(convert::bad("default_layout", "missing")),
+        },
         created: convert::required(w.created, "created")?.try_into()?,
         inodes: w.inodes,
         clients: w.clients,

@@ -1,34 +1,251 @@
-//! API
+//! An open file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
-use sateen_types::*;
-fn later<T>() -> FsResult<T> { Err(FsError::new(FsCode::NotSupported, "not built yet")) }
-/// An open file. Cheap to clone; closed by [`File::close`] or when the last clone is dropped.
+use parking_lot::Mutex;
+use sateen_proto::mds as wire;
+use sateen_types::op::{Access, SetAttr};
+use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout};
+
+use crate::inner::Inner;
+use crate::inode::Inode;
+use crate::readahead::Readahead;
+use crate::session::Session;
+use crate::write::{self, Where};
+use crate::{read, seek, truncate};
+
+/// An open file. Cheap to clone; closed by [`File::close`], or in the background when the last clone is dropped.
+///
+/// Reads and writes may be made at the same time from anywhere. All open files of one FID in one [`crate::Client`]
+/// see each other's writes at once; other clients see them after `flush` or `close`, with their next open.
 #[derive(Clone, Debug)]
-pub struct File { pub(crate) inner: std::sync::Arc<()> }
-#[allow(unused_variables, missing_docs)]
+pub struct File {
+    open: Arc<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    inner: Arc<Inner>,
+    inode: Arc<Inode>,
+    cred: Credential,
+    access: Access,
+    cache_valid: bool,
+    readahead: Mutex<Readahead>,
+    /// Number of the last write-back error reported here.
+    failures_seen: Mutex<u64>,
+    closed: AtomicBool,
+    _registration: Registration,
+}
+
+/// Says that the session has the file open, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    session: Arc<Session>,
+    fid: Fid,
+}
+
+impl Registration {
+    /// Registers one open of `fid`.
+    pub fn new(session: &Arc<Session>, fid: Fid) -> Registration {
+        session.opening(fid);
+        Registration { session: Arc::clone(session), fid }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.session.closed(self.fid);
+    }
+}
+
 impl File {
-    pub fn fid(&self) -> Fid { let _ = &self.inner; Fid::ROOT }
+    /// A file the MDS has just opened.
+    pub(crate) fn new(
+        inner: &Arc<Inner>,
+        attr: &Attr,
+        layout: Layout,
+        cred: &Credential,
+        access: Access,
+        registration: Registration,
+    ) -> File {
+        let (inode, cache_valid) = inner.table.opened(inner.session.facts.fs_id, attr, layout, &inner.cache);
+        let seen = inode.failures_seen_by_new_file();
+        let open = Open {
+            inner: Arc::clone(inner),
+            inode,
+            cred: cred.clone(),
+            access,
+            cache_valid,
+            readahead: Mutex::new(Readahead::new(inner.options.readahead_bytes_max)),
+            failures_seen: Mutex::new(seen),
+            closed: AtomicBool::new(false),
+            _registration: registration,
+        };
+        File { open: Arc::new(open) }
+    }
+
+    /// Which file.
+    pub fn fid(&self) -> Fid {
+        self.open.inode.fid
+    }
+
+    /// What it was opened for.
+    pub fn access(&self) -> Access {
+        self.open.access
+    }
+
     /// Attributes as last known here, with what was written here.
-    pub fn attr(&self) -> Attr { unreachable!() }
-    /// Whether data cached (here or by the kernel) during an earlier open is still right.
-    pub fn cache_valid(&self) -> bool { false }
-    pub fn layout(&self) -> Layout { unreachable!() }
-    /// Short only at the end of the file.
-    pub async fn read_at(&self, offset: u64, len: usize) -> FsResult<Bytes> { later() }
-    pub async fn write_at(&self, offset: u64, data: &[u8]) -> FsResult<()> { later() }
-    /// Writes at the end; returns the offset it went to.
-    pub async fn append(&self, data: &[u8]) -> FsResult<u64> { later() }
-    /// Sends what is dirty to the OSTs and reports size and times to the MDS; not yet durable.
-    pub async fn flush(&self) -> FsResult<()> { later() }
-    /// Makes everything written so far durable.
-    pub async fn fsync(&self) -> FsResult<()> { later() }
-    pub async fn truncate(&self, len: u64) -> FsResult<Attr> { later() }
-    pub async fn punch(&self, offset: u64, len: u64) -> FsResult<()> { later() }
-    pub async fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> FsResult<()> { later() }
-    /// First data at or after `offset`; `None` if there is none (ENXIO).
-    pub async fn seek_data(&self, offset: u64) -> FsResult<Option<u64>> { later() }
-    /// First hole at or after `offset` (the end of the file is one); `None` at or beyond the end (ENXIO).
-    pub async fn seek_hole(&self, offset: u64) -> FsResult<Option<u64>> { later() }
-    /// Flushes and closes. Reports what [`File::flush`] would.
-    pub async fn close(self) -> FsResult<()> { later() }
+    pub fn attr(&self) -> Attr {
+        self.open.inode.attr()
+    }
+
+    /// Layout as last known here.
+    pub fn layout(&self) -> Layout {
+        Layout::clone(&self.open.inode.view().layout)
+    }
+
+    /// Whether data cached during an earlier open, here or by a kernel above, is still right.
+    pub fn cache_valid(&self) -> bool {
+        self.open.cache_valid
+    }
+
+    /// Up to `len` bytes at `offset`; fewer only at the end of the file.
+    pub async fn read_at(&self, offset: u64, len: usize) -> FsResult<Bytes> {
+        if !self.open.access.read && !self.open.access.exec {
+            return Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for reading", self.fid())));
+        }
+        read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
+    }
+
+    /// Writes all of `data` at `offset` into the cache; waits while too much is dirty.
+    pub async fn write_at(&self, offset: u64, data: &[u8]) -> FsResult<()> {
+        self.may_write()?;
+        write::write(&self.open.inner, &self.open.inode, Where::At(offset), data, &self.open.cred).await.map(drop)
+    }
+
+    /// Writes at the end; returns the offset it went to. Up to 1 MiB are in one piece whatever else is appended through
+    /// this client.
+    pub async fn append(&self, data: &[u8]) -> FsResult<u64> {
+        self.may_write()?;
+        write::write(&self.open.inner, &self.open.inode, Where::End, data, &self.open.cred).await
+    }
+
+    /// Sends what is dirty to the OSTs and reports size and times to the MDS: others who open the file see it. Not
+    /// durable yet.
+    pub async fn flush(&self) -> FsResult<()> {
+        let (inner, inode) = (&self.open.inner, &self.open.inode);
+        write::drain(inner, inode).await;
+        let reported = write::report(inner, inode).await;
+        inner.table.unpin_if_clean(inode);
+        inode.take_failure(&mut self.open.failures_seen.lock())?;
+        reported
+    }
+
+    /// Makes everything written so far durable: data on the OSTs, then size and times at the MDS.
+    pub async fn fsync(&self) -> FsResult<()> {
+        let (inner, inode) = (&self.open.inner, &self.open.inode);
+        write::drain(inner, inode).await;
+        let committed = write::commit(inner, inode).await;
+        let reported = write::report(inner, inode).await;
+        inner.table.unpin_if_clean(inode);
+        inode.take_failure(&mut self.open.failures_seen.lock())?;
+        committed?;
+        reported
+    }
+
+    /// Cuts or extends the file.
+    pub async fn truncate(&self, len: u64) -> FsResult<Attr> {
+        self.may_write()?;
+        let mut set = SetAttr::new(self.fid());
+        (set.size, set.via_open_file) = (Some(len), true);
+        truncate::truncate(&self.open.inner, &self.open.inode, &self.open.cred, set).await
+    }
+
+    /// Makes `[offset, offset + len)` a hole that reads as zeros; the size stays.
+    pub async fn punch(&self, offset: u64, len: u64) -> FsResult<()> {
+        self.may_write()?;
+        truncate::punch(&self.open.inner, &self.open.inode, offset, len).await
+    }
+
+    /// Makes sure that the OSTs have room for `[offset, offset + len)` now, and extends the file unless `keep_size`.
+    /// Nothing is reserved: others may use the room.
+    pub async fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> FsResult<()> {
+        self.may_write()?;
+        let layout_end = self.open.inode.view().layout.end().min(sateen_types::limits::FILE_SIZE_MAX);
+        let end = offset.checked_add(len).filter(|end| *end <= layout_end).ok_or_else(|| {
+            FsError::new(FsCode::FileTooBig, format!("{len} bytes at {offset} pass the end of the layout, {layout_end}"))
+        })?;
+        let available = crate::client::statfs(&self.open.inner).await?.data.available;
+        if available < len {
+            return Err(FsError::new(FsCode::NoSpace, format!("{len} bytes asked for, {available} are free"))
+                .with_hint("`lfs df` shows the space of every OST"));
+        }
+        if !keep_size && end > self.open.inode.state().size() {
+            self.truncate(end).await?;
+        }
+        Ok(())
+    }
+
+    /// First data at or after `offset`; `None` if there is none before the end (ENXIO).
+    pub async fn seek_data(&self, offset: u64) -> FsResult<Option<u64>> {
+        seek::data(&self.open.inner, &self.open.inode, offset).await
+    }
+
+    /// First hole at or after `offset`, the end of the file being one; `None` at or beyond the end (ENXIO).
+    pub async fn seek_hole(&self, offset: u64) -> FsResult<Option<u64>> {
+        seek::hole(&self.open.inner, &self.open.inode, offset).await
+    }
+
+    /// Flushes and closes, for all clones. Reports what [`File::flush`] would.
+    pub async fn close(self) -> FsResult<()> {
+        let flushed = self.flush().await;
+        self.open.end().await;
+        flushed
+    }
+
+    fn may_write(&self) -> FsResult<()> {
+        if self.open.access.write {
+            return Ok(());
+        }
+        Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for writing", self.fid())))
+    }
+}
+
+impl Open {
+    /// Tells the MDS, once. If it cannot be told, it forgets the open when the session ends.
+    async fn end(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            close_at_mds(&self.inner, self.inode.fid).await;
+        }
+    }
+}
+
+async fn close_at_mds(inner: &Arc<Inner>, fid: Fid) {
+    let wire_fid = Some(fid.into());
+    let told = inner.session.ask(|mut client, session_id| async move {
+        client.close(wire::CloseRequest { session_id, fid: wire_fid }).await
+    });
+    if let Err(error) = told.await {
+        tracing::debug!(%error, %fid, "the MDS was not told of a close");
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (inner, inode) = (Arc::clone(&self.inner), Arc::clone(&self.inode));
+        let task = async move {
+            write::drain(&inner, &inode).await;
+            if let Err(error) = write::report(&inner, &inode).await {
+                tracing::debug!(%error, fid = %inode.fid, "not reported yet; will be tried again");
+            }
+            close_at_mds(&inner, inode.fid).await;
+            inner.table.unpin_if_clean(&inode);
+        };
+        self.inner.tasks.spawn_on(task, &self.inner.runtime);
+    }
 }

@@ -28,11 +28,32 @@
 //! - memory is bounded by [`Options::dirty_bytes_max`] and [`Options::cache_bytes_max`].
 
 pub mod admin;
+mod budget;
+mod cache;
 mod client;
+mod commit;
+mod dirty;
 mod file;
+mod inner;
+mod inode;
+mod mds;
 mod options;
+mod osts;
+mod plan;
+mod ranges;
+mod read;
+mod readahead;
+mod retry;
+mod seal;
+mod seek;
+mod session;
+mod slots;
 mod source;
+mod table;
+mod tend;
 mod transport;
+mod truncate;
+mod write;
 
 pub use client::{Client, Created, DefaultLayout, NewFile, StatFs};
 pub use file::File;

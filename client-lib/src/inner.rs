@@ -1,0 +1,88 @@
+//! What all parts of a client share.
+
+use std::sync::Arc;
+
+use sateen_types::Fid;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::budget::Budget;
+use crate::cache::ChunkCache;
+use crate::commit::Committer;
+use crate::osts::Osts;
+use crate::session::Session;
+use crate::table::Table;
+use crate::{MountSource, Options};
+
+/// Read-aheads under way in the whole client.
+const PREFETCHES_MAX: usize = 32;
+
+/// The shared parts. Owned by every [`crate::Client`], [`crate::File`] and background task.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub source: MountSource,
+    pub options: Options,
+    pub session: Arc<Session>,
+    pub osts: Osts,
+    pub committer: Committer,
+    pub cache: Arc<ChunkCache>,
+    pub budget: Arc<Budget>,
+    pub table: Table,
+    /// Root of what this client shows.
+    pub root: Fid,
+    /// Sealing and opening happen on as many threads as there are processors.
+    pub processors: Arc<Semaphore>,
+    pub prefetches: Arc<Semaphore>,
+    /// Told when so much is uncommitted that a commit is worth its while.
+    pub commit_wanted: Arc<Notify>,
+    /// Everything that runs in the background.
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl Inner {
+    /// A client on an open session.
+    pub fn new(source: &MountSource, options: Options, session: Arc<Session>, root: Fid) -> Inner {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Inner {
+            source: source.clone(),
+            osts: Osts::new(Arc::clone(&session), &options),
+            session,
+            committer: Committer::default(),
+            cache: Arc::new(ChunkCache::new(options.cache_bytes_max)),
+            budget: Arc::new(Budget::new(options.dirty_bytes_max)),
+            table: Table::default(),
+            root,
+            processors: Arc::new(Semaphore::new(processors)),
+            prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
+            commit_wanted: Arc::new(Notify::new()),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            runtime: tokio::runtime::Handle::current(),
+            options,
+        }
+    }
+
+    /// Runs `work` on a thread meant for it, as many at a time as there are processors.
+    pub async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let permit = Arc::clone(&self.processors).acquire_owned().await.expect("the semaphore is never closed");
+        let run = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        match run.await {
+            Ok(result) => result,
+            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.session.abandon();
+    }
+}

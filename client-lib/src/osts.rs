@@ -1,0 +1,212 @@
+//! The OSTs: where each is, connections to its OSS, and requests that are repeated until it answers.
+//!
+//! Every request to an OST is idempotent, so a lost answer costs a repetition and nothing else. An OSS may come back
+//! under another address: after a failure the map is asked for again.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use sateen_proto::mds as wire;
+use sateen_proto::oss::object_store_client::ObjectStoreClient;
+use sateen_proto::{convert, version};
+use sateen_types::limits::{MESSAGE_BYTES_MAX, OST_COUNT_MAX};
+use sateen_types::{FsCode, FsError, FsResult, OstIndex};
+use tokio::sync::{OnceCell, Semaphore};
+use tonic::transport::Channel;
+
+use crate::retry::Backoff;
+use crate::session::Session;
+use crate::{Options, admin, transport};
+
+/// Everything known about OSTs.
+#[derive(Debug)]
+pub(crate) struct Osts {
+    session: Arc<Session>,
+    options: Options,
+    map: Mutex<Map>,
+    /// Held while the map is being asked for.
+    refreshing: tokio::sync::Mutex<()>,
+    servers: Mutex<HashMap<String, Arc<Server>>>,
+    /// Requests under way per OST are bounded.
+    gates: Mutex<HashMap<OstIndex, Arc<Semaphore>>>,
+}
+
+#[derive(Debug, Default)]
+struct Map {
+    version: u64,
+    addresses: HashMap<OstIndex, String>,
+}
+
+/// Connections to one OSS.
+#[derive(Debug)]
+struct Server {
+    connections: Vec<Connection>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Connection {
+    channel: Channel,
+    /// Set once a protocol version was agreed on.
+    greeted: OnceCell<()>,
+}
+
+impl Osts {
+    /// Knows nothing yet; the first request asks for the map.
+    pub fn new(session: Arc<Session>, options: &Options) -> Osts {
+        Osts {
+            session,
+            options: options.clone(),
+            map: Mutex::default(),
+            refreshing: tokio::sync::Mutex::new(()),
+            servers: Mutex::default(),
+            gates: Mutex::default(),
+        }
+    }
+
+    /// One request to the OSS of `ost`, repeated while it does not answer, until [`Options::retry_for`] is over.
+    pub async fn call<T, F, Fut>(&self, ost: OstIndex, call: F) -> FsResult<T>
+    where
+        F: Fn(ObjectStoreClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let gate = self.gate(ost);
+        let _permit = gate.acquire().await.expect("the semaphore is never closed");
+        let mut backoff = Backoff::new(self.options.retry_for);
+        let mut failures = 0u32;
+        loop {
+            match self.attempt(ost, &call, failures > 0).await {
+                Err(e) if e.code.is_retryable() => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::warn!(error = %e, %ost, "an OST does not answer; trying again");
+                    }
+                    if !backoff.pause().await {
+                        return Err(e.with_hint("check that its sateen-oss runs; `sateen status` shows every OST"));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn attempt<T, F, Fut>(&self, ost: OstIndex, call: &F, refresh: bool) -> FsResult<T>
+    where
+        F: Fn(ObjectStoreClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let address = self.address(ost, refresh).await?;
+        let server = self.server(&address)?;
+        let connection = server.pick();
+        let timeout = self.options.request_timeout;
+        let peer = format!("OST {ost} at {address}");
+        connection.greeted.get_or_try_init(|| self.greet(connection, &peer)).await?;
+        transport::within(timeout, &peer, call(object_store(&connection.channel))).await
+    }
+
+    /// Agrees on a version and makes sure that this is our cluster.
+    async fn greet(&self, connection: &Connection, peer: &str) -> FsResult<()> {
+        let mut client = object_store(&connection.channel);
+        let hello = client.hello(version::hello("sateen-client"));
+        let reply = transport::within(self.options.request_timeout, peer, hello).await?;
+        let hello = convert::required(reply.hello, "hello")?;
+        version::accept(&hello)?;
+        let (theirs, ours) = (convert::cluster_id(&hello.cluster_id)?, self.session.facts.cluster);
+        if theirs != ours {
+            return Err(FsError::new(
+                FsCode::WrongCluster,
+                format!("{peer} belongs to cluster {theirs}, the MDS to {ours}"),
+            )
+            .with_hint("check the `advertise` address of that OSS"));
+        }
+        Ok(())
+    }
+
+    fn gate(&self, ost: OstIndex) -> Arc<Semaphore> {
+        let new = || Arc::new(Semaphore::new(self.options.inflight_per_ost));
+        Arc::clone(self.gates.lock().entry(ost).or_insert_with(new))
+    }
+
+    fn server(&self, address: &str) -> FsResult<Arc<Server>> {
+        let mut servers = self.servers.lock();
+        if let Some(server) = servers.get(address) {
+            return Ok(Arc::clone(server));
+        }
+        let connect_timeout = self.options.connect_timeout.min(self.options.request_timeout);
+        let connection = |_| {
+            let channel = transport::channel(address, connect_timeout, self.options.request_timeout)?;
+            Ok(Connection { channel, greeted: OnceCell::new() })
+        };
+        let connections = (0..self.options.connections_per_oss).map(connection).collect::<FsResult<_>>()?;
+        let server = Arc::new(Server { connections, next: AtomicUsize::new(0) });
+        servers.insert(address.to_owned(), Arc::clone(&server));
+        Ok(server)
+    }
+
+    /// Where `ost` is, as far as known; asks the MDS if it is not, if the map is old, or if told to.
+    async fn address(&self, ost: OstIndex, refresh: bool) -> FsResult<String> {
+        let newest = self.session.ost_map_version.load(Ordering::Relaxed);
+        let known = |fresh: bool| {
+            let map = self.map.lock();
+            map.addresses.get(&ost).filter(|_| fresh || newest == 0 || map.version == newest).cloned()
+        };
+        if !refresh && let Some(address) = known(false) {
+            return Ok(address);
+        }
+        match self.refresh().await {
+            Ok(()) => {}
+            // The data path goes on without the MDS as long as the old address works.
+            Err(e) => return known(true).ok_or(e),
+        }
+        known(true).ok_or_else(|| {
+            FsError::new(FsCode::Unavailable, format!("OST {ost} is not in the MDS's list of OSTs"))
+                .with_hint("has its OSS been started since the MDS was? `sateen status` shows every OST")
+        })
+    }
+
+    /// Asks the MDS for the map, once for everybody who wants it.
+    async fn refresh(&self) -> FsResult<()> {
+        let before = self.map.lock().version;
+        let _only_one = self.refreshing.lock().await;
+        let known_version = self.map.lock().version;
+        if known_version > before {
+            return Ok(());
+        }
+        let mds = &self.session.mds;
+        let route = mds.route();
+        let mut client = route.cluster();
+        let call = client.list_osts(wire::ListOstsRequest { known_version });
+        let reply = transport::within(mds.request_timeout, &route.peer, call).await.inspect_err(|e| {
+            if e.code.is_retryable() {
+                mds.failed(&route);
+            }
+        })?;
+        if reply.osts.len() > OST_COUNT_MAX as usize {
+            return Err(convert::bad("osts", format_args!("{}, at most {OST_COUNT_MAX}", reply.osts.len())));
+        }
+        if reply.version != known_version || !reply.osts.is_empty() {
+            let osts = reply.osts.into_iter().map(admin::ost).collect::<FsResult<Vec<_>>>()?;
+            let addresses: HashMap<_, _> = osts.into_iter().map(|o| (o.index, o.address)).collect();
+            self.servers.lock().retain(|address, _| addresses.values().any(|a| a == address));
+            *self.map.lock() = Map { version: reply.version, addresses };
+            self.session.ost_map_version.store(reply.version, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    fn pick(&self) -> &Connection {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.connections[next % self.connections.len()]
+    }
+}
+
+fn object_store(channel: &Channel) -> ObjectStoreClient<Channel> {
+    ObjectStoreClient::new(channel.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}

@@ -1,0 +1,300 @@
+//! Reading: what was written here lies over what is cached, which lies over what is fetched from the OSTs.
+//!
+//! Readers take no lock on the file. Each looks at the file once at its beginning ([`Inode::begin_read`]); what it
+//! fetches enters the cache only if nothing was stored in between.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::try_join_all;
+use parking_lot::Mutex;
+use sateen_proto::oss::object_store_client::ObjectStoreClient;
+use sateen_proto::{convert, oss};
+use sateen_types::{FsCode, FsError, FsResult, ObjectId, Part};
+
+use crate::cache::{ChunkKey, Found, Loader};
+use crate::inner::Inner;
+use crate::inode::{Inode, ReadSpan, View};
+use crate::plan::{self, Batch, Place, Span};
+use crate::readahead::Readahead;
+use crate::seal;
+
+/// Replies to one request for a range. Each brings at least one part, so a range of one bulk request never needs more
+/// than its chunks.
+const REPLIES_MAX: usize = 256;
+
+/// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+pub(crate) async fn read(
+    inner: &Arc<Inner>,
+    inode: &Arc<Inode>,
+    readahead: &Mutex<Readahead>,
+    offset: u64,
+    len: usize,
+) -> FsResult<Bytes> {
+    let Some((view, spans, size)) = inode.begin_read(offset, len as u64)? else {
+        return Ok(Bytes::new());
+    };
+    let advice = readahead.lock().on_read(offset, len as u64, size);
+    if let Some(range) = advice.prefetch {
+        prefetch(inner, inode, &view, range);
+    }
+    if !advice.sequential
+        && let Some(bytes) = read_small(inner, inode, &view, &spans).await?
+    {
+        return Ok(bytes);
+    }
+    let wanted: Vec<u64> = spans.iter().filter(|s| !s.complete).map(|s| s.span.chunk).collect();
+    let chunks = fetch(inner, inode, &view, &wanted).await?;
+    Ok(assemble(&spans, &chunks))
+}
+
+/// A jump to a few bytes of one chunk that is not cached: read only these, opened by the store. `None` if the usual way
+/// is better.
+async fn read_small(inner: &Arc<Inner>, inode: &Inode, view: &View, spans: &[ReadSpan]) -> FsResult<Option<Bytes>> {
+    let [ReadSpan { span, overlay, complete: false }] = spans else { return Ok(None) };
+    let len = span.to - span.from;
+    if len > span.chunk_len / 2 || inner.cache.contains(&key(inode, view, span.chunk)) {
+        return Ok(None);
+    }
+    let Some(place) = plan::place(&view.layout, inode.fs, inode.fid, span.chunk)? else { return Ok(None) };
+    let fetched = fetch_range(inner, place, place.offset + u64::from(span.from), len, false).await?;
+    let mut out = BytesMut::zeroed(len as usize);
+    for (at, bytes) in fetched {
+        // What a peer sends beside the range is not used.
+        if let Some(at) = at.checked_sub(place.offset).filter(|at| *at < u64::from(span.chunk_len)) {
+            copy_over(&mut out, span, at as u32, &bytes);
+        }
+    }
+    for (at, bytes) in overlay {
+        copy_over(&mut out, span, *at, bytes);
+    }
+    Ok(Some(out.freeze()))
+}
+
+/// Puts a read together.
+fn assemble(spans: &[ReadSpan], chunks: &HashMap<u64, Bytes>) -> Bytes {
+    if let [ReadSpan { span, overlay, .. }] = spans
+        && overlay.is_empty()
+        && let Some(chunk) = chunks.get(&span.chunk)
+        && chunk.len() >= span.to as usize
+    {
+        return chunk.slice(span.from as usize..span.to as usize);
+    }
+    let total = spans.iter().map(|s| (s.span.to - s.span.from) as usize).sum();
+    let mut out = BytesMut::zeroed(total);
+    let mut at = 0;
+    for ReadSpan { span, overlay, .. } in spans {
+        let len = (span.to - span.from) as usize;
+        let target = &mut out[at..at + len];
+        if let Some(chunk) = chunks.get(&span.chunk) {
+            copy_over(target, span, 0, chunk);
+        }
+        for (from, bytes) in overlay {
+            copy_over(target, span, *from, bytes);
+        }
+        at += len;
+    }
+    out.freeze()
+}
+
+/// Copies the part of `bytes` (which begin at `at` in the chunk) that lies in `span` to its place in `target`.
+fn copy_over(target: &mut [u8], span: &Span, at: u32, bytes: &[u8]) {
+    let from = at.max(span.from);
+    let to = (at as usize + bytes.len()).min(span.to as usize) as u32;
+    if from < to {
+        let source = &bytes[(from - at) as usize..(to - at) as usize];
+        target[(from - span.from) as usize..(to - span.from) as usize].copy_from_slice(source);
+    }
+}
+
+/// Fetches chunks of `range` into the cache in the background. Skipped when too many are under way.
+fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, view: &View, range: Range<u64>) {
+    let Ok(permit) = Arc::clone(&inner.prefetches).try_acquire_owned() else { return };
+    let Ok(spans) = plan::spans(&view.layout, range.start, range.end - range.start) else { return };
+    let (inner_, inode, view) = (Arc::clone(inner), Arc::clone(inode), view.clone());
+    let task = async move {
+        let absent = |chunk: &u64| !inner_.cache.contains(&key(&inode, &view, *chunk));
+        let chunks: Vec<u64> = spans.iter().map(|s| s.chunk).filter(absent).collect();
+        if let Err(error) = load_absent(&inner_, &inode, &view, &chunks).await {
+            tracing::debug!(%error, fid = %inode.fid, "read-ahead failed; the reader will see for itself");
+        }
+        drop(permit);
+    };
+    inner.tasks.spawn_on(task, &inner.runtime);
+}
+
+fn key(inode: &Inode, view: &View, chunk: u64) -> ChunkKey {
+    ChunkKey { fid: inode.fid, epoch: view.epoch, chunk }
+}
+
+/// The contents of `chunks`, each up to some point after which it is zeros: from the cache, or fetched, or waited for
+/// if somebody else fetches them.
+async fn fetch(inner: &Arc<Inner>, inode: &Inode, view: &View, chunks: &[u64]) -> FsResult<HashMap<u64, Bytes>> {
+    let (mut have, loading) = load(inner, inode, view, chunks).await?;
+    for chunk in loading {
+        match inner.cache.wait(&key(inode, view, chunk)).await {
+            Ok(bytes) => {
+                have.insert(chunk, bytes);
+            }
+            Err(loader) => {
+                have.extend(load_all(inner, inode, view, vec![(chunk, loader)]).await?);
+            }
+        }
+    }
+    Ok(have)
+}
+
+/// Loads what nobody has and nobody is loading.
+async fn load_absent(inner: &Arc<Inner>, inode: &Inode, view: &View, chunks: &[u64]) -> FsResult<()> {
+    load(inner, inode, view, chunks).await.map(drop)
+}
+
+/// What is cached or can be loaded now, and what somebody else is loading.
+async fn load(
+    inner: &Arc<Inner>,
+    inode: &Inode,
+    view: &View,
+    chunks: &[u64],
+) -> FsResult<(HashMap<u64, Bytes>, Vec<u64>)> {
+    let (mut have, mut absent, mut loading) = (HashMap::new(), Vec::new(), Vec::new());
+    for chunk in chunks {
+        match inner.cache.find(&key(inode, view, *chunk)) {
+            Found::Chunk(bytes) => {
+                have.insert(*chunk, bytes);
+            }
+            Found::Absent(loader) => absent.push((*chunk, loader)),
+            Found::Loading => loading.push(*chunk),
+        }
+    }
+    have.extend(load_all(inner, inode, view, absent).await?);
+    Ok((have, loading))
+}
+
+/// Fetches chunks from their OSTs, all at once, and caches them if they are still what is stored.
+async fn load_all(
+    inner: &Arc<Inner>,
+    inode: &Inode,
+    view: &View,
+    absent: Vec<(u64, Loader<'_>)>,
+) -> FsResult<Vec<(u64, Bytes)>> {
+    let mut placed = Vec::with_capacity(absent.len());
+    let mut have = Vec::with_capacity(absent.len());
+    for (chunk, loader) in absent {
+        match plan::place(&view.layout, inode.fs, inode.fid, chunk)? {
+            Some(place) => placed.push((place, (chunk, loader))),
+            None => have.push((chunk, Bytes::new())),
+        }
+    }
+    let batches = plan::batches(placed, inner.options.bulk_bytes, true);
+    let loads = batches.into_iter().map(|batch| async move {
+        let contents = fetch_batch(inner, &batch).await?;
+        let mut loaded = Vec::with_capacity(contents.len());
+        for ((_, (chunk, loader)), bytes) in batch.items.into_iter().zip(contents) {
+            inode.if_current(view, chunk, || {
+                // Refused only if somebody put in something newer.
+                let _ = loader.insert(bytes.clone());
+            });
+            loaded.push((chunk, bytes));
+        }
+        FsResult::Ok(loaded)
+    });
+    for loaded in try_join_all(loads).await? {
+        have.extend(loaded);
+    }
+    Ok(have)
+}
+
+/// The contents of a contiguous batch of chunks, in order.
+async fn fetch_batch<T>(inner: &Arc<Inner>, batch: &Batch<T>) -> FsResult<Vec<Bytes>> {
+    let chunk_len = 1u64 << batch.chunk_log2;
+    let start = batch.items[0].0;
+    let place = Place { ost: batch.ost, object: batch.object, chunk_log2: batch.chunk_log2, offset: start };
+    let pieces = fetch_range(inner, place, start, (batch.items.len() as u64 * chunk_len) as u32, true).await?;
+    let mut contents = vec![Bytes::new(); batch.items.len()];
+    for (at, bytes) in pieces {
+        // A sealed reply may bring a chunk that was only touched by the range.
+        let Some(index) = at.checked_sub(start).map(|d| (d / chunk_len) as usize).filter(|i| *i < contents.len()) else {
+            continue;
+        };
+        let within = ((at - start) % chunk_len) as usize;
+        let chunk = &mut contents[index];
+        if within == 0 && chunk.is_empty() {
+            *chunk = bytes;
+        } else {
+            let mut whole = chunk.to_vec();
+            whole.resize(whole.len().max(within + bytes.len()), 0);
+            whole[within..within + bytes.len()].copy_from_slice(&bytes);
+            *chunk = whole.into();
+        }
+    }
+    Ok(contents)
+}
+
+/// The data in a range of one object, as pieces with their object offsets; what is not covered is a hole. Damaged
+/// bytes are asked for once more: they may have been damaged on the way.
+async fn fetch_range(inner: &Arc<Inner>, place: Place, offset: u64, len: u32, sealed: bool) -> FsResult<Vec<(u64, Bytes)>> {
+    match fetch_once(inner, place, offset, len, sealed).await {
+        Err(e) if e.code == FsCode::Corrupt => {
+            tracing::warn!(error = %e, "damaged data was read; reading it again");
+            fetch_once(inner, place, offset, len, sealed).await.inspect_err(|e| {
+                if e.code == FsCode::Corrupt {
+                    tracing::error!(error = %e, object = %place.object, ost = %place.ost, offset, "stored data is damaged");
+                }
+            })
+        }
+        other => other,
+    }
+}
+
+async fn fetch_once(inner: &Arc<Inner>, place: Place, offset: u64, len: u32, sealed: bool) -> FsResult<Vec<(u64, Bytes)>> {
+    let end = offset + u64::from(len);
+    let mut at = offset;
+    let mut pieces = Vec::new();
+    for _ in 0..REPLIES_MAX {
+        if at >= end {
+            return Ok(pieces);
+        }
+        let request = oss::ReadRequest {
+            ost: u32::from(place.ost.0),
+            object: Some(place.object.into()),
+            chunk_log2: u32::from(place.chunk_log2),
+            offset: at,
+            length: (end - at) as u32,
+            sealed,
+        };
+        let call = |mut client: ObjectStoreClient<_>| async move { client.read(request).await };
+        let reply = inner.osts.call(place.ost, call).await?;
+        let parts = convert::parts_from_wire(reply.parts, place.chunk_log2, reply.payload.len())?;
+        let covered = parts.last().map_or(at, |p| p.offset + u64::from(p.raw_len));
+        let begins = parts.first().is_some_and(|p| p.offset <= at);
+        if !begins || covered <= at {
+            return Err(convert::bad("parts", format_args!("do not cover byte {at} of {}", place.object)));
+        }
+        at = covered;
+        pieces.extend(open_parts(inner, place.object, parts, reply.payload).await?);
+    }
+    Err(convert::bad("parts", format_args!("{} sends its range in more than {REPLIES_MAX} replies", place.object)))
+}
+
+/// Fewer bytes are opened where they are: handing them to another thread would take longer.
+const OPEN_HERE_BYTES: usize = 64 << 10;
+
+async fn open_parts(inner: &Arc<Inner>, object: ObjectId, parts: Vec<Part>, payload: Bytes) -> FsResult<Vec<(u64, Bytes)>> {
+    let raw: usize = parts.iter().filter(|p| !p.hole).map(|p| p.raw_len as usize).sum();
+    let open_all = move || {
+        let mut rest = payload;
+        let mut pieces = Vec::with_capacity(parts.len());
+        for part in parts.iter().filter(|p| !p.hole) {
+            let stored = rest.split_to(part.stored_len as usize);
+            let bytes = seal::open(part, &stored).map_err(|damage| {
+                FsError::new(FsCode::Corrupt, format!("{object}, offset {}: {}", part.offset, damage.0))
+                    .with_hint("the OST's log names the chunk; restore the file from a copy")
+            })?;
+            pieces.push((part.offset, bytes));
+        }
+        Ok(pieces)
+    };
+    if raw <= OPEN_HERE_BYTES { open_all() } else { inner.compute(open_all).await }
+}

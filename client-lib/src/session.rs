@@ -1,0 +1,392 @@
+//! This client's session at the MDS: exactly-once changes, retried questions, the lease, and what is restated after a
+//! restart.
+//!
+//! A change runs in a task of its own that keeps its slot and sends the same number until there is an answer, even if
+//! the caller has given up or gone away: a number is never used for two requests, and a slot is free only when its
+//! request's fate is known. The session ends for such a task when it expires; then a request that may have been
+//! executed is reported as such and never sent under another session.
+//!
+//! Tasks: one per change under way (bounded by the slots), one that renews the lease.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sateen_proto::mds as wire;
+use sateen_proto::mds::namespace_client::NamespaceClient;
+use sateen_proto::{convert, version};
+use sateen_types::limits::SESSION_SLOTS_MAX;
+use sateen_types::op::{Mutation, MutationReply};
+use sateen_types::{Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, SessionId};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+
+use crate::mds::{Mds, Route};
+use crate::retry::Backoff;
+use crate::slots::{Slot, Slots};
+use crate::{Options, transport};
+
+/// Renewals per lease: two may be lost before the session expires.
+const RENEWALS_PER_LEASE: u32 = 3;
+/// Shortest time between renewals, whatever the MDS says its lease is.
+const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// How long ending the session may take; it expires by itself otherwise.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the MDS says about the file system when a session is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub cluster: ClusterId,
+    pub fs_id: FsId,
+    pub compression: Compression,
+    pub root: Attr,
+}
+
+/// One session as the MDS knows it.
+#[derive(Debug)]
+struct Incarnation {
+    id: SessionId,
+    slots: Arc<Slots>,
+    lease: Duration,
+}
+
+/// The client's membership in a file system, over however many incarnations.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub mds: Mds,
+    fs: FsName,
+    options: Options,
+    pub facts: Facts,
+    current: Mutex<Arc<Incarnation>>,
+    /// Held while a new incarnation is being opened.
+    reopening: tokio::sync::Mutex<()>,
+    /// Open files as the MDS should count them.
+    opens: Mutex<HashMap<Fid, u32>>,
+    /// Version of the OST map the MDS last spoke of.
+    pub ost_map_version: AtomicU64,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Session {
+    /// Opens a session within `options.connect_timeout`.
+    pub async fn open(hosts: &[String], fs: &FsName, options: &Options) -> FsResult<Arc<Session>> {
+        let mds = Mds::new(hosts, options.connect_timeout, options.request_timeout)?;
+        let connect = async {
+            let mut backoff = Backoff::new(Some(options.connect_timeout));
+            loop {
+                match open_incarnation(&mds, fs, options).await {
+                    Err(e) if e.code.is_retryable() => {
+                        if !backoff.pause().await {
+                            return Err(e);
+                        }
+                    }
+                    other => return other,
+                }
+            }
+        };
+        let unreachable = || format!("check that sateen-mds runs there ({}) and that host and port are right", mds.addresses());
+        let (incarnation, facts) = match tokio::time::timeout(options.connect_timeout, connect).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(e)) if e.code.is_retryable() && e.hint.is_none() => return Err(e.with_hint(unreachable())),
+            Ok(Err(e)) if e.code == FsCode::NotFound && e.hint.is_none() => {
+                return Err(e.with_hint(format!("list the file systems with: sateen fs list --mds {}", mds.addresses())));
+            }
+            Ok(Err(e)) => return Err(e),
+            Err(_) => {
+                let what = format!("MDS {} did not answer within {:?}", mds.addresses(), options.connect_timeout);
+                return Err(FsError::new(FsCode::TimedOut, what).with_hint(unreachable()));
+            }
+        };
+        let session = Arc::new(Session {
+            mds,
+            fs: fs.clone(),
+            options: options.clone(),
+            facts,
+            current: Mutex::new(Arc::new(incarnation)),
+            reopening: tokio::sync::Mutex::new(()),
+            opens: Mutex::new(HashMap::new()),
+            ost_map_version: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        session.tasks.spawn(renew_loop(Arc::downgrade(&session), session.stop.clone()));
+        Ok(session)
+    }
+
+    /// Ends the session. What is still unanswered is given up.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let route = self.mds.route();
+        let request = wire::CloseSessionRequest { session_id: self.incarnation().id.0.to_vec() };
+        let mut client = route.namespace();
+        let ended = transport::within(CLOSE_TIMEOUT, &route.peer, client.close_session(request)).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "the session was not closed and will expire");
+        }
+    }
+
+    /// Stops the tasks without waiting or telling the MDS.
+    pub fn abandon(&self) {
+        self.stop.cancel();
+    }
+
+    fn incarnation(&self) -> Arc<Incarnation> {
+        Arc::clone(&self.current.lock())
+    }
+
+    /// One change; takes effect exactly once. With an error that is retryable it may still take effect later.
+    pub async fn execute(self: &Arc<Self>, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
+        let work = async {
+            let incarnation = self.incarnation();
+            let slot = incarnation.slots.take().await;
+            let session = Arc::clone(self);
+            let cred = wire::Credential::from(cred);
+            let run = self.tasks.spawn(async move {
+                let stop = session.stop.clone();
+                tokio::select! {
+                    reply = session.execute_to_the_end(incarnation, slot, cred, op.into()) => reply,
+                    () = stop.cancelled() => Err(FsError::new(FsCode::Unavailable, "the client is closing")),
+                }
+            });
+            run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
+        };
+        match self.options.retry_for {
+            None => work.await,
+            Some(limit) => match tokio::time::timeout(limit, work).await {
+                Ok(result) => result,
+                Err(_) => Err(FsError::new(
+                    FsCode::TimedOut,
+                    format!("MDS {} gave no answer for {limit:?}; the change may still take effect", self.mds.addresses()),
+                )
+                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")),
+            },
+        }
+    }
+
+    /// Sends one numbered request until its fate is known.
+    async fn execute_to_the_end(
+        &self,
+        mut incarnation: Arc<Incarnation>,
+        mut slot: Slot,
+        credential: wire::Credential,
+        op: wire::execute_request::Op,
+    ) -> FsResult<MutationReply> {
+        let mut backoff = Backoff::new(None);
+        let mut maybe_executed = false;
+        loop {
+            let request = wire::ExecuteRequest {
+                session_id: incarnation.id.0.to_vec(),
+                slot: slot.slot,
+                number: slot.number,
+                credential: Some(credential.clone()),
+                op: Some(op.clone()),
+            };
+            let route = self.mds.route();
+            let mut client = route.namespace();
+            match transport::within(self.mds.request_timeout, &route.peer, client.execute(request)).await {
+                Ok(reply) => return reply.try_into(),
+                Err(e) if e.code.is_retryable() => {
+                    tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
+                    maybe_executed = true;
+                    self.mds.failed(&route);
+                    backoff.pause().await;
+                }
+                Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
+                    if maybe_executed {
+                        return Err(FsError::new(
+                            FsCode::Io,
+                            format!("session {} expired while a change was under way; nobody knows whether it took effect", incarnation.id),
+                        )
+                        .with_hint("look whether the change is there before repeating it"));
+                    }
+                    self.reopen(incarnation.id).await?;
+                    incarnation = self.incarnation();
+                    slot = incarnation.slots.take().await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// A question, or another request that may be sent twice: tried until [`Options::retry_for`] is over.
+    pub async fn ask<T, F, Fut>(&self, call: F) -> FsResult<T>
+    where
+        F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let mut backoff = Backoff::new(self.options.retry_for);
+        loop {
+            let incarnation = self.incarnation();
+            let route = self.mds.route();
+            let attempt = call(route.namespace(), incarnation.id.0.to_vec());
+            match transport::within(self.mds.request_timeout, &route.peer, attempt).await {
+                Err(e) if e.code.is_retryable() => {
+                    self.mds.failed(&route);
+                    if !backoff.pause().await {
+                        return Err(e);
+                    }
+                }
+                Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
+                    self.reopen(incarnation.id).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// A file is about to be opened: counted before the MDS knows, so that a restatement never misses it.
+    pub fn opening(&self, fid: Fid) {
+        *self.opens.lock().entry(fid).or_insert(0) += 1;
+    }
+
+    /// A file was closed, or could not be opened.
+    pub fn closed(&self, fid: Fid) {
+        let mut opens = self.opens.lock();
+        if let Some(count) = opens.get_mut(&fid) {
+            *count -= 1;
+            if *count == 0 {
+                opens.remove(&fid);
+            }
+        }
+    }
+
+    /// Whether the MDS still knows the session: tells an expired session from a file that is gone. Until it is known,
+    /// the question is repeated within [`Options::retry_for`].
+    async fn is_alive(&self, incarnation: &Incarnation) -> FsResult<bool> {
+        let mut backoff = Backoff::new(self.options.retry_for);
+        loop {
+            match self.renew(incarnation).await {
+                Ok(()) => return Ok(true),
+                Err(e) if e.code == FsCode::Stale => return Ok(false),
+                Err(e) if e.code.is_retryable() && backoff.pause().await => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Renews the lease, and says again what is open if the MDS asks for it.
+    async fn renew(&self, incarnation: &Incarnation) -> FsResult<()> {
+        let reply = self.send_renew(incarnation, false).await?;
+        self.ost_map_version.store(reply.ost_map_version, Ordering::Relaxed);
+        if reply.restate {
+            self.send_renew(incarnation, true).await?;
+            tracing::info!(session = %incarnation.id, "the MDS was restarted and was told again which files are open");
+        }
+        Ok(())
+    }
+
+    async fn send_renew(&self, incarnation: &Incarnation, restate: bool) -> FsResult<wire::RenewReply> {
+        let mut open_files = Vec::new();
+        if restate {
+            for (fid, count) in self.opens.lock().iter() {
+                open_files.extend(std::iter::repeat_n(sateen_proto::common::Fid::from(*fid), *count as usize));
+            }
+        }
+        let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate };
+        let route = self.mds.route();
+        let mut client = route.namespace();
+        let reply = transport::within(self.mds.request_timeout, &route.peer, client.renew(request)).await;
+        if reply.as_ref().is_err_and(|e| e.code.is_retryable()) {
+            self.mds.failed(&route);
+        }
+        reply
+    }
+
+    /// Replaces the expired incarnation `expired`, unless somebody has already.
+    async fn reopen(&self, expired: SessionId) -> FsResult<()> {
+        let _only_one = self.reopening.lock().await;
+        if self.stop.is_cancelled() {
+            return Err(FsError::new(FsCode::Stale, "the client is closed"));
+        }
+        if self.incarnation().id != expired {
+            return Ok(());
+        }
+        let (incarnation, facts) = open_incarnation(&self.mds, &self.fs, &self.options).await?;
+        if facts.fs_id != self.facts.fs_id || facts.cluster != self.facts.cluster {
+            return Err(FsError::new(
+                FsCode::Stale,
+                format!("{:?} is now another file system (number {}, was {})", self.fs, facts.fs_id, self.facts.fs_id),
+            )
+            .with_hint("unmount it and mount it again"));
+        }
+        self.send_renew(&incarnation, true).await?;
+        tracing::warn!(%expired, new = %incarnation.id, "the session had expired; a new one was opened");
+        *self.current.lock() = Arc::new(incarnation);
+        Ok(())
+    }
+}
+
+/// Renews the lease until the session is closed or dropped.
+async fn renew_loop(session: std::sync::Weak<Session>, stop: CancellationToken) {
+    let mut interval = match session.upgrade() {
+        Some(s) => s.renew_interval(),
+        None => return,
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        let Some(session) = session.upgrade() else { return };
+        let incarnation = session.incarnation();
+        let renewed = tokio::select! {
+            () = stop.cancelled() => return,
+            renewed = session.renew(&incarnation) => renewed,
+        };
+        let outcome = match renewed {
+            Err(e) if e.code == FsCode::Stale => session.reopen(incarnation.id).await,
+            other => other,
+        };
+        interval = session.renew_interval();
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "the session was not renewed");
+            interval /= RENEWALS_PER_LEASE;
+        }
+    }
+}
+
+impl Session {
+    fn renew_interval(&self) -> Duration {
+        (self.incarnation().lease / RENEWALS_PER_LEASE).max(RENEW_INTERVAL_MIN)
+    }
+}
+
+/// One attempt to open a session, at every address in turn.
+async fn open_incarnation(mds: &Mds, fs: &FsName, options: &Options) -> FsResult<(Incarnation, Facts)> {
+    let request = wire::OpenSessionRequest {
+        hello: Some(version::hello("sateen-client")),
+        fs_name: fs.to_string(),
+        client: options.client_name.clone(),
+    };
+    let route: Route = mds.route();
+    let mut client = route.namespace();
+    let reply = transport::within(mds.request_timeout, &route.peer, client.open_session(request)).await.inspect_err(|e| {
+        if e.code.is_retryable() {
+            mds.failed(&route);
+        }
+    })?;
+    let hello = convert::required(reply.hello, "hello")?;
+    version::accept(&hello)?;
+    if reply.slots == 0 || reply.slots > SESSION_SLOTS_MAX {
+        return Err(convert::bad("slots", format_args!("{} is not 1 to {SESSION_SLOTS_MAX}", reply.slots)));
+    }
+    let incarnation = Incarnation {
+        id: convert::session_id(&reply.session_id)?,
+        slots: Slots::new(reply.slots),
+        lease: Duration::from_millis(u64::from(reply.lease_ms)),
+    };
+    let facts = Facts {
+        cluster: convert::cluster_id(&hello.cluster_id)?,
+        fs_id: convert::fs_id(reply.fs_id)?,
+        compression: transport::compression(reply.compression)?,
+        root: convert::required(reply.root, "root")?.try_into()?,
+    };
+    Ok((incarnation, facts))
+}
