@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sateen_client::{Client, Credential, Fid, FsCode, LayoutTemplate, Name};
+use sateen_client::{Client, Credential, Fid, LayoutTemplate, Name};
 use sateen_types::StripePattern;
 use sateen_types::layout::STRIPE_COUNT_ALL;
 use tokio::runtime::Runtime;
@@ -23,8 +23,10 @@ use crate::mount::Mount;
 pub const DIRECTORY: &str = "bench";
 /// How long removed objects may take to disappear before the next measurement starts all the same.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Used space, in bytes, below which the OSTs count as empty of removed files.
+/// Disk space beyond that of the prepared files, in bytes, up to which the OSTs count as empty of removed ones.
 const SETTLED_BYTES: u64 = 16 << 20;
+/// Pause between two looks at it.
+const POLL: Duration = Duration::from_millis(20);
 
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
@@ -197,24 +199,12 @@ impl Bench {
     /// Waits until what earlier measurements left to do is done: removed objects destroyed, dirty pages written.
     pub fn settle(&self) -> anyhow::Result<()> {
         let kept: u64 = self.prepared.borrow().values().sum();
-        self.with_client(|client, _| async move {
-            let end = Instant::now() + SETTLE;
-            while used(&client).await? > SETTLED_BYTES + kept + kept / 16 && Instant::now() < end {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Ok(())
-        })?;
+        let cluster = self.cluster()?;
+        let end = Instant::now() + SETTLE;
+        while cluster.stored_bytes()? > kept + kept / 16 + SETTLED_BYTES && Instant::now() < end {
+            std::thread::sleep(POLL);
+        }
         rustix::fs::sync();
         Ok(())
-    }
-}
-
-/// Bytes in use on all OSTs, as the MDS last heard.
-async fn used(client: &Client) -> anyhow::Result<u64> {
-    match client.statfs().await {
-        Ok(statfs) => Ok(statfs.data.used),
-        // A registry without a first heartbeat has nothing to tell.
-        Err(e) if e.code == FsCode::Unavailable => Ok(0),
-        Err(e) => Err(e.into()),
     }
 }

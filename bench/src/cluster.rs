@@ -1,6 +1,8 @@
 //! The cluster that is measured: real processes, started by `sateen dev up`, taken down by [`crate::guard`].
 
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +14,8 @@ const OSS_COUNT: u16 = 2;
 const OSTS_PER_OSS: u16 = 2;
 /// File system that `sateen dev up` makes.
 const FS: &str = "scratch";
+/// Ending of the files that OSTs keep data in (see `docs/formats-oss.md`).
+const SEGMENT: &str = "seg";
 /// Where a run of free ports is looked for: below Linux's range for outgoing connections.
 const PORTS: std::ops::Range<u16> = 23_000..32_000;
 
@@ -64,24 +68,38 @@ impl Cluster {
             return Ok(());
         }
         // Not allowed here: ask for each file, which any owner may.
-        drop_cached(&self.dir)
+        for path in files(&self.dir)? {
+            // A file may go away while we look.
+            let Ok(file) = File::open(path) else { continue };
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+        Ok(())
+    }
+
+    /// Disk space that stored data takes on all OSTs.
+    pub fn stored_bytes(&self) -> anyhow::Result<u64> {
+        let segments = files(&self.dir)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == SEGMENT));
+        Ok(segments.filter_map(|path| Some(std::fs::metadata(path).ok()?.blocks() * 512)).sum())
     }
 }
 
-/// Takes the pages of every file below `dir` out of the page cache.
-fn drop_cached(dir: &Path) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            drop_cached(&entry.path())?;
-        } else if kind.is_file() {
-            // A file may go away while we look.
-            let Ok(file) = std::fs::File::open(entry.path()) else { continue };
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+/// Every regular file below `dir`. Directories that go away meanwhile are left out.
+fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let (mut found, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        let entries = match std::fs::read_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.with_context(|| format!("cannot list {}", dir.display()))?,
+        };
+        for entry in entries.flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// First of `count` consecutive free loopback ports, looked for from a place that depends on the process.
