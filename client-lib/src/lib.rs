@@ -28,6 +28,7 @@
 //! - memory is bounded by [`Options::dirty_bytes_max`] and [`Options::cache_bytes_max`].
 
 pub mod admin;
+pub mod blocking;
 mod budget;
 mod cache;
 mod client;
