@@ -133,7 +133,7 @@ pub struct DevUp {
     /// Port of the MDS; the OSSes take the next ones [default: 9880].
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65000))]
     pub base_port: Option<u16>,
-    /// Most bytes each OST may use, e.g. 10G [default: what its disk has].
+    /// Most bytes each OST may use, e.g. 10G [default: its share of what the disk has free].
     #[arg(long, value_name = "SIZE")]
     pub ost_capacity: Option<ByteSize>,
 }

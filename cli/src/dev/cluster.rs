@@ -14,6 +14,8 @@ pub const FS_NAME: &str = "scratch";
 const HOST: &str = "127.0.0.1";
 /// File that remembers the cluster.
 const FILE: &str = "cluster.json";
+/// Below it a share of the disk is not worth a limit; the OSTs see the disk as it is.
+const SHARE_MIN: u64 = 64 << 20;
 /// Form of that file.
 const VERSION: u32 = 1;
 
@@ -82,6 +84,17 @@ impl Cluster {
             ost_capacity: args.ost_capacity.map(|c| c.0),
         };
         Ok(cluster)
+    }
+
+    /// Without a capacity asked for, each OST of a new cluster gets its share of what the disk has free: all OSTs lie on
+    /// one disk, and `df` should not count it several times.
+    pub fn share_disk(&mut self) {
+        let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let share = free / 10 * 9 / self.osts().max(1) as u64 & !((1 << 20) - 1);
+        if self.ost_capacity.is_none() && share >= SHARE_MIN {
+            self.ost_capacity = Some(share);
+        }
     }
 
     /// What was asked for now, laid over what is remembered. Counts are part of the data; ports, mount and capacity

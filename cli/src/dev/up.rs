@@ -36,7 +36,11 @@ struct Started {
 pub fn run(args: &DevUp) -> FsResult<u8> {
     let _lock = Cluster::lock(&args.dir)?;
     let cluster = match Cluster::load(&args.dir)? {
-        None => Cluster::new(args)?,
+        None => {
+            let mut cluster = Cluster::new(args)?;
+            cluster.share_disk();
+            cluster
+        }
         Some(known) => {
             let running = names(&known).iter().any(|n| process::running(&known.pid_file(n)).is_some());
             known.adapt(args, running)?
@@ -72,10 +76,9 @@ pub fn names(cluster: &Cluster) -> Vec<String> {
 fn bring_up(cluster: &Cluster, started: &mut Started) -> FsResult<()> {
     start_server(cluster, "mds", "sateen-mds", &cluster.mds_address(), started)?;
     wait_healthy(cluster, "mds", &cluster.mds_address(), started)?;
+    // One after the other, so that OST numbers follow the numbers of the OSSes.
     for i in 0..cluster.oss {
         start_server(cluster, &oss_name(i), "sateen-oss", &cluster.oss_address(i), started)?;
-    }
-    for i in 0..cluster.oss {
         wait_healthy(cluster, &oss_name(i), &cluster.oss_address(i), started)?;
     }
     block_on(wait_osts(cluster))?;

@@ -469,7 +469,7 @@ mod tests {
             "d -size +1k",
             "d -size 3",
             "d -size 1025c",
-            "d -size -1M",
+            "d -size -2M",
             "d -mtime 1",
             "d -mtime +23h",
             "d -atime -1m",
@@ -495,6 +495,8 @@ mod tests {
             "d -name *.txt",
             "d -type d",
             "d -size +2k",
+            // Sizes are rounded up to the unit: only an empty file has less than one.
+            "d -size -1M",
             "d -mtime +1",
             "d -gid 0",
             "d ! -type f",

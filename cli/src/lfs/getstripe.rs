@@ -14,6 +14,10 @@ pub fn run(words: &[String]) -> Outcome {
     for path in &asked.paths {
         match std::fs::metadata(path) {
             Err(e) => failures.note(VERB, Err(Failure::io("cannot access", path, &e))),
+            // Said once, not for every entry below.
+            Ok(meta) if meta.is_dir() && place::of(path).is_err() => {
+                failures.note(VERB, place::of(path).map(drop));
+            }
             Ok(meta) if meta.is_dir() => {
                 failures.note(VERB, directory(path, &asked));
                 if !asked.directory {
