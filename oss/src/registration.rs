@@ -207,19 +207,21 @@ pub fn advertised(configured: &str, listen: SocketAddr, mds: &[SocketAddr]) -> F
     if !configured.is_empty() {
         return Ok(configured.to_owned());
     }
-    let ip = if listen.ip().is_unspecified() { outgoing(mds)? } else { listen.ip() };
+    // A socket of IPv4 is not reached under an address of IPv6; [::] is reached under both.
+    let peers = mds.iter().filter(|peer| peer.is_ipv4() || listen.is_ipv6());
+    let ip = if listen.ip().is_unspecified() { outgoing(peers)? } else { listen.ip() };
     Ok(SocketAddr::new(ip, listen.port()).to_string())
 }
 
 /// The source address the kernel chooses towards one of `peers`. Connecting a UDP socket sends nothing.
-fn outgoing(peers: &[SocketAddr]) -> FsResult<IpAddr> {
+fn outgoing<'a>(mut peers: impl Iterator<Item = &'a SocketAddr>) -> FsResult<IpAddr> {
     let towards = |peer: &SocketAddr| {
         let any: SocketAddr = if peer.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
         let socket = UdpSocket::bind(any)?;
         socket.connect(peer)?;
         Ok::<_, std::io::Error>(socket.local_addr()?.ip())
     };
-    peers.iter().find_map(|peer| towards(peer).ok()).ok_or_else(|| {
+    peers.find_map(|peer| towards(peer).ok()).ok_or_else(|| {
         FsError::new(FsCode::Invalid, "cannot find out under which address clients reach this OSS")
             .with_hint("set advertise = \"HOST:PORT\"")
     })

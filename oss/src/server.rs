@@ -9,7 +9,7 @@
 //! | commits    | makes changes durable that no client commits        | at shutdown, with a last|
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,13 +174,21 @@ async fn bind(listen: &str) -> FsResult<TcpSocket> {
         .await
         .and_then(|mut found| found.next().ok_or_else(|| std::io::Error::other("the name has no address")))
         .map_err(|e| listen_error(listen, &e))?;
-    let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(socket)
-    };
-    bound().map_err(|e| listen_error(listen, &e))
+    match bound(address) {
+        // [::] means "everywhere"; a machine without IPv6 has that, too.
+        Err(e) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            bound((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        other => other,
+    }
+    .map_err(|e| listen_error(listen, &e))
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 fn listen_error(listen: &str, e: &std::io::Error) -> FsError {

@@ -94,23 +94,34 @@ impl Store {
         reply: &mut Reply,
     ) -> FsResult<bool> {
         let start = number << chunk_log2;
+        self.add_chunk(range, start, &record, reply).or_else(|_| {
+            let locked = self.lock(object);
+            // It may have become a hole; then it is part of the next one.
+            let Some(record) = self.index.chunk(locked.key.chunk(number))? else { return Ok(true) };
+            self.add_chunk(range, start, &record, reply).map_err(|e| self.damage(object, number, &e))
+        })
+    }
+
+    /// Adds the chunk that begins at `start` as `record` has it. An error leaves the reply ready for another try.
+    fn add_chunk(
+        &self,
+        range: ReadRange,
+        start: u64,
+        record: &ChunkRecord,
+        reply: &mut Reply,
+    ) -> Result<bool, ReadError> {
         let end = range.offset + u64::from(range.length);
-        let (record, stored) = match self.fetch(&record) {
-            Ok(stored) => (record, stored),
-            Err(_) => {
-                let locked = self.lock(object);
-                // It may have become a hole; then it is part of the next one.
-                let Some(record) = self.index.chunk(locked.key.chunk(number))? else { return Ok(true) };
-                (record, self.fetch_locked(&locked, object, number, &record)?)
-            }
-        };
         let data_end = start + u64::from(record.visible_len);
         if data_end <= reply.at {
             return Ok(true);
         }
         reply.hole_until(start.max(reply.at).min(end));
         if range.sealed && record.visible_len == record.raw_len {
-            let part = Part {
+            if !reply.fits(record.stored_len as usize) {
+                return Ok(false);
+            }
+            self.fetch_into(record, &mut reply.payload)?;
+            reply.push(Part {
                 offset: start,
                 raw_len: record.raw_len,
                 stored_len: record.stored_len,
@@ -119,80 +130,82 @@ impl Store {
                 stored_crc32c: record.stored_crc,
                 sealed: true,
                 hole: false,
-            };
-            return Ok(reply.push(part, &stored));
+            });
+            return Ok(true);
         }
-        let raw = self.open_stored(object, number, &record, stored)?;
         let from = reply.at.max(start);
-        let bytes = &raw[(from - start) as usize..(data_end.min(end) - start) as usize];
+        let length = (data_end.min(end) - from) as usize;
+        if !reply.fits(length) {
+            return Ok(false);
+        }
+        let raw = self.fetch_opened(record)?;
+        let bytes = &raw[(from - start) as usize..][..length];
+        reply.payload.extend_from_slice(bytes);
         let crc = crc32c::crc32c(bytes);
-        let part = Part {
+        reply.push(Part {
             offset: from,
-            raw_len: bytes.len() as u32,
-            stored_len: bytes.len() as u32,
+            raw_len: length as u32,
+            stored_len: length as u32,
             codec: Codec::Raw,
             raw_crc32c: crc,
             stored_crc32c: crc,
             sealed: false,
             hole: false,
-        };
-        Ok(reply.push(part, bytes))
+        });
+        Ok(true)
     }
 
     /// The visible bytes of a chunk of a locked object, verified.
     pub(super) fn open_chunk(
-        &self,
-        locked: &Locked<'_>,
-        object: &ObjectId,
-        number: u64,
-        record: &ChunkRecord,
-    ) -> FsResult<Vec<u8>> {
-        let stored = self.fetch_locked(locked, object, number, record)?;
-        let mut raw = self.open_stored(object, number, record, stored)?;
-        raw.truncate(record.visible_len as usize);
-        Ok(raw)
-    }
-
-    /// The stored bytes of a record, if they match their checksum.
-    pub(super) fn fetch(&self, record: &ChunkRecord) -> Result<Vec<u8>, ReadError> {
-        let mut stored = vec![0; record.stored_len as usize];
-        self.segments.read(record.segment, record.offset, &mut stored)?;
-        let crc = crc32c::crc32c(&stored);
-        if crc != record.stored_crc {
-            return Err(ReadError::Damaged(format!(
-                "{} bytes at {} of segment {} have checksum {crc:#010x}, the index says {:#010x}",
-                record.stored_len, record.offset, record.segment, record.stored_crc
-            )));
-        }
-        Ok(stored)
-    }
-
-    /// [`Store::fetch`] where the record is known to be current, so that a mismatch is damage.
-    fn fetch_locked(
         &self,
         _locked: &Locked<'_>,
         object: &ObjectId,
         number: u64,
         record: &ChunkRecord,
     ) -> FsResult<Vec<u8>> {
-        self.fetch(record).map_err(|e| match e {
-            ReadError::Io(_) => self.damage(FsCode::Io, object, number, &e.to_string()),
-            _ => self.damage(FsCode::Corrupt, object, number, &e.to_string()),
+        let mut raw = self.fetch_opened(record).map_err(|e| self.damage(object, number, &e))?;
+        raw.truncate(record.visible_len as usize);
+        Ok(raw)
+    }
+
+    /// Appends the stored bytes of a record to `out`, if they match their checksum.
+    pub(super) fn fetch_into(&self, record: &ChunkRecord, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let at = out.len();
+        out.resize(at + record.stored_len as usize, 0);
+        let verified = self.segments.read(record.segment, record.offset, &mut out[at..]).and_then(|()| {
+            let crc = crc32c::crc32c(&out[at..]);
+            if crc == record.stored_crc {
+                return Ok(());
+            }
+            Err(ReadError::Damaged(format!(
+                "{} bytes at {} of segment {} have checksum {crc:#010x}, the index says {:#010x}",
+                record.stored_len, record.offset, record.segment, record.stored_crc
+            )))
+        });
+        if verified.is_err() {
+            out.truncate(at);
+        }
+        verified
+    }
+
+    /// All bytes of a record, opened and verified.
+    fn fetch_opened(&self, record: &ChunkRecord) -> Result<Vec<u8>, ReadError> {
+        let mut stored = Vec::new();
+        self.fetch_into(record, &mut stored)?;
+        codec::open(record.codec, stored, record.raw_len, record.raw_crc).ok_or_else(|| {
+            ReadError::Damaged(format!(
+                "{} stored bytes do not open to {} bytes with the right checksum",
+                record.stored_len, record.raw_len
+            ))
         })
     }
 
-    fn open_stored(&self, object: &ObjectId, number: u64, r: &ChunkRecord, stored: Vec<u8>) -> FsResult<Vec<u8>> {
-        codec::open(r.codec, stored, r.raw_len, r.raw_crc).ok_or_else(|| {
-            let why =
-                format!("{} stored bytes do not open to {} bytes with the right checksum", r.stored_len, r.raw_len);
-            self.damage(FsCode::Corrupt, object, number, &why)
-        })
-    }
-
-    fn damage(&self, code: FsCode, object: &ObjectId, chunk: u64, why: &str) -> FsError {
+    /// The error for bytes that cannot be read although their record is current; says so in the log.
+    fn damage(&self, object: &ObjectId, chunk: u64, why: &ReadError) -> FsError {
+        let code = if matches!(why, ReadError::Io(_)) { FsCode::Io } else { FsCode::Corrupt };
         tracing::error!(
             ost = %self.owner.ost, fs = %object.fs, fid = %object.fid, component = object.component.0,
-            stripe = object.stripe.0, chunk, why, "stored data cannot be read"
+            stripe = object.stripe.0, chunk, %why, "stored data cannot be read"
         );
         FsError::new(code, format!("chunk {chunk} of {object} cannot be read: {why}"))
             .with_hint("restore the file from a backup; the rest of the file system is not affected")
@@ -236,14 +249,14 @@ struct Reply {
 }
 
 impl Reply {
-    fn push(&mut self, part: Part, stored: &[u8]) -> bool {
-        if self.payload.len() + stored.len() > BULK_BYTES_MAX {
-            return false;
-        }
+    fn fits(&self, stored: usize) -> bool {
+        self.payload.len() + stored <= BULK_BYTES_MAX
+    }
+
+    /// Adds a part whose bytes are in the payload already.
+    fn push(&mut self, part: Part) {
         self.at = part.offset + u64::from(part.raw_len);
         self.parts.push(part);
-        self.payload.extend_from_slice(stored);
-        true
     }
 
     fn hole_until(&mut self, end: u64) {
