@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use sateen_types::{ClusterId, SessionId};
-use sateen_types::{
-    Compression, FsCode, FsError, FsId, FsName, FsResult, LayoutTemplate, OstIndex, Timestamp,
-};
+use sateen_types::{Compression, FsCode, FsError, FsId, FsName, FsResult, LayoutTemplate, OstIndex, Timestamp};
 
 use crate::command::Command;
 use crate::dir::MdsDir;

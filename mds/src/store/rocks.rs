@@ -41,6 +41,9 @@ pub struct RocksStore {
 
 /// Open table files per store; each costs a descriptor and its index block.
 const OPEN_FILES_MAX: i32 = 512;
+/// A table file with so many deletions among so many entries in a row is compacted soon.
+const DELETION_WINDOW: usize = 8192;
+const DELETION_TRIGGER: usize = 4096;
 /// RocksDB's own text log is kept small: two files.
 const INFO_LOG_BYTES: usize = 4 << 20;
 
@@ -104,6 +107,8 @@ fn family_options(cache: &Cache, bounds: RocksOptions) -> Options {
     o.set_level_compaction_dynamic_level_bytes(true);
     o.set_write_buffer_size(bounds.memtable_bytes / 4);
     o.set_paranoid_checks(true);
+    // Queues (intents, orphans, entries of emptied directories) leave runs of deletions that scans would walk over.
+    o.add_compact_on_deletion_collector_factory(DELETION_WINDOW, DELETION_TRIGGER, 0.5);
     o
 }
 

@@ -1,7 +1,10 @@
 //! Hands the intents of one file system to its OSTs: one drain per OST that has any, truncates before destroys, so that
 //! no truncate of a file is sent after its destroy. An OST that does not answer is asked again for ever.
+//!
+//! Numbers of intents only rise and each OST's are worked off in order, so a [`Position`] remembers what is done: reading
+//! the queue from its start would walk over everything RocksDB has deleted but not compacted yet.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,19 +33,46 @@ const OBJECTS_PER_CALL: usize = 1024;
 /// Looks again even if nobody said that there is something new.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// Keys of the last intents of one OST that are done.
+#[derive(Clone, Debug)]
+struct Position {
+    ost: OstIndex,
+    truncates: Option<Vec<u8>>,
+    destroys: Option<Vec<u8>>,
+}
+
+impl Position {
+    fn start(ost: OstIndex) -> Position {
+        Position { ost, truncates: None, destroys: None }
+    }
+
+    fn of(&mut self, kind: IntentKind) -> &mut Option<Vec<u8>> {
+        match kind {
+            IntentKind::Truncate => &mut self.truncates,
+            IntentKind::Destroy => &mut self.destroys,
+        }
+    }
+}
+
 /// Runs until the file system is gone or the server stops.
 pub async fn run(cluster: Arc<Cluster>, fs: Weak<FileSystem>, stop: Shutdown) {
-    let mut drains: JoinSet<OstIndex> = JoinSet::new();
-    let mut running: HashSet<OstIndex> = HashSet::new();
+    let mut drains: JoinSet<Position> = JoinSet::new();
+    let mut idle: HashMap<OstIndex, Position> = HashMap::new();
+    let mut known: HashSet<OstIndex> = HashSet::new();
     loop {
         let Some(alive) = fs.upgrade() else { return };
-        let osts: Vec<OstIndex> = cluster.registry.read().candidates().iter().map(|c| c.index).collect();
-        let idle: Vec<OstIndex> = osts.into_iter().filter(|o| !running.contains(o)).collect();
-        match alive.read(move |tx| with_intents(tx, idle)).await {
+        for candidate in cluster.registry.read().candidates().iter() {
+            if known.insert(candidate.index) {
+                idle.insert(candidate.index, Position::start(candidate.index));
+            }
+        }
+        let look = idle.values().cloned().collect();
+        match alive.read(move |tx| with_intents(tx, look)).await {
             Ok(busy) => {
                 for ost in busy {
-                    running.insert(ost);
-                    drains.spawn(drain(cluster.clone(), fs.clone(), ost, stop.clone()));
+                    if let Some(position) = idle.remove(&ost) {
+                        drains.spawn(drain(cluster.clone(), fs.clone(), position, stop.clone()));
+                    }
                 }
             }
             Err(e) => tracing::error!(fs = %alive.info.name, "cannot read intents: {e}"),
@@ -53,34 +83,36 @@ pub async fn run(cluster: Arc<Cluster>, fs: Weak<FileSystem>, stop: Shutdown) {
             () = stop.requested() => return,
             _ = wake => {}
             Some(done) = drains.join_next() => {
-                if let Ok(ost) = done {
-                    running.remove(&ost);
+                if let Ok(position) = done {
+                    idle.insert(position.ost, position);
                 }
             }
         }
     }
 }
 
-fn with_intents(tx: &dyn ReadTxn, osts: Vec<OstIndex>) -> FsResult<Vec<OstIndex>> {
+fn with_intents(tx: &dyn ReadTxn, positions: Vec<Position>) -> FsResult<Vec<OstIndex>> {
     let mut busy = Vec::new();
-    for ost in osts {
+    for mut position in positions {
         let mut any = false;
         for kind in [IntentKind::Truncate, IntentKind::Destroy] {
-            any |= !tx.scan(Table::Intents, &keys::intents_of_ost(kind, ost), None, 1)?.is_empty();
+            let prefix = keys::intents_of_ost(kind, position.ost);
+            any |= !tx.scan(Table::Intents, &prefix, position.of(kind).as_deref(), 1)?.is_empty();
         }
         if any {
-            busy.push(ost);
+            busy.push(position.ost);
         }
     }
     Ok(busy)
 }
 
 /// Works off the intents of one OST until none is left.
-async fn drain(cluster: Arc<Cluster>, fs: Weak<FileSystem>, ost: OstIndex, stop: Shutdown) -> OstIndex {
+async fn drain(cluster: Arc<Cluster>, fs: Weak<FileSystem>, mut position: Position, stop: Shutdown) -> Position {
+    let ost = position.ost;
     let mut backoff = Backoff::new();
     let mut complained = false;
     while let Some(alive) = fs.upgrade() {
-        let wait = match round(&cluster, &alive, ost).await {
+        let wait = match round(&cluster, &alive, &mut position).await {
             Ok(true) => break,
             Ok(false) => {
                 backoff.reset();
@@ -101,24 +133,26 @@ async fn drain(cluster: Arc<Cluster>, fs: Weak<FileSystem>, ost: OstIndex, stop:
             () = tokio::time::sleep(wait) => {}
         }
     }
-    ost
+    position
 }
 
 /// One batch; true if there was none.
-async fn round(cluster: &Cluster, fs: &FileSystem, ost: OstIndex) -> FsResult<bool> {
-    let truncates = next(fs, IntentKind::Truncate, ost, TRUNCATES_PER_ROUND).await?;
-    if !truncates.is_empty() {
-        return truncate(cluster, fs, ost, truncates).await.map(|()| false);
-    }
-    let destroys = next(fs, IntentKind::Destroy, ost, DESTROYS_PER_ROUND).await?;
-    if !destroys.is_empty() {
-        return destroy(cluster, fs, ost, destroys).await.map(|()| false);
+async fn round(cluster: &Cluster, fs: &FileSystem, position: &mut Position) -> FsResult<bool> {
+    let ost = position.ost;
+    for (kind, limit) in [(IntentKind::Truncate, TRUNCATES_PER_ROUND), (IntentKind::Destroy, DESTROYS_PER_ROUND)] {
+        let after = position.of(kind).clone();
+        let rows = fs
+            .read(move |tx| tx.scan(Table::Intents, &keys::intents_of_ost(kind, ost), after.as_deref(), limit))
+            .await?;
+        let Some((last, _)) = rows.last().cloned() else { continue };
+        match kind {
+            IntentKind::Truncate => truncate(cluster, fs, ost, rows).await?,
+            IntentKind::Destroy => destroy(cluster, fs, ost, rows).await?,
+        }
+        *position.of(kind) = Some(last);
+        return Ok(false);
     }
     Ok(true)
-}
-
-async fn next(fs: &FileSystem, kind: IntentKind, ost: OstIndex, limit: usize) -> FsResult<Vec<Row>> {
-    fs.read(move |tx| tx.scan(Table::Intents, &keys::intents_of_ost(kind, ost), None, limit)).await
 }
 
 fn address_of(cluster: &Cluster, ost: OstIndex) -> FsResult<String> {
