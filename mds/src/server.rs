@@ -9,8 +9,8 @@ use sateen_proto::mds::namespace_server::NamespaceServer;
 use sateen_runtime::Shutdown;
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -60,7 +60,6 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Shutdown)
         .concurrency_limit_per_connection(CONCURRENT_PER_CONNECTION)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .tcp_nodelay(true)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(rpc::cluster_service(cluster.clone()))
@@ -71,7 +70,9 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Shutdown)
     }
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let serving = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.requested());
+    // Without it a reply waits up to 40 ms for the acknowledgement of the one before.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = router.serve_with_incoming_shutdown(incoming, stop.requested());
     tokio::pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,
