@@ -13,6 +13,8 @@ pub const PORT_DEFAULT: u16 = 9881;
 const OSTS_MAX: usize = 64;
 /// Longest address that the MDS keeps, in bytes.
 const ADDRESS_BYTES_MAX: usize = 255;
+/// Smallest cache that does not flush the index all the time.
+const INDEX_CACHE_BYTES_MIN: u64 = 16 << 20;
 /// Smallest segment that is worth a file.
 const SEGMENT_BYTES_MIN: u64 = 16 << 20;
 
@@ -60,7 +62,7 @@ pub struct StoreConfig {
     pub segment: ByteSize,
     /// Bytes of each OST's disk that are left alone: room for the index and its log.
     pub reserve: ByteSize,
-    /// Memory for reading indexes, for the whole process.
+    /// Memory of the indexes, for the whole process.
     pub index_cache: ByteSize,
     /// Milliseconds after which changes are committed even if no client asks.
     pub commit_interval_ms: u64,
@@ -140,7 +142,11 @@ impl Config {
         paths.sort();
         rule(paths.windows(2).all(|w| w[0] != w[1]), "two [[ost]] sections have the same path".to_owned());
         let between = |n: u64, least: u64, most: u64| (least..=most).contains(&n);
-        let StoreConfig { segment, commit_interval_ms, .. } = self.store;
+        let StoreConfig { segment, reserve: _, index_cache, commit_interval_ms } = self.store;
+        rule(
+            between(index_cache.0, INDEX_CACHE_BYTES_MIN, 1 << 40),
+            format!("store.index_cache = {index_cache} is not between 16MiB and 1TiB"),
+        );
         rule(
             between(segment.0, SEGMENT_BYTES_MIN, 1 << 40),
             format!("store.segment = {segment} is not between 16MiB and 1TiB"),

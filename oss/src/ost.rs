@@ -346,7 +346,7 @@ mod tests {
             capacity: None,
             reserve: 0,
             segment_bytes: 16 << 20,
-            cache: IndexCache::new(1 << 20),
+            cache: IndexCache::new(32 << 20),
             create: true,
         }
     }

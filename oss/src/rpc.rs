@@ -188,8 +188,12 @@ impl ObjectStore for Service {
             Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, offset, length))
         };
         let (ost, object, chunk_log2, offset, length) = decode(request.into_inner()).map_err(to_status)?;
-        let changed =
-            self.data(0, move || ost.store_or_new(object.fs)?.punch(&object, chunk_log2, offset, length)).await?;
+        let changed = self
+            .data(0, move || match ost.store(object.fs)? {
+                Some(store) => store.punch(&object, chunk_log2, offset, length),
+                None => Ok(Changed { verifier: ost.verifier(), allocated_delta: 0 }),
+            })
+            .await?;
         Ok(Response::new(change_reply(changed)))
     }
 

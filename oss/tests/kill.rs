@@ -86,7 +86,7 @@ fn write_request(oid: u32, chunk: u64, version: u64) -> WriteRequest {
         stored_len: len,
         raw_crc32c: crc,
         stored_crc32c: crc,
-        sealed: version % 2 == 0,
+        sealed: version.is_multiple_of(2),
         ..Default::default()
     };
     WriteRequest {

@@ -36,7 +36,7 @@ impl Running {
             capacity: Some(1 << 30),
             reserve: 0,
             segment_bytes: 64 << 20,
-            cache: IndexCache::new(8 << 20),
+            cache: IndexCache::new(32 << 20),
             create: true,
         };
         let ost = Arc::new(Ost::open(dir, options).expect("opens"));

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, IteratorMode, LogLevel, MergeOperands, Options, ReadOptions, WriteBatch, WriteOptions,
+    Direction, IteratorMode, LogLevel, MergeOperands, Options, ReadOptions, WriteBatch, WriteBufferManager,
+    WriteOptions,
 };
 use sateen_types::{FsCode, FsError, FsResult};
 
@@ -25,6 +26,8 @@ use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentE
 const FORMAT: i64 = 1;
 /// Memory of one family before it is flushed to a file, in bytes.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Step in which that memory is taken: small, because most families of most stores hold little.
+const ARENA_BLOCK_BYTES: usize = 64 << 10;
 /// Log size that forces a flush: bounds the time a restart spends on replay.
 const WAL_BYTES_MAX: u64 = 128 << 20;
 /// Index files kept open, per store.
@@ -32,14 +35,19 @@ const OPEN_FILES_MAX: i32 = 256;
 /// Bits per key of the filter that answers "no such chunk" without a disk access.
 const BLOOM_BITS: f64 = 10.0;
 
-/// Block cache shared by all stores of a process.
+/// Memory of the indexes of all stores of a process: blocks that were read, and changes that are not flushed yet.
 #[derive(Clone)]
-pub struct IndexCache(Cache);
+pub struct IndexCache {
+    blocks: Cache,
+    buffers: WriteBufferManager,
+}
 
 impl IndexCache {
-    /// A cache of `bytes`.
+    /// `bytes` for both together; changes are flushed when they fill half of it.
     pub fn new(bytes: usize) -> IndexCache {
-        IndexCache(Cache::new_lru_cache(bytes))
+        let blocks = Cache::new_lru_cache(bytes);
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, false, blocks.clone());
+        IndexCache { blocks, buffers }
     }
 }
 
@@ -60,6 +68,7 @@ impl Index {
         // What a power cut tears lies behind the last sync, so nothing that was committed is after it.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_max_total_wal_size(WAL_BYTES_MAX);
+        options.set_write_buffer_manager(&cache.buffers);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_keep_log_file_num(4);
         options.set_log_level(LogLevel::Warn);
@@ -273,11 +282,12 @@ impl Batch<'_> {
 
 fn family_options(name: &str, cache: &IndexCache) -> Options {
     let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&cache.0);
+    blocks.set_block_cache(&cache.blocks);
     blocks.set_bloom_filter(BLOOM_BITS, false);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_arena_block_size(ARENA_BLOCK_BYTES);
     options.set_compression_type(DBCompressionType::Lz4);
     if name == CF_SEGMENTS || name == CF_META {
         let add = |_: &[u8], old: Option<&[u8]>, operands: &MergeOperands| {

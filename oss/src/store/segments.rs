@@ -207,7 +207,11 @@ impl Segments {
         if header[..] != self.header(id)[..] {
             return Err(ReadError::Damaged(format!("segment {id} has a damaged or foreign header")));
         }
-        self.remember(id, &file);
+        // Not if it was deleted meanwhile: an open handle would keep its space.
+        let state = self.state.lock();
+        if state.live.contains_key(&id) {
+            self.remember(id, &file);
+        }
         Ok(file)
     }
 

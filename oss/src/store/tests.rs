@@ -30,7 +30,7 @@ fn options(capacity: Option<u64>, incarnation: u8) -> StoreOptions {
     StoreOptions {
         owner: SegmentOwner { ost: OstUuid([7; 16]), fs: FsId(1) },
         capacity: Arc::new(Capacity::new(capacity, 0)),
-        cache: IndexCache::new(4 << 20),
+        cache: IndexCache::new(32 << 20),
         segment_bytes: SEGMENT_BYTES,
         verifier: Verifier([incarnation; 16]),
     }
