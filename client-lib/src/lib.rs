@@ -51,6 +51,8 @@ mod session;
 mod slots;
 mod source;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tend;
 mod transport;
 mod truncate;

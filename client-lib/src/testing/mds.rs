@@ -1,0 +1,399 @@
+//! One directory of files in memory, with reply records.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use sateen_proto::mds::{self, cluster_server::Cluster, namespace_server::Namespace};
+use sateen_proto::{common, convert, status, version};
+use sateen_types::op::{Entry, Mutation, MutationReply, SetTime};
+use sateen_types::{
+    Attr, Fid, FileType, FsCode, FsError, FsId, FsResult, Layout, LayoutTemplate, ObjectId, OstIndex, StripeIndex,
+    Timestamp,
+};
+use tonic::{Request, Response, Status};
+
+use super::CLUSTER;
+use super::oss::FakeOss;
+
+const LEASE_MS: u32 = 300;
+
+#[derive(Clone)]
+struct Inode {
+    attr: Attr,
+    layout: Layout,
+}
+
+#[derive(Default)]
+struct State {
+    names: HashMap<Vec<u8>, Fid>,
+    inodes: HashMap<Fid, Inode>,
+    /// Session to its reply records.
+    sessions: HashMap<Vec<u8>, HashMap<u32, (u64, MutationReply)>>,
+    opens: HashMap<(Vec<u8>, Fid), i64>,
+    next: u32,
+    restate: bool,
+}
+
+/// See the module above.
+pub struct FakeMds {
+    state: Mutex<State>,
+    oss_address: String,
+    /// Objects are cut here.
+    pub oss: OnceLock<Arc<FakeOss>>,
+    /// Answers of changes that are lost: the change takes effect, the client hears nothing good.
+    pub lose_replies: AtomicU64,
+    /// Changes that took effect.
+    pub executed: AtomicU64,
+    /// Every request is answered as by a server that is not there.
+    pub down: AtomicBool,
+    pub restated: Mutex<Vec<Fid>>,
+}
+
+impl FakeMds {
+    pub fn new(oss_address: String) -> FakeMds {
+        let now = Timestamp::now();
+        let root = Attr {
+            fid: Fid::ROOT,
+            file_type: FileType::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            nlink: 2,
+            size: 4096,
+            blocks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            rdev: 0,
+            change: 1,
+        };
+        let layout = LayoutTemplate::default().resolve(&LayoutTemplate::default());
+        let mut state = State::default();
+        state.inodes.insert(Fid::ROOT, Inode { attr: root, layout });
+        FakeMds {
+            state: Mutex::new(state),
+            oss_address,
+            oss: OnceLock::new(),
+            lose_replies: AtomicU64::new(0),
+            executed: AtomicU64::new(0),
+            down: AtomicBool::new(false),
+            restated: Mutex::default(),
+        }
+    }
+
+    /// Every session expires.
+    pub fn expire_sessions(&self) {
+        let mut state = self.state.lock();
+        state.sessions.clear();
+        state.opens.clear();
+    }
+
+    /// As after a restart: sessions live, opens are forgotten.
+    pub fn restart(&self) {
+        let mut state = self.state.lock();
+        state.opens.clear();
+        state.restate = true;
+    }
+
+    /// Opens the MDS counts of a file.
+    pub fn opens(&self, fid: Fid) -> i64 {
+        self.state.lock().opens.iter().filter(|(k, _)| k.1 == fid).map(|(_, n)| n).sum()
+    }
+
+    /// Somebody else changed a file's data: its version says so.
+    pub fn touch(&self, fid: Fid) {
+        let mut state = self.state.lock();
+        let attr = &mut state.inodes.get_mut(&fid).expect("there").attr;
+        attr.mtime = Timestamp { seconds: attr.mtime.seconds + 1, nanos: 0 };
+        attr.change += 1;
+    }
+
+    pub fn attr(&self, fid: Fid) -> Attr {
+        self.state.lock().inodes[&fid].attr.clone()
+    }
+
+    fn check(&self, session: &[u8]) -> Result<(), Status> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("not there"));
+        }
+        if !self.state.lock().sessions.contains_key(session) {
+            return Err(status::to_status(FsError::new(FsCode::Stale, "unknown session")));
+        }
+        Ok(())
+    }
+
+    fn apply(&self, state: &mut State, session: &[u8], op: Mutation) -> FsResult<MutationReply> {
+        let stale = |fid: Fid| FsError::new(FsCode::Stale, format!("{fid} is gone"));
+        match op {
+            Mutation::Create(c) => {
+                if let Some(fid) = state.names.get(c.name.as_bytes()).copied() {
+                    if c.exclusive {
+                        return Err(FsCode::Exists.into());
+                    }
+                    let inode = state.inodes[&fid].clone();
+                    *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
+                    return Ok(MutationReply::Entry(Entry { attr: inode.attr, layout: Some(inode.layout), existed: true }));
+                }
+                state.next += 1;
+                let fid = Fid { seq: Fid::SEQ_FIRST, oid: state.next, ver: 0 };
+                let template = c.layout.unwrap_or_default();
+                let mut layout = template.resolve(&LayoutTemplate::default());
+                instantiate(&mut layout, 0, 1);
+                let root = &state.inodes[&Fid::ROOT].attr;
+                let attr =
+                    Attr { fid, file_type: FileType::Regular, mode: c.mode, nlink: 1, size: 0, ..root.clone() };
+                state.names.insert(c.name.as_bytes().to_vec(), fid);
+                state.inodes.insert(fid, Inode { attr: attr.clone(), layout: layout.clone() });
+                *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
+                Ok(MutationReply::Entry(Entry { attr, layout: Some(layout), existed: false }))
+            }
+            Mutation::Mkdir { name, .. } => {
+                state.next += 1;
+                let fid = Fid { seq: Fid::SEQ_FIRST, oid: state.next, ver: 0 };
+                if state.names.insert(name.as_bytes().to_vec(), fid).is_some() {
+                    return Err(FsCode::Exists.into());
+                }
+                let attr = Attr { fid, ..state.inodes[&Fid::ROOT].attr.clone() };
+                let layout = state.inodes[&Fid::ROOT].layout.clone();
+                state.inodes.insert(fid, Inode { attr: attr.clone(), layout });
+                Ok(MutationReply::Entry(Entry { attr, layout: None, existed: false }))
+            }
+            Mutation::SetAttr(s) => {
+                let inode = state.inodes.get_mut(&s.fid).ok_or_else(|| stale(s.fid))?;
+                if let Some(size) = s.size {
+                    if size <= inode.attr.size {
+                        self.cut(s.fid, &inode.layout, size);
+                    }
+                    inode.attr.size = size;
+                    inode.attr.mtime = Timestamp::now();
+                }
+                match s.mtime {
+                    Some(SetTime::At(t)) => inode.attr.mtime = t,
+                    Some(SetTime::Now) => inode.attr.mtime = Timestamp::now(),
+                    None => {}
+                }
+                inode.attr.change += 1;
+                Ok(MutationReply::Attr(inode.attr.clone()))
+            }
+            Mutation::Instantiate { fid, offset, length } => {
+                let inode = state.inodes.get_mut(&fid).ok_or_else(|| stale(fid))?;
+                instantiate(&mut inode.layout, offset, length);
+                Ok(MutationReply::Layout(inode.layout.clone()))
+            }
+            Mutation::WriteDone(w) => {
+                let inode = state.inodes.get_mut(&w.fid).ok_or_else(|| stale(w.fid))?;
+                inode.attr.size = inode.attr.size.max(w.end);
+                inode.attr.mtime = w.mtime.unwrap_or(inode.attr.mtime);
+                inode.attr.change += 1;
+                Ok(MutationReply::Attr(inode.attr.clone()))
+            }
+            other => Err(FsError::new(FsCode::NotSupported, format!("the fake does not know {other:?}"))),
+        }
+    }
+
+    fn cut(&self, fid: Fid, layout: &Layout, size: u64) {
+        let Some(oss) = self.oss.get() else { return };
+        let mut ranges = Vec::new();
+        for component in &layout.components {
+            for (index, ost) in component.osts.iter().enumerate() {
+                let stripe = StripeIndex(index as u32);
+                let object = ObjectId { fs: FsId(1), fid, component: component.id, stripe };
+                ranges.push((u32::from(ost.0), object, component.object_len(stripe, size).0));
+            }
+        }
+        oss.truncate(&ranges);
+    }
+}
+
+fn instantiate(layout: &mut Layout, offset: u64, length: u64) {
+    for c in &mut layout.components {
+        if !c.is_instantiated() && c.extent.overlaps(offset, offset + length) {
+            c.osts = (0..c.striping.stripe_count.min(3)).map(OstIndex).collect();
+        }
+    }
+    layout.generation += 1;
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+fn unknown<T>() -> Reply<T> {
+    Err(Status::unimplemented("the fake does not do that"))
+}
+
+#[tonic::async_trait]
+impl Namespace for FakeMds {
+    async fn open_session(&self, r: Request<mds::OpenSessionRequest>) -> Reply<mds::OpenSessionReply> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("not there"));
+        }
+        let r = r.into_inner();
+        if r.fs_name != "fake" {
+            return Err(status::to_status(FsError::new(FsCode::NotFound, format!("no file system {:?}", r.fs_name))));
+        }
+        let hello = version::welcome(&r.hello.unwrap_or_default(), CLUSTER, "fake").map_err(status::to_status)?;
+        let mut state = self.state.lock();
+        state.next += 1;
+        let id = vec![state.next as u8; 16];
+        state.sessions.insert(id.clone(), HashMap::new());
+        Ok(Response::new(mds::OpenSessionReply {
+            hello: Some(hello),
+            session_id: id,
+            fs_id: 1,
+            slots: 8,
+            lease_ms: LEASE_MS,
+            compression: common::Compression::Lz4.into(),
+            root: Some((&state.inodes[&Fid::ROOT].attr).into()),
+        }))
+    }
+
+    async fn renew(&self, r: Request<mds::RenewRequest>) -> Reply<mds::RenewReply> {
+        let r = r.into_inner();
+        self.check(&r.session_id)?;
+        let mut state = self.state.lock();
+        if r.restate {
+            state.restate = false;
+            state.opens.retain(|k, _| k.0 != r.session_id);
+            let fids: Vec<Fid> = r.open_files.into_iter().map(|f| f.try_into().expect("a FID")).collect();
+            for fid in &fids {
+                *state.opens.entry((r.session_id.clone(), *fid)).or_insert(0) += 1;
+            }
+            *self.restated.lock() = fids;
+        }
+        Ok(Response::new(mds::RenewReply { restate: state.restate, ost_map_version: 1 }))
+    }
+
+    async fn close_session(&self, r: Request<mds::CloseSessionRequest>) -> Reply<mds::CloseSessionReply> {
+        self.state.lock().sessions.remove(&r.into_inner().session_id);
+        Ok(Response::new(mds::CloseSessionReply {}))
+    }
+
+    async fn execute(&self, r: Request<mds::ExecuteRequest>) -> Reply<mds::ExecuteReply> {
+        let r = r.into_inner();
+        self.check(&r.session_id)?;
+        let op = Mutation::try_from(r.op.expect("an op")).map_err(status::to_status)?;
+        let reply = {
+            let mut state = self.state.lock();
+            let stored = state.sessions.get(&r.session_id).and_then(|s| s.get(&r.slot)).cloned();
+            match stored {
+                Some((number, reply)) if number == r.number => reply,
+                Some((number, _)) if number > r.number => return Err(Status::internal("an old number")),
+                _ => {
+                    let reply = self.apply(&mut state, &r.session_id, op).map_err(status::to_status)?;
+                    self.executed.fetch_add(1, Ordering::SeqCst);
+                    let session = state.sessions.get_mut(&r.session_id).expect("checked");
+                    session.insert(r.slot, (r.number, reply.clone()));
+                    reply
+                }
+            }
+        };
+        let lost = self.lose_replies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if lost.is_ok() {
+            return Err(Status::unavailable("the connection broke"));
+        }
+        Ok(Response::new((&reply).into()))
+    }
+
+    async fn get_attr(&self, r: Request<mds::GetAttrRequest>) -> Reply<mds::AttrReply> {
+        let r = r.into_inner();
+        self.check(&r.session_id)?;
+        let fid = convert::fid(r.fid, "fid").map_err(status::to_status)?;
+        match self.state.lock().inodes.get(&fid) {
+            Some(inode) => Ok(Response::new(mds::AttrReply { attr: Some((&inode.attr).into()) })),
+            None => Err(status::to_status(FsError::new(FsCode::Stale, format!("{fid} is gone")))),
+        }
+    }
+
+    async fn open(&self, r: Request<mds::OpenRequest>) -> Reply<mds::OpenReply> {
+        let r = r.into_inner();
+        self.check(&r.session_id)?;
+        let fid = convert::fid(r.fid, "fid").map_err(status::to_status)?;
+        let mut state = self.state.lock();
+        let Some(inode) = state.inodes.get(&fid).cloned() else {
+            return Err(status::to_status(FsError::new(FsCode::Stale, format!("{fid} is gone"))));
+        };
+        *state.opens.entry((r.session_id, fid)).or_insert(0) += 1;
+        Ok(Response::new(mds::OpenReply { attr: Some((&inode.attr).into()), layout: Some((&inode.layout).into()) }))
+    }
+
+    async fn close(&self, r: Request<mds::CloseRequest>) -> Reply<mds::CloseReply> {
+        let r = r.into_inner();
+        self.check(&r.session_id)?;
+        let fid = convert::fid(r.fid, "fid").map_err(status::to_status)?;
+        *self.state.lock().opens.entry((r.session_id, fid)).or_insert(0) -= 1;
+        Ok(Response::new(mds::CloseReply {}))
+    }
+
+    async fn lookup(&self, _: Request<mds::LookupRequest>) -> Reply<mds::EntryReply> {
+        unknown()
+    }
+    async fn read_dir(&self, _: Request<mds::ReadDirRequest>) -> Reply<mds::ReadDirReply> {
+        unknown()
+    }
+    async fn read_link(&self, _: Request<mds::ReadLinkRequest>) -> Reply<mds::ReadLinkReply> {
+        unknown()
+    }
+    async fn get_xattr(&self, _: Request<mds::GetXattrRequest>) -> Reply<mds::GetXattrReply> {
+        unknown()
+    }
+    async fn list_xattr(&self, _: Request<mds::ListXattrRequest>) -> Reply<mds::ListXattrReply> {
+        unknown()
+    }
+    async fn get_layout(&self, _: Request<mds::GetLayoutRequest>) -> Reply<mds::LayoutReply> {
+        unknown()
+    }
+    async fn get_default_layout(&self, _: Request<mds::GetDefaultLayoutRequest>) -> Reply<mds::DefaultLayoutReply> {
+        unknown()
+    }
+    async fn stat_fs(&self, _: Request<mds::StatFsRequest>) -> Reply<mds::StatFsReply> {
+        unknown()
+    }
+    async fn fid_to_path(&self, _: Request<mds::FidToPathRequest>) -> Reply<mds::FidToPathReply> {
+        unknown()
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for FakeMds {
+    async fn list_osts(&self, _: Request<mds::ListOstsRequest>) -> Reply<mds::ListOstsReply> {
+        let ost = |index| mds::Ost {
+            index,
+            ost_uuid: vec![index as u8; 16],
+            address: self.oss_address.clone(),
+            state: mds::OstState::Up.into(),
+            space: Some(mds::Space::default()),
+            silent_ms: 0,
+        };
+        Ok(Response::new(mds::ListOstsReply { version: 1, osts: (0..3).map(ost).collect() }))
+    }
+
+    async fn hello(&self, _: Request<common::HelloRequest>) -> Reply<common::HelloReply> {
+        unknown()
+    }
+    async fn register_oss(&self, _: Request<mds::RegisterOssRequest>) -> Reply<mds::RegisterOssReply> {
+        unknown()
+    }
+    async fn heartbeat(&self, _: Request<mds::HeartbeatRequest>) -> Reply<mds::HeartbeatReply> {
+        unknown()
+    }
+    async fn status(&self, _: Request<mds::StatusRequest>) -> Reply<mds::StatusReply> {
+        unknown()
+    }
+    async fn create_file_system(&self, _: Request<mds::CreateFileSystemRequest>) -> Reply<mds::FileSystem> {
+        unknown()
+    }
+    async fn list_file_systems(&self, _: Request<mds::ListFileSystemsRequest>) -> Reply<mds::ListFileSystemsReply> {
+        unknown()
+    }
+    async fn get_file_system(&self, _: Request<mds::GetFileSystemRequest>) -> Reply<mds::FileSystem> {
+        unknown()
+    }
+    async fn delete_file_system(
+        &self,
+        _: Request<mds::DeleteFileSystemRequest>,
+    ) -> Reply<mds::DeleteFileSystemReply> {
+        unknown()
+    }
+}
