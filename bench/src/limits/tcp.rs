@@ -75,12 +75,19 @@ fn exchange(
     connections: u64,
     window: u64,
 ) -> anyhow::Result<std::time::Duration> {
-    let sockets = (0..connections).map(|_| connect(address)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut ready = Vec::new();
+    for _ in 0..connections {
+        let mut socket = connect(address)?;
+        let mut ring = Ring::new();
+        // The other side's memory is there once it has answered.
+        client(&mut socket, &mut ring, op, payload, 1, 1)?;
+        ready.push((socket, ring));
+    }
     let start = Instant::now();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = sockets
-            .into_iter()
-            .map(|socket| scope.spawn(move || client(socket, op, payload, count / connections, window)))
+        let workers: Vec<_> = ready
+            .iter_mut()
+            .map(|(socket, ring)| scope.spawn(move || client(socket, ring, op, payload, count / connections, window)))
             .collect();
         workers.into_iter().try_for_each(|worker| match worker.join() {
             Ok(done) => done,
@@ -97,16 +104,22 @@ fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
 }
 
 /// Asks `count` times, never waiting for an answer while fewer than `window` are awaited.
-fn client(mut socket: TcpStream, op: Op, payload: usize, count: u64, window: u64) -> anyhow::Result<()> {
-    let mut ring = Ring::new();
+fn client(
+    socket: &mut TcpStream,
+    ring: &mut Ring,
+    op: Op,
+    payload: usize,
+    count: u64,
+    window: u64,
+) -> anyhow::Result<()> {
     let (mut asked, mut answered) = (0, 0);
     while answered < count {
         while asked < count && asked - answered < window {
             let body = if op == Op::Write { ring.next(payload) } else { &mut [] };
-            send(&mut socket, op, payload, body)?;
+            send(socket, op, payload, body)?;
             asked += 1;
         }
-        let (_, len) = receive_header(&mut socket)?.context("the other process has closed the connection")?;
+        let (_, len) = receive_header(socket)?.context("the other process has closed the connection")?;
         let expected = if op == Op::Read { payload } else { 0 };
         ensure!(len == expected, "an answer has {len} bytes");
         socket.read_exact(ring.next(len))?;
