@@ -135,6 +135,13 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_in_deploy_has_the_defaults() {
+        let text = include_str!("../../deploy/config/mds.toml");
+        let sample = sateen_runtime::config::from_parts::<Config>("mds.toml", text, []).expect("valid");
+        assert_eq!(sample.config, Config::default());
+    }
+
+    #[test]
     fn a_file_with_every_key_is_read() {
         let text = "listen = \"127.0.0.1:1\"\ndir = \"/x\"\n[cluster]\nost_timeout_ms = 2000\n[session]\nlease_ms = 5000\n\
                     [store]\nblock_cache = \"8MiB\"\nmemtables = 4194304\n[log]\nlevel = \"warn\"\nformat = \"json\"\n";
