@@ -57,7 +57,14 @@ impl quick_cache::Weighter<ChunkKey, Bytes> for Weight {
 }
 
 /// The right and duty to load one chunk. Others who want it wait until it is inserted or dropped.
-pub(crate) type Loader<'a> = PlaceholderGuard<'a, ChunkKey, Bytes, Weight, quick_cache::DefaultHashBuilder, quick_cache::sync::DefaultLifecycle<ChunkKey, Bytes>>;
+pub(crate) type Loader<'a> = PlaceholderGuard<
+    'a,
+    ChunkKey,
+    Bytes,
+    Weight,
+    quick_cache::DefaultHashBuilder,
+    quick_cache::sync::DefaultLifecycle<ChunkKey, Bytes>,
+>;
 
 /// What looking for a chunk finds.
 pub(crate) enum Found<'a> {

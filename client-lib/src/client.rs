@@ -14,7 +14,7 @@ use sateen_types::{
 use crate::file::{File, Registration};
 use crate::inner::Inner;
 use crate::session::Session;
-use crate::{MountSource, Options, tend, truncate, write};
+use crate::{MountSource, Options, report, tend, truncate, write};
 
 /// A client of one file system: its session at the MDS, its caches, its connections. Cheap to clone.
 ///
@@ -22,7 +22,7 @@ use crate::{MountSource, Options, tend, truncate, write};
 /// until its lease is over.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// What [`Client::create`] makes.
@@ -84,7 +84,8 @@ macro_rules! ask {
         let request = wire::$request { session_id: Vec::new(), $($fields)* };
         $session
             .ask(|mut client, session_id| {
-                let request = wire::$request { session_id, ..request.clone() };
+                let mut request = request.clone();
+                request.session_id = session_id;
                 async move { client.$rpc(request).await }
             })
             .await
@@ -113,7 +114,9 @@ impl Client {
     /// Stores, commits and reports everything, then ends the session. Reports the first failure, having gone on.
     pub async fn close(self) -> FsResult<()> {
         let synced = self.sync().await;
+        // What was not stored by now will not be: whatever still waits for a server gives up.
         self.inner.stop.cancel();
+        self.inner.session.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.session.close().await;
@@ -267,13 +270,8 @@ impl Client {
         to: (Fid, &Name),
         mode: RenameMode,
     ) -> FsResult<()> {
-        let op = Mutation::Rename {
-            parent: from.0,
-            name: from.1.clone(),
-            new_parent: to.0,
-            new_name: to.1.clone(),
-            mode,
-        };
+        let op =
+            Mutation::Rename { parent: from.0, name: from.1.clone(), new_parent: to.0, new_name: to.1.clone(), mode };
         self.execute(cred, op).await.map(drop)
     }
 
@@ -361,7 +359,7 @@ impl Client {
                 // Written bytes belong to the old layout: store them, so that the MDS refuses.
                 let alone = inode.exclusion.write().await;
                 write::drain(&self.inner, inode).await;
-                write::report(&self.inner, inode).await?;
+                report::report(&self.inner, inode).await?;
                 Some(alone)
             }
             None => None,

@@ -14,7 +14,7 @@ use crate::inode::Inode;
 use crate::readahead::Readahead;
 use crate::session::Session;
 use crate::write::{self, Where};
-use crate::{read, seek, truncate};
+use crate::{durable, read, report, seek, truncate};
 
 /// An open file. Cheap to clone; closed by [`File::close`], or in the background when the last clone is dropped.
 ///
@@ -71,7 +71,7 @@ impl File {
         registration: Registration,
     ) -> File {
         let (inode, cache_valid) = inner.table.opened(inner.session.facts.fs_id, attr, layout, &inner.cache);
-        let seen = inode.failures_seen_by_new_file();
+        let seen = inode.state().failure.seen_by_new_file();
         let open = Open {
             inner: Arc::clone(inner),
             inode,
@@ -137,9 +137,9 @@ impl File {
     pub async fn flush(&self) -> FsResult<()> {
         let (inner, inode) = (&self.open.inner, &self.open.inode);
         write::drain(inner, inode).await;
-        let reported = write::report(inner, inode).await;
+        let reported = report::report(inner, inode).await;
         inner.table.unpin_if_clean(inode);
-        inode.take_failure(&mut self.open.failures_seen.lock())?;
+        inode.state().failure.take(&mut self.open.failures_seen.lock())?;
         reported
     }
 
@@ -147,10 +147,10 @@ impl File {
     pub async fn fsync(&self) -> FsResult<()> {
         let (inner, inode) = (&self.open.inner, &self.open.inode);
         write::drain(inner, inode).await;
-        let committed = write::commit(inner, inode).await;
-        let reported = write::report(inner, inode).await;
+        let committed = durable::commit(inner, inode).await;
+        let reported = report::report(inner, inode).await;
         inner.table.unpin_if_clean(inode);
-        inode.take_failure(&mut self.open.failures_seen.lock())?;
+        inode.state().failure.take(&mut self.open.failures_seen.lock())?;
         committed?;
         reported
     }
@@ -175,7 +175,10 @@ impl File {
         self.may_write()?;
         let layout_end = self.open.inode.view().layout.end().min(sateen_types::limits::FILE_SIZE_MAX);
         let end = offset.checked_add(len).filter(|end| *end <= layout_end).ok_or_else(|| {
-            FsError::new(FsCode::FileTooBig, format!("{len} bytes at {offset} pass the end of the layout, {layout_end}"))
+            FsError::new(
+                FsCode::FileTooBig,
+                format!("{len} bytes at {offset} pass the end of the layout, {layout_end}"),
+            )
         })?;
         let available = crate::client::statfs(&self.open.inner).await?.data.available;
         if available < len {
@@ -240,7 +243,7 @@ impl Drop for Open {
         let (inner, inode) = (Arc::clone(&self.inner), Arc::clone(&self.inode));
         let task = async move {
             write::drain(&inner, &inode).await;
-            if let Err(error) = write::report(&inner, &inode).await {
+            if let Err(error) = report::report(&inner, &inode).await {
                 tracing::debug!(%error, fid = %inode.fid, "not reported yet; will be tried again");
             }
             close_at_mds(&inner, inode.fid).await;

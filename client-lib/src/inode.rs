@@ -17,14 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use sateen_types::{Attr, Credential, Fid, FsError, FsId, FsResult, Layout, OstIndex, Timestamp, Verifier};
+use sateen_types::{Attr, Credential, Fid, FsError, FsId, FsResult, Layout, Timestamp};
 use tokio::sync::{Notify, RwLock};
 
 use crate::budget::Share;
 use crate::cache::{ChunkCache, ChunkKey, Version};
 use crate::dirty::{Dirty, Outgoing};
-use crate::plan::{self, Place, Span};
-use crate::seal::Sealed;
+use crate::failure::Failure;
+use crate::plan::{self, Span};
+use crate::unstable::{Unstable, UnstableSet};
 
 /// One file. See the module.
 #[derive(Debug)]
@@ -45,41 +46,11 @@ pub(crate) struct Inode {
     pub tended: AtomicBool,
 }
 
-/// What was stored and is not committed.
-#[derive(Debug)]
-pub(crate) struct Unstable {
-    pub place: Place,
-    /// As they were sent.
-    pub parts: Vec<Sealed>,
-    pub verifier: Verifier,
-    /// When it was answered, by the committer's count.
-    pub acked: u64,
-    _share: Share,
-}
-
-impl Unstable {
-    /// A write that was answered.
-    pub fn new(place: Place, parts: Vec<Sealed>, verifier: Verifier, acked: u64, share: Share) -> Unstable {
-        Unstable { place, parts, verifier, acked, _share: share }
-    }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|p| p.payload.len() as u64).sum()
-    }
-}
-
-/// An error of a write that had been accepted. `number` lets every open file report it once.
-#[derive(Debug, Default)]
-struct Failure {
-    number: u64,
-    error: Option<FsError>,
-    reported: bool,
-}
-
 #[derive(Debug)]
 pub(crate) struct State {
     pub layout: Arc<Layout>,
+    /// `change` of the file when its layout was asked for.
+    layout_as_of: u64,
     /// Attributes as the MDS last gave them.
     attr: Attr,
     epoch: u64,
@@ -92,7 +63,7 @@ pub(crate) struct State {
     full: BTreeSet<u64>,
     /// Chunks with a request under way; what it carries, unless it repeats unstable bytes.
     writing: BTreeMap<u64, Option<Arc<Outgoing>>>,
-    pub unstable: BTreeMap<u64, Vec<Unstable>>,
+    pub unstable: UnstableSet,
     /// One past the last stored byte that the MDS was not told of.
     written_end: u64,
     /// Time of the last write that the MDS was not told of.
@@ -101,7 +72,7 @@ pub(crate) struct State {
     clear_suid: bool,
     /// Nothing may be sent: the file is being cut.
     frozen: bool,
-    failure: Failure,
+    pub failure: Failure,
     /// Who wrote last.
     pub writer: Credential,
     /// In the table of files with data here.
@@ -156,13 +127,14 @@ impl Inode {
         };
         let state = State {
             layout: Arc::new(layout),
+            layout_as_of: attr.change,
             epoch,
             stored_changes: 0,
             writes: 0,
             dirty: BTreeMap::new(),
             full: BTreeSet::new(),
             writing: BTreeMap::new(),
-            unstable: BTreeMap::new(),
+            unstable: UnstableSet::default(),
             written_end: 0,
             mtime: None,
             allocated_delta: 0,
@@ -236,7 +208,14 @@ impl Inode {
         let mut state = self.state();
         if layout.generation >= state.layout.generation {
             state.layout = Arc::new(layout);
+            state.layout_as_of = state.attr.change;
         }
+    }
+
+    /// Whether a part of the file that has no OSTs here may have got some elsewhere.
+    pub fn layout_may_be_old(&self) -> bool {
+        let state = self.state();
+        state.layout_as_of < state.attr.change
     }
 
     /// Attributes as the MDS gave them, with what was written here since.
@@ -320,11 +299,7 @@ impl Inode {
         state.written_end = state.written_end.max(chunk + u64::from(outgoing.ranges.end()));
         state.allocated_delta = state.allocated_delta.saturating_add(allocated_delta);
         self.cache_stored(&state, chunk, chunk_len, &outgoing);
-        let list = state.unstable.entry(chunk).or_default();
-        if outgoing.ranges.covers(0, chunk_len) {
-            list.clear();
-        }
-        list.push(unstable);
+        state.unstable.add(chunk, unstable, outgoing.ranges.covers(0, chunk_len));
         drop(state);
         self.progress.notify_waiters();
     }
@@ -352,7 +327,7 @@ impl Inode {
         state.stored_changes += 1;
         let key = self.key(&state, chunk);
         self.cache.remove(&key);
-        state.fail(error);
+        state.failure.record(error);
         drop(state);
         self.progress.notify_waiters();
     }
@@ -371,28 +346,6 @@ impl Inode {
     pub fn end_resend(&self, chunk: u64) {
         self.state().writing.remove(&chunk);
         self.progress.notify_waiters();
-    }
-
-    /// Records an error that some open file has to report.
-    pub fn fail(&self, error: FsError) {
-        self.state().fail(error);
-    }
-
-    /// Where a new open file begins to report errors: an error nobody has seen is the next one's to report.
-    pub fn failures_seen_by_new_file(&self) -> u64 {
-        let failure = &self.state().failure;
-        if failure.reported { failure.number } else { failure.number.saturating_sub(1) }
-    }
-
-    /// The error since number `seen`, once.
-    pub fn take_failure(&self, seen: &mut u64) -> FsResult<()> {
-        let failure = &mut self.state().failure;
-        if failure.number == *seen {
-            return Ok(());
-        }
-        *seen = failure.number;
-        failure.reported = true;
-        failure.error.clone().map_or(Ok(()), Err)
     }
 
     /// Takes what the MDS should be told, if anything.
@@ -448,7 +401,7 @@ impl Inode {
         let mut state = self.state();
         state.dirty.clear();
         state.full.clear();
-        state.unstable.clear();
+        state.unstable = UnstableSet::default();
         (state.written_end, state.mtime, state.allocated_delta) = (0, None, 0);
     }
 
@@ -486,7 +439,7 @@ impl Inode {
         }
         state.full.split_off(&first_gone);
         // What of the cut chunk is unstable was committed before.
-        state.unstable.split_off(&first_gone);
+        state.unstable.cut(first_gone);
         state.written_end = 0;
         state.epoch = self.cache.new_epoch();
         state.stored_changes += 1;
@@ -529,7 +482,8 @@ impl State {
     /// Size of the file, with what was written here.
     pub fn size(&self) -> u64 {
         let dirty = self.dirty.last_key_value().map_or(0, |(chunk, d)| chunk + u64::from(d.ranges().end()));
-        let writing = self.writing.iter().rev().find_map(|(chunk, o)| Some(chunk + u64::from(o.as_ref()?.ranges.end())));
+        let writing =
+            self.writing.iter().rev().find_map(|(chunk, o)| Some(chunk + u64::from(o.as_ref()?.ranges.end())));
         self.attr.size.max(self.written_end).max(dirty).max(writing.unwrap_or(0))
     }
 
@@ -587,25 +541,6 @@ impl State {
             && self.written_end == 0
             && self.mtime.is_none()
             && self.allocated_delta == 0
-    }
-
-    /// The OSTs with unstable bytes, each with the last answer to be covered by a commit.
-    pub fn uncommitted(&self) -> BTreeMap<OstIndex, u64> {
-        let mut osts = BTreeMap::new();
-        for entry in self.unstable.values().flatten() {
-            let last = osts.entry(entry.place.ost).or_insert(0);
-            *last = entry.acked.max(*last);
-        }
-        osts
-    }
-
-    fn fail(&mut self, error: FsError) {
-        // The first error nobody has seen is the one to tell; what follows is often its consequence.
-        if self.failure.reported || self.failure.error.is_none() {
-            self.failure.number += 1;
-            self.failure.error = Some(error);
-            self.failure.reported = false;
-        }
     }
 
     fn view(&self) -> View {

@@ -29,7 +29,7 @@ pub struct Options {
     pub connections_per_oss: usize,
     /// How long written data may wait in the cache before it is sent and reported to the MDS without being asked for.
     pub writeback_interval: Duration,
-    /// Uncommitted bytes on one OST that start a commit in the background, so that memory for new writes comes free
+    /// Uncommitted bytes of one file that start a commit in the background, so that memory for new writes comes free
     /// before writers have to wait for it.
     pub commit_bytes: u64,
     /// Name shown by `sateen status`, at most 255 bytes.

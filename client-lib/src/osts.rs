@@ -75,7 +75,7 @@ impl Osts {
     {
         let gate = self.gate(ost);
         let _permit = gate.acquire().await.expect("the semaphore is never closed");
-        let mut backoff = Backoff::new(self.options.retry_for);
+        let mut backoff = Backoff::new(self.options.retry_for, &self.session.stop);
         let mut failures = 0u32;
         loop {
             match self.attempt(ost, &call, failures > 0).await {

@@ -136,7 +136,14 @@ pub(crate) fn object_ranges(layout: &Layout, fs: FsId, fid: Fid, start: u64, end
             if first < last {
                 let object = ObjectId { fs, fid, component: component.id, stripe };
                 let chunk_log2 = component.chunk_log2();
-                ranges.push(ObjectRange { ost: *ost, object, chunk_log2, component: index, offset: first, len: last - first });
+                ranges.push(ObjectRange {
+                    ost: *ost,
+                    object,
+                    chunk_log2,
+                    component: index,
+                    offset: first,
+                    len: last - first,
+                });
             }
         }
     }

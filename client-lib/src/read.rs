@@ -33,9 +33,17 @@ pub(crate) async fn read(
     offset: u64,
     len: usize,
 ) -> FsResult<Bytes> {
-    let Some((view, spans, size)) = inode.begin_read(offset, len as u64)? else {
+    let Some((mut view, mut spans, mut size)) = inode.begin_read(offset, len as u64)? else {
         return Ok(Bytes::new());
     };
+    let read = spans.iter().map(|s| u64::from(s.span.to - s.span.from)).sum();
+    if !view.layout.is_instantiated(offset, read) && inode.layout_may_be_old() {
+        refresh_layout(inner, inode).await?;
+        match inode.begin_read(offset, len as u64)? {
+            Some(again) => (view, spans, size) = again,
+            None => return Ok(Bytes::new()),
+        }
+    }
     let advice = readahead.lock().on_read(offset, len as u64, size);
     if let Some(range) = advice.prefetch {
         prefetch(inner, inode, &view, range);
@@ -48,6 +56,16 @@ pub(crate) async fn read(
     let wanted: Vec<u64> = spans.iter().filter(|s| !s.complete).map(|s| s.span.chunk).collect();
     let chunks = fetch(inner, inode, &view, &wanted).await?;
     Ok(assemble(&spans, &chunks))
+}
+
+/// Another client may have been the first to write to a part of the file since its layout was asked for.
+async fn refresh_layout(inner: &Inner, inode: &Inode) -> FsResult<()> {
+    let fid = Some(inode.fid.into());
+    let asked = inner.session.ask(|mut client, session_id| async move {
+        client.get_layout(sateen_proto::mds::GetLayoutRequest { session_id, fid }).await
+    });
+    inode.observe_layout(convert::required(asked.await?.layout, "layout")?.try_into()?);
+    Ok(())
 }
 
 /// A jump to a few bytes of one chunk that is not cached: read only these, opened by the store. `None` if the usual way
@@ -117,7 +135,7 @@ fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, view: &View, range: Range<u6
     let task = async move {
         let absent = |chunk: &u64| !inner_.cache.contains(&key(&inode, &view, *chunk));
         let chunks: Vec<u64> = spans.iter().map(|s| s.chunk).filter(absent).collect();
-        if let Err(error) = load_absent(&inner_, &inode, &view, &chunks).await {
+        if let Err(error) = load(&inner_, &inode, &view, &chunks).await {
             tracing::debug!(%error, fid = %inode.fid, "read-ahead failed; the reader will see for itself");
         }
         drop(permit);
@@ -144,11 +162,6 @@ async fn fetch(inner: &Arc<Inner>, inode: &Inode, view: &View, chunks: &[u64]) -
         }
     }
     Ok(have)
-}
-
-/// Loads what nobody has and nobody is loading.
-async fn load_absent(inner: &Arc<Inner>, inode: &Inode, view: &View, chunks: &[u64]) -> FsResult<()> {
-    load(inner, inode, view, chunks).await.map(drop)
 }
 
 /// What is cached or can be loaded now, and what somebody else is loading.
@@ -215,7 +228,8 @@ async fn fetch_batch<T>(inner: &Arc<Inner>, batch: &Batch<T>) -> FsResult<Vec<By
     let mut contents = vec![Bytes::new(); batch.items.len()];
     for (at, bytes) in pieces {
         // A sealed reply may bring a chunk that was only touched by the range.
-        let Some(index) = at.checked_sub(start).map(|d| (d / chunk_len) as usize).filter(|i| *i < contents.len()) else {
+        let Some(index) = at.checked_sub(start).map(|d| (d / chunk_len) as usize).filter(|i| *i < contents.len())
+        else {
             continue;
         };
         let within = ((at - start) % chunk_len) as usize;
@@ -234,7 +248,13 @@ async fn fetch_batch<T>(inner: &Arc<Inner>, batch: &Batch<T>) -> FsResult<Vec<By
 
 /// The data in a range of one object, as pieces with their object offsets; what is not covered is a hole. Damaged
 /// bytes are asked for once more: they may have been damaged on the way.
-async fn fetch_range(inner: &Arc<Inner>, place: Place, offset: u64, len: u32, sealed: bool) -> FsResult<Vec<(u64, Bytes)>> {
+async fn fetch_range(
+    inner: &Arc<Inner>,
+    place: Place,
+    offset: u64,
+    len: u32,
+    sealed: bool,
+) -> FsResult<Vec<(u64, Bytes)>> {
     match fetch_once(inner, place, offset, len, sealed).await {
         Err(e) if e.code == FsCode::Corrupt => {
             tracing::warn!(error = %e, "damaged data was read; reading it again");
@@ -248,7 +268,13 @@ async fn fetch_range(inner: &Arc<Inner>, place: Place, offset: u64, len: u32, se
     }
 }
 
-async fn fetch_once(inner: &Arc<Inner>, place: Place, offset: u64, len: u32, sealed: bool) -> FsResult<Vec<(u64, Bytes)>> {
+async fn fetch_once(
+    inner: &Arc<Inner>,
+    place: Place,
+    offset: u64,
+    len: u32,
+    sealed: bool,
+) -> FsResult<Vec<(u64, Bytes)>> {
     let end = offset + u64::from(len);
     let mut at = offset;
     let mut pieces = Vec::new();
@@ -281,7 +307,12 @@ async fn fetch_once(inner: &Arc<Inner>, place: Place, offset: u64, len: u32, sea
 /// Fewer bytes are opened where they are: handing them to another thread would take longer.
 const OPEN_HERE_BYTES: usize = 64 << 10;
 
-async fn open_parts(inner: &Arc<Inner>, object: ObjectId, parts: Vec<Part>, payload: Bytes) -> FsResult<Vec<(u64, Bytes)>> {
+async fn open_parts(
+    inner: &Arc<Inner>,
+    object: ObjectId,
+    parts: Vec<Part>,
+    payload: Bytes,
+) -> FsResult<Vec<(u64, Bytes)>> {
     let raw: usize = parts.iter().filter(|p| !p.hole).map(|p| p.raw_len as usize).sum();
     let open_all = move || {
         let mut rest = payload;

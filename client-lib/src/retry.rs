@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// First pause. A server that was restarted is back within a few of them.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -15,12 +16,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Backoff {
     pause: Duration,
     deadline: Option<Instant>,
+    stop: CancellationToken,
 }
 
 impl Backoff {
-    /// Gives up after `retry_for`; never with `None`.
-    pub fn new(retry_for: Option<Duration>) -> Backoff {
-        Backoff { pause: PAUSE_FIRST, deadline: retry_for.map(|d| Instant::now() + d) }
+    /// Gives up after `retry_for`, with `None` never, and in any case when `stop` says so.
+    pub fn new(retry_for: Option<Duration>, stop: &CancellationToken) -> Backoff {
+        Backoff { pause: PAUSE_FIRST, deadline: retry_for.map(|d| Instant::now() + d), stop: stop.clone() }
     }
 
     /// Waits before the next attempt; `false` at once when the time is used up.
@@ -30,7 +32,10 @@ impl Backoff {
         }
         // Half fixed, half random: clients that lost the same server do not come back in step.
         let jitter = rand::rng().random_range(0.5..1.0);
-        tokio::time::sleep(self.pause.mul_f64(jitter)).await;
+        tokio::select! {
+            () = self.stop.cancelled() => return false,
+            () = tokio::time::sleep(self.pause.mul_f64(jitter)) => {}
+        }
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         true
     }
@@ -44,7 +49,8 @@ mod tests {
     async fn pauses_grow_and_end_before_the_deadline() {
         let limit = Duration::from_millis(400);
         let start = Instant::now();
-        let mut backoff = Backoff::new(Some(limit));
+        let stop = CancellationToken::new();
+        let mut backoff = Backoff::new(Some(limit), &stop);
         let mut pauses = 0;
         while backoff.pause().await {
             pauses += 1;
@@ -52,5 +58,7 @@ mod tests {
         assert!(start.elapsed() < limit * 2);
         assert!((2..=6).contains(&pauses), "20 + 40 + 80 + 160 ms, more or less: {pauses}");
         assert!(!backoff.pause().await, "the time stays used up");
+        stop.cancel();
+        assert!(!Backoff::new(None, &stop).pause().await, "nothing waits once the client stops");
     }
 }

@@ -103,7 +103,13 @@ mod tests {
 
     fn noise() -> Bytes {
         let mut x = 1u64;
-        (0..CHUNK).map(|_| { x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); (x >> 33) as u8 }).collect::<Vec<_>>().into()
+        (0..CHUNK)
+            .map(|_| {
+                x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (x >> 33) as u8
+            })
+            .collect::<Vec<_>>()
+            .into()
     }
 
     proptest! {

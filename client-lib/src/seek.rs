@@ -118,10 +118,8 @@ async fn extents(inner: &Arc<Inner>, range: &ObjectRange, offset: u64) -> FsResu
         offset,
         max: EXTENTS_MAX,
     };
-    let call = |mut client: oss::object_store_client::ObjectStoreClient<_>| {
-        let request = request.clone();
-        async move { client.extents(request).await }
-    };
+    let call =
+        |mut client: oss::object_store_client::ObjectStoreClient<_>| async move { client.extents(request).await };
     let reply = inner.osts.call(range.ost, call).await?;
     if reply.extents.len() > EXTENTS_MAX as usize || !reply.extents.is_sorted_by_key(|e| e.offset) {
         return Err(FsError::new(FsCode::Invalid, format!("the extents of {} are not in order", range.object)));

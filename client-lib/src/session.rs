@@ -69,15 +69,17 @@ pub(crate) struct Session {
     /// Version of the OST map the MDS last spoke of.
     pub ost_map_version: AtomicU64,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    /// Nothing is sent again any more.
+    pub stop: CancellationToken,
 }
 
 impl Session {
     /// Opens a session within `options.connect_timeout`.
     pub async fn open(hosts: &[String], fs: &FsName, options: &Options) -> FsResult<Arc<Session>> {
         let mds = Mds::new(hosts, options.connect_timeout, options.request_timeout)?;
+        let stop = CancellationToken::new();
         let connect = async {
-            let mut backoff = Backoff::new(Some(options.connect_timeout));
+            let mut backoff = Backoff::new(Some(options.connect_timeout), &stop);
             loop {
                 match open_incarnation(&mds, fs, options).await {
                     Err(e) if e.code.is_retryable() => {
@@ -89,12 +91,15 @@ impl Session {
                 }
             }
         };
-        let unreachable = || format!("check that sateen-mds runs there ({}) and that host and port are right", mds.addresses());
+        let unreachable =
+            || format!("check that sateen-mds runs there ({}) and that host and port are right", mds.addresses());
         let (incarnation, facts) = match tokio::time::timeout(options.connect_timeout, connect).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(e)) if e.code.is_retryable() && e.hint.is_none() => return Err(e.with_hint(unreachable())),
             Ok(Err(e)) if e.code == FsCode::NotFound && e.hint.is_none() => {
-                return Err(e.with_hint(format!("list the file systems with: sateen fs list --mds {}", mds.addresses())));
+                return Err(
+                    e.with_hint(format!("list the file systems with: sateen fs list --mds {}", mds.addresses()))
+                );
             }
             Ok(Err(e)) => return Err(e),
             Err(_) => {
@@ -112,7 +117,7 @@ impl Session {
             opens: Mutex::new(HashMap::new()),
             ost_map_version: AtomicU64::new(0),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            stop,
         });
         session.tasks.spawn(renew_loop(Arc::downgrade(&session), session.stop.clone()));
         Ok(session)
@@ -163,7 +168,10 @@ impl Session {
                 Ok(result) => result,
                 Err(_) => Err(FsError::new(
                     FsCode::TimedOut,
-                    format!("MDS {} gave no answer for {limit:?}; the change may still take effect", self.mds.addresses()),
+                    format!(
+                        "MDS {} gave no answer for {limit:?}; the change may still take effect",
+                        self.mds.addresses()
+                    ),
                 )
                 .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")),
             },
@@ -178,7 +186,7 @@ impl Session {
         credential: wire::Credential,
         op: wire::execute_request::Op,
     ) -> FsResult<MutationReply> {
-        let mut backoff = Backoff::new(None);
+        let mut backoff = Backoff::new(None, &self.stop);
         let mut maybe_executed = false;
         loop {
             let request = wire::ExecuteRequest {
@@ -196,13 +204,18 @@ impl Session {
                     tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
                     maybe_executed = true;
                     self.mds.failed(&route);
-                    backoff.pause().await;
+                    if !backoff.pause().await {
+                        return Err(e);
+                    }
                 }
                 Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
                     if maybe_executed {
                         return Err(FsError::new(
                             FsCode::Io,
-                            format!("session {} expired while a change was under way; nobody knows whether it took effect", incarnation.id),
+                            format!(
+                                "session {} expired while a change was under way; nobody knows whether it took effect",
+                                incarnation.id
+                            ),
                         )
                         .with_hint("look whether the change is there before repeating it"));
                     }
@@ -221,7 +234,7 @@ impl Session {
         F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let mut backoff = Backoff::new(self.options.retry_for);
+        let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
         loop {
             let incarnation = self.incarnation();
             let route = self.mds.route();
@@ -260,7 +273,7 @@ impl Session {
     /// Whether the MDS still knows the session: tells an expired session from a file that is gone. Until it is known,
     /// the question is repeated within [`Options::retry_for`].
     async fn is_alive(&self, incarnation: &Incarnation) -> FsResult<bool> {
-        let mut backoff = Backoff::new(self.options.retry_for);
+        let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
         loop {
             match self.renew(incarnation).await {
                 Ok(()) => return Ok(true),
@@ -367,11 +380,12 @@ async fn open_incarnation(mds: &Mds, fs: &FsName, options: &Options) -> FsResult
     };
     let route: Route = mds.route();
     let mut client = route.namespace();
-    let reply = transport::within(mds.request_timeout, &route.peer, client.open_session(request)).await.inspect_err(|e| {
-        if e.code.is_retryable() {
-            mds.failed(&route);
-        }
-    })?;
+    let reply =
+        transport::within(mds.request_timeout, &route.peer, client.open_session(request)).await.inspect_err(|e| {
+            if e.code.is_retryable() {
+                mds.failed(&route);
+            }
+        })?;
     let hello = convert::required(reply.hello, "hello")?;
     version::accept(&hello)?;
     if reply.slots == 0 || reply.slots > SESSION_SLOTS_MAX {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::inner::Inner;
 use crate::inode::{Inode, Which};
-use crate::write;
+use crate::{durable, report, write};
 
 /// Shortest time between two looks at all files. Keeps a shortage that cannot be helped from using a processor.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(5);
@@ -26,9 +26,8 @@ enum Work {
 
 /// Waits for reasons until the client is gone.
 pub(crate) async fn run(client: Weak<Inner>, stop: CancellationToken) {
-    let Some((interval, budget, commit_wanted)) = client
-        .upgrade()
-        .map(|c| (c.options.writeback_interval, Arc::clone(&c.budget), Arc::clone(&c.commit_wanted)))
+    let Some((interval, budget, commit_wanted)) =
+        client.upgrade().map(|c| (c.options.writeback_interval, Arc::clone(&c.budget), Arc::clone(&c.commit_wanted)))
     else {
         return;
     };
@@ -69,7 +68,7 @@ fn tend(inner: &Arc<Inner>, inode: &Arc<Inode>, work: Work) {
             Work::Everything => everything(&inner, &inode).await,
             Work::Commit => {
                 write::start(&inner, &inode, Which::Full);
-                write::commit(&inner, &inode).await
+                durable::commit(&inner, &inode).await
             }
         };
         if let Err(error) = outcome {
@@ -87,6 +86,6 @@ fn tend(inner: &Arc<Inner>, inode: &Arc<Inode>, work: Work) {
 /// Sends, commits and reports one file.
 pub(crate) async fn everything(inner: &Arc<Inner>, inode: &Arc<Inode>) -> sateen_types::FsResult<()> {
     write::drain(inner, inode).await;
-    write::commit(inner, inode).await?;
-    write::report(inner, inode).await
+    durable::commit(inner, inode).await?;
+    report::report(inner, inode).await
 }

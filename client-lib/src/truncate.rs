@@ -12,7 +12,7 @@ use sateen_types::{Attr, Credential, FsCode, FsError, FsResult};
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::plan::{self, ObjectRange};
-use crate::write;
+use crate::{durable, report, write};
 
 /// Rounds of committing until nothing of a chunk is unstable, or of punching until the OST was not restarted meanwhile.
 const ROUNDS_MAX: u32 = 8;
@@ -26,7 +26,12 @@ async fn to_the_end<T: Send + 'static>(
 }
 
 /// Sets attributes that include the size.
-pub(crate) async fn truncate(inner: &Arc<Inner>, inode: &Arc<Inode>, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
+pub(crate) async fn truncate(
+    inner: &Arc<Inner>,
+    inode: &Arc<Inode>,
+    cred: &Credential,
+    set: SetAttr,
+) -> FsResult<Attr> {
     let (inner_, inode, cred) = (Arc::clone(inner), Arc::clone(inode), cred.clone());
     to_the_end(inner, async move { truncate_now(&inner_, &inode, &cred, set).await }).await
 }
@@ -39,15 +44,15 @@ async fn truncate_now(inner: &Arc<Inner>, inode: &Arc<Inode>, cred: &Credential,
         let frozen = inode.freeze();
         write::settle(inode).await;
         // Uncommitted bytes of the chunk that is cut would come back whole if its OST lost them and they were sent again.
-        let resurrects = cut_at.is_some_and(|s| s.from > 0 && inode.state().unstable.contains_key(&s.chunk));
+        let resurrects = cut_at.is_some_and(|s| s.from > 0 && !inode.state().unstable.of_chunk(s.chunk).is_empty());
         if resurrects && size < inode.state().size() {
             drop(frozen);
-            write::commit(inner, inode).await?;
+            durable::commit(inner, inode).await?;
             continue;
         }
         // The MDS must know of everything stored: it cuts objects only below what it thinks is the size.
         let _reporting = inode.reporting.lock().await;
-        write::report_locked(inner, inode).await?;
+        report::report_locked(inner, inode).await?;
         let mtime = inode.take_mtime();
         let attr = match inner.session.execute(cred, Mutation::SetAttr(set.clone())).await {
             Ok(MutationReply::Attr(attr)) => attr,
@@ -79,7 +84,7 @@ async fn punch_now(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64, len: u64
     let _alone = inode.exclusion.write().await;
     // Everything is stored and committed first: nothing that is sent again can fill the hole.
     write::drain(inner, inode).await;
-    write::commit(inner, inode).await?;
+    durable::commit(inner, inode).await?;
     let frozen = inode.freeze();
     write::settle(inode).await;
     let (layout, size) = {
@@ -113,7 +118,7 @@ async fn punch_now(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64, len: u64
     inode.state().punched(delta);
     drop(frozen);
     result?;
-    write::report(inner, inode).await
+    report::report(inner, inode).await
 }
 
 /// Punches one object and commits. Returns the range if it has to be done again, and the change of space in bytes.
@@ -125,10 +130,7 @@ async fn punch_object(inner: &Arc<Inner>, range: ObjectRange) -> FsResult<(Optio
         offset: range.offset,
         length: range.len,
     };
-    let call = |mut client: oss::object_store_client::ObjectStoreClient<_>| {
-        let request = request.clone();
-        async move { client.punch(request).await }
-    };
+    let call = |mut client: oss::object_store_client::ObjectStoreClient<_>| async move { client.punch(request).await };
     let reply = inner.osts.call(range.ost, call).await?;
     let verifier = convert::verifier(&reply.verifier)?;
     let answered = inner.committer.count_answer();

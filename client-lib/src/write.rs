@@ -1,4 +1,4 @@
-//! Writing: into the cache, from there to the OSTs, and the report to the MDS.
+//! Writing: into the cache, and from there to the OSTs.
 //!
 //! Whatever is under way runs in tasks of its own, so that a caller who goes away changes nothing: every chunk that
 //! leaves `dirty` ends up unstable or is reported as lost.
@@ -7,24 +7,22 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use sateen_proto::{convert, oss};
-use sateen_types::op::{Mutation, MutationReply, WriteDone};
+use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, FsCode, FsError, FsResult, Layout};
 
 use crate::budget::{Share, UNIT_BYTES};
 use crate::dirty::Outgoing;
 use crate::inner::Inner;
-use crate::inode::{Inode, Unstable, Which};
+use crate::inode::{Inode, Which};
 use crate::plan::{self, Batch, Place};
 use crate::seal::{self, Sealed};
+use crate::unstable::Unstable;
 
 /// One write into the cache is taken in pieces of this many bytes, so that it never needs more of the budget at once
 /// than there is.
 const PIECE_BYTES: usize = 1 << 20;
 /// Chunks handed to one background task.
 const TAKE_BYTES: u64 = 32 << 20;
-/// Commit, find another verifier, send again: how often before giving up. A server that restarts more often than this
-/// within one fsync is broken.
-const COMMIT_ROUNDS_MAX: u32 = 8;
 
 /// Where a write goes.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +32,13 @@ pub(crate) enum Where {
 }
 
 /// Accepts `data` into the cache; waits while too much is dirty. Returns the offset it went to.
-pub(crate) async fn write(inner: &Arc<Inner>, inode: &Arc<Inode>, at: Where, data: &[u8], cred: &Credential) -> FsResult<u64> {
+pub(crate) async fn write(
+    inner: &Arc<Inner>,
+    inode: &Arc<Inode>,
+    at: Where,
+    data: &[u8],
+    cred: &Credential,
+) -> FsResult<u64> {
     let mut first = None;
     let mut done = 0;
     while done < data.len() || first.is_none() {
@@ -52,7 +56,13 @@ pub(crate) async fn write(inner: &Arc<Inner>, inode: &Arc<Inode>, at: Where, dat
     Ok(first.expect("at least one piece was written"))
 }
 
-async fn write_piece(inner: &Arc<Inner>, inode: &Arc<Inode>, at: Where, data: &[u8], cred: &Credential) -> FsResult<u64> {
+async fn write_piece(
+    inner: &Arc<Inner>,
+    inode: &Arc<Inode>,
+    at: Where,
+    data: &[u8],
+    cred: &Credential,
+) -> FsResult<u64> {
     // Reserved before the file is locked: whoever frees memory may need the file.
     let mut chunks = (data.len() >> sateen_types::limits::CHUNK_LOG2_MIN) + 2;
     if let Where::At(offset) = at {
@@ -60,7 +70,7 @@ async fn write_piece(inner: &Arc<Inner>, inode: &Arc<Inode>, at: Where, data: &[
     }
     let mut shares: Vec<Share> = Vec::with_capacity(chunks);
     let chunk_bytes = u64::from(sateen_types::limits::CHUNK_BYTES_MAX);
-    let mut all = inner.budget.reserve(chunks as u64 * chunk_bytes).await;
+    let mut all = reserve(inner, chunks as u64 * chunk_bytes).await?;
     while let Some(share) = all.split((chunk_bytes / UNIT_BYTES) as usize) {
         shares.push(share);
     }
@@ -87,6 +97,18 @@ async fn write_piece(inner: &Arc<Inner>, inode: &Arc<Inode>, at: Where, data: &[
         offset
     };
     Ok(offset)
+}
+
+/// Waits for room in the budget, but not longer than for a server: if nothing comes free, none of them stores anything.
+async fn reserve(inner: &Inner, bytes: u64) -> FsResult<Share> {
+    let Some(limit) = inner.options.retry_for else {
+        return Ok(inner.budget.reserve(bytes).await);
+    };
+    tokio::time::timeout(limit, inner.budget.reserve(bytes)).await.map_err(|_| {
+        let max = inner.options.dirty_bytes_max;
+        FsError::new(FsCode::TimedOut, format!("{max} bytes are waiting to be stored, and none was for {limit:?}"))
+            .with_hint("check that every sateen-oss runs; `sateen status` shows every OST")
+    })
 }
 
 /// Begins to send dirty chunks in the background.
@@ -157,7 +179,7 @@ async fn send_batch(inner: &Arc<Inner>, inode: &Arc<Inode>, batch: Batch<(u64, A
     let at = |offset| Place { ost, object, chunk_log2, offset };
     match write_parts(inner, at(0), sealed.iter().flatten()).await {
         Ok((verifier, delta)) => {
-            let acked = inner.committer.count_answer();
+            let answer = inner.committer.count_answer();
             let mut delta = Some(delta);
             for ((offset, (chunk, _, mut share)), parts) in items.into_iter().zip(sealed) {
                 // What it takes from now on is what was sent.
@@ -165,11 +187,10 @@ async fn send_batch(inner: &Arc<Inner>, inode: &Arc<Inode>, batch: Batch<(u64, A
                 let units = stored.div_ceil(UNIT_BYTES).max(1) as usize;
                 let excess = share.num_permits().saturating_sub(units);
                 drop(share.split(excess));
-                let unstable = Unstable::new(at(offset), parts, verifier, acked, share);
+                let unstable = Unstable { place: at(offset), parts, verifier, answer, _share: Some(share) };
                 inode.stored(chunk, chunk_len, unstable, delta.take().unwrap_or(0));
             }
-            let uncommitted: u64 = inode.state().unstable.values().flatten().map(Unstable::bytes).sum();
-            if uncommitted > inner.options.commit_bytes {
+            if inode.state().unstable.bytes() > inner.options.commit_bytes {
                 inner.commit_wanted.notify_one();
             }
         }
@@ -187,12 +208,13 @@ fn seal_chunk(at: u64, outgoing: &Outgoing, chunk_len: u32, compression: sateen_
     if outgoing.ranges.covers(0, chunk_len) {
         return vec![seal::seal(at, &outgoing.data, compression)];
     }
-    let range = |(from, to): (u32, u32)| seal::plain(at + u64::from(from), outgoing.data.slice(from as usize..to as usize));
+    let range =
+        |(from, to): (u32, u32)| seal::plain(at + u64::from(from), outgoing.data.slice(from as usize..to as usize));
     outgoing.ranges.iter().map(range).collect()
 }
 
 /// One Write request.
-async fn write_parts(
+pub(crate) async fn write_parts(
     inner: &Inner,
     place: Place,
     parts: impl Iterator<Item = &Sealed>,
@@ -244,167 +266,6 @@ pub(crate) async fn instantiated(inner: &Arc<Inner>, inode: &Inode, offset: u64,
         other => return Err(unexpected("Instantiate", &other)),
     }
     Ok(inode.view().layout)
-}
-
-/// Makes everything stored so far durable: commits, and sends again what its OST no longer knows of.
-pub(crate) async fn commit(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
-    let until = inode.state().uncommitted();
-    for _ in 0..COMMIT_ROUNDS_MAX {
-        // Only what was stored when the caller asked, and what of it had to be stored again.
-        let now = inode.state().uncommitted();
-        let wanted: Vec<_> = now.into_iter().filter(|(ost, _)| until.contains_key(ost)).collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let commits = wanted.iter().map(|(ost, needed)| inner.committer.commit(&inner.osts, inode.fs, *ost, *needed));
-        let mut again = Vec::new();
-        for ((ost, _), committed) in wanted.iter().zip(join_all(commits).await) {
-            again.extend(forget_committed(inode, *ost, committed?));
-        }
-        inode.progress.notify_waiters();
-        if again.is_empty() {
-            return Ok(());
-        }
-        tracing::warn!(fid = %inode.fid, chunks = again.len(), "an OST was restarted; sending uncommitted data again");
-        if !exists(inner, inode).await? {
-            // Its objects are destroyed, or will be; writing would make them again.
-            inode.discard();
-            return Ok(());
-        }
-        for chunk in again {
-            resend(inner, inode, chunk).await?;
-        }
-    }
-    Err(FsError::new(
-        FsCode::Io,
-        format!("the OSTs of {} were restarted {COMMIT_ROUNDS_MAX} times during one commit", inode.fid),
-    ))
-}
-
-async fn exists(inner: &Arc<Inner>, inode: &Inode) -> FsResult<bool> {
-    let fid = Some(inode.fid.into());
-    let asked = inner.session.ask(|mut client, session_id| async move {
-        client.get_attr(sateen_proto::mds::GetAttrRequest { session_id, fid }).await
-    });
-    match asked.await {
-        Ok(_) => Ok(true),
-        Err(e) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-/// Drops what `committed` has made durable on `ost`; returns the chunks that have to be sent again.
-fn forget_committed(inode: &Inode, ost: sateen_types::OstIndex, committed: crate::commit::Committed) -> Vec<u64> {
-    let mut again = Vec::new();
-    inode.state().unstable.retain(|chunk, entries| {
-        if entries.first().is_none_or(|e| e.place.ost != ost) {
-            return true;
-        }
-        let lost = |e: &Unstable| e.acked <= committed.covers && e.verifier != committed.verifier;
-        if entries.iter().any(lost) {
-            // All of them, in order: a newer part must not end up below an older one.
-            again.push(*chunk);
-            return true;
-        }
-        entries.retain(|e| e.acked > committed.covers);
-        !entries.is_empty()
-    });
-    again
-}
-
-/// Sends the unstable bytes of one chunk again, oldest first. In a task of its own: once begun it ends.
-async fn resend(inner: &Arc<Inner>, inode: &Arc<Inode>, chunk: u64) -> FsResult<()> {
-    loop {
-        let progress = inode.progress.notified();
-        tokio::pin!(progress);
-        progress.as_mut().enable();
-        if inode.begin_resend(chunk) {
-            break;
-        }
-        progress.await;
-    }
-    let (inner_, inode_) = (Arc::clone(inner), Arc::clone(inode));
-    let work = async move {
-        let result = resend_now(&inner_, &inode_, chunk).await;
-        inode_.end_resend(chunk);
-        result
-    };
-    let run = inner.tasks.spawn_on(work, &inner.runtime);
-    run.await.map_err(|e| FsError::new(FsCode::Internal, format!("a background write failed: {e}")))?
-}
-
-async fn resend_now(inner: &Arc<Inner>, inode: &Arc<Inode>, chunk: u64) -> FsResult<()> {
-    let entries = {
-        let state = inode.state();
-        let entries = state.unstable.get(&chunk);
-        entries.map(|list| list.iter().map(|e| (e.place, e.parts.clone())).collect::<Vec<_>>()).unwrap_or_default()
-    };
-    for (index, (place, parts)) in entries.into_iter().enumerate() {
-        match write_parts(inner, place, parts.iter()).await {
-            Ok((verifier, _)) => {
-                let acked = inner.committer.count_answer();
-                // `writing` holds the chunk, so its list has not changed, except that it may have been dropped whole.
-                if let Some(entry) = inode.state().unstable.get_mut(&chunk).and_then(|list| list.get_mut(index)) {
-                    (entry.verifier, entry.acked) = (verifier, acked);
-                }
-            }
-            Err(error) => {
-                inode.state().unstable.remove(&chunk);
-                inode.fail(error.clone());
-                return Err(error);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Tells the MDS size and times of what was stored.
-pub(crate) async fn report(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
-    if inode.state().is_clean() {
-        return Ok(());
-    }
-    let (inner_, inode_) = (Arc::clone(inner), Arc::clone(inode));
-    let run = inner.tasks.spawn_on(async move { report_now(&inner_, &inode_).await }, &inner.runtime);
-    run.await.map_err(|e| FsError::new(FsCode::Internal, format!("a background report failed: {e}")))?
-}
-
-async fn report_now(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
-    let _only_one = inode.reporting.lock().await;
-    report_locked(inner, inode).await
-}
-
-/// The caller holds [`Inode::reporting`].
-pub(crate) async fn report_locked(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
-    let Some(report) = inode.take_report() else { return Ok(()) };
-    let op = Mutation::WriteDone(WriteDone {
-        fid: inode.fid,
-        end: report.end,
-        mtime: report.mtime,
-        allocated_delta: report.allocated_delta,
-        clear_suid: report.clear_suid,
-    });
-    let writer = inode.state().writer.clone();
-    match inner.session.execute(&writer, op).await {
-        Ok(MutationReply::Attr(attr)) => inode.end_report(&report, Ok(&attr)),
-        Ok(other) => {
-            inode.drop_report(&report);
-            return Err(unexpected("WriteDone", &other));
-        }
-        Err(e) if e.code.is_retryable() => {
-            inode.end_report(&report, Err(()));
-            return Err(e);
-        }
-        Err(e) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => {
-            // Nobody can see the file any more.
-            inode.discard();
-            return Err(e);
-        }
-        Err(e) => {
-            inode.drop_report(&report);
-            return Err(e);
-        }
-    }
-    Ok(())
 }
 
 /// An answer that does not fit its question.

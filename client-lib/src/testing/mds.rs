@@ -135,7 +135,11 @@ impl FakeMds {
                     }
                     let inode = state.inodes[&fid].clone();
                     *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
-                    return Ok(MutationReply::Entry(Entry { attr: inode.attr, layout: Some(inode.layout), existed: true }));
+                    return Ok(MutationReply::Entry(Entry {
+                        attr: inode.attr,
+                        layout: Some(inode.layout),
+                        existed: true,
+                    }));
                 }
                 state.next += 1;
                 let fid = Fid { seq: Fid::SEQ_FIRST, oid: state.next, ver: 0 };
@@ -143,8 +147,7 @@ impl FakeMds {
                 let mut layout = template.resolve(&LayoutTemplate::default());
                 instantiate(&mut layout, 0, 1);
                 let root = &state.inodes[&Fid::ROOT].attr;
-                let attr =
-                    Attr { fid, file_type: FileType::Regular, mode: c.mode, nlink: 1, size: 0, ..root.clone() };
+                let attr = Attr { fid, file_type: FileType::Regular, mode: c.mode, nlink: 1, size: 0, ..root.clone() };
                 state.names.insert(c.name.as_bytes().to_vec(), fid);
                 state.inodes.insert(fid, Inode { attr: attr.clone(), layout: layout.clone() });
                 *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
@@ -326,6 +329,14 @@ impl Namespace for FakeMds {
         Ok(Response::new(mds::CloseReply {}))
     }
 
+    async fn get_layout(&self, r: Request<mds::GetLayoutRequest>) -> Reply<mds::LayoutReply> {
+        let r = r.into_inner();
+        self.check(&r.session_id)?;
+        let fid = convert::fid(r.fid, "fid").map_err(status::to_status)?;
+        let state = self.state.lock();
+        Ok(Response::new(mds::LayoutReply { layout: state.inodes.get(&fid).map(|i| (&i.layout).into()) }))
+    }
+
     async fn lookup(&self, _: Request<mds::LookupRequest>) -> Reply<mds::EntryReply> {
         unknown()
     }
@@ -339,9 +350,6 @@ impl Namespace for FakeMds {
         unknown()
     }
     async fn list_xattr(&self, _: Request<mds::ListXattrRequest>) -> Reply<mds::ListXattrReply> {
-        unknown()
-    }
-    async fn get_layout(&self, _: Request<mds::GetLayoutRequest>) -> Reply<mds::LayoutReply> {
         unknown()
     }
     async fn get_default_layout(&self, _: Request<mds::GetDefaultLayoutRequest>) -> Reply<mds::DefaultLayoutReply> {
@@ -390,10 +398,7 @@ impl Cluster for FakeMds {
     async fn get_file_system(&self, _: Request<mds::GetFileSystemRequest>) -> Reply<mds::FileSystem> {
         unknown()
     }
-    async fn delete_file_system(
-        &self,
-        _: Request<mds::DeleteFileSystemRequest>,
-    ) -> Reply<mds::DeleteFileSystemReply> {
+    async fn delete_file_system(&self, _: Request<mds::DeleteFileSystemRequest>) -> Reply<mds::DeleteFileSystemReply> {
         unknown()
     }
 }

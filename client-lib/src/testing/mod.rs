@@ -43,7 +43,12 @@ impl Peers {
         let source = format!("{}:/fake", address(&for_mds));
         let namespace = NamespaceServer::from_arc(Arc::clone(&mds));
         let cluster = ClusterServer::from_arc(Arc::clone(&mds));
-        tokio::spawn(Server::builder().add_service(namespace).add_service(cluster).serve_with_incoming(TcpListenerStream::new(for_mds)));
+        tokio::spawn(
+            Server::builder()
+                .add_service(namespace)
+                .add_service(cluster)
+                .serve_with_incoming(TcpListenerStream::new(for_mds)),
+        );
         let store = ObjectStoreServer::from_arc(Arc::clone(&oss))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);

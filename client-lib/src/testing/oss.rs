@@ -97,7 +97,7 @@ impl FakeOss {
         }
         tokio::task::yield_now().await;
         if self.full.load(Ordering::SeqCst) {
-            chunks.iter().for_each(|c| drop(self.store.lock().writing.remove(c)));
+            self.store.lock().writing.retain(|c| !chunks.contains(c));
             return Err(FsError::new(FsCode::NoSpace, format!("OST {} is full", r.ost)));
         }
         let mut store = self.store.lock();
@@ -111,7 +111,7 @@ impl FakeOss {
             data.resize(data.len().max(to), 0);
             data[from..to].copy_from_slice(&raw);
         }
-        chunks.iter().for_each(|c| drop(store.writing.remove(c)));
+        store.writing.retain(|c| !chunks.contains(c));
         drop(store);
         self.writes.fetch_add(1, Ordering::SeqCst);
         let lost = self.lose_write_replies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
@@ -141,7 +141,12 @@ impl FakeOss {
                 payload.extend_from_slice(&bytes);
             }
             if stored < to {
-                parts.push(oss::Part { offset: stored, raw_len: (to - stored) as u32, hole: true, ..Default::default() });
+                parts.push(oss::Part {
+                    offset: stored,
+                    raw_len: (to - stored) as u32,
+                    hole: true,
+                    ..Default::default()
+                });
             }
             at = to;
         }
@@ -175,7 +180,8 @@ impl ObjectStore for FakeOss {
     async fn commit(&self, r: Request<oss::CommitRequest>) -> Reply<oss::CommitReply> {
         self.commits.fetch_add(1, Ordering::SeqCst);
         let mut store = self.store.lock();
-        let of_ost: Vec<_> = store.now.iter().filter(|(k, _)| k.0 == r.get_ref().ost).map(|(k, v)| (*k, v.clone())).collect();
+        let of_ost: Vec<_> =
+            store.now.iter().filter(|(k, _)| k.0 == r.get_ref().ost).map(|(k, v)| (*k, v.clone())).collect();
         store.committed.extend(of_ost);
         drop(store);
         Ok(Response::new(oss::CommitReply { verifier: self.verifier() }))

@@ -192,8 +192,6 @@ async fn writers_wait_when_too_much_is_dirty_and_go_on_when_it_is_stored() {
     let bound = 4 << 20;
     let client = peers.client(Options { dirty_bytes_max: bound, ..quick() }).await;
     let file = create(&client, "a", Some(narrow())).await;
-    let held = peers.oss.gate.acquire_many(peers.oss.gate.available_permits() as u32 & !7).await;
-    drop(held);
     let all = peers.oss.gate.available_permits();
     peers.oss.gate.forget_permits(all);
     let data = pattern(5, 16 * MIB);
@@ -222,7 +220,10 @@ async fn many_partly_written_chunks_do_not_stop_writers_for_ever() {
     let client = peers.client(Options { dirty_bytes_max: 4 << 20, ..quick() }).await;
     let file = create(&client, "a", Some(narrow())).await;
     for i in 0..200u64 {
-        tokio::time::timeout(Duration::from_secs(20), file.write_at(i * (64 << 10) + 5, b"x")).await.expect("no hang").expect("ok");
+        tokio::time::timeout(Duration::from_secs(20), file.write_at(i * (64 << 10) + 5, b"x"))
+            .await
+            .expect("no hang")
+            .expect("ok");
     }
     file.close().await.expect("closed");
 }
@@ -283,12 +284,95 @@ async fn data_changed_elsewhere_is_seen_by_the_next_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connecting_nowhere_or_to_an_unknown_file_system_says_what_to_do() {
     let options = Options { connect_timeout: Duration::from_millis(500), ..quick() };
-    let err = Client::connect(&"127.0.0.1:1:/fake".parse().expect("a source"), options.clone()).await.expect_err("nobody");
+    let err =
+        Client::connect(&"127.0.0.1:1:/fake".parse().expect("a source"), options.clone()).await.expect_err("nobody");
     assert!(err.code.is_retryable() && err.hint.is_some(), "{err:?}");
     let peers = start().await;
     let source = peers.source.replace("fake", "other").parse().expect("a source");
     let err = Client::connect(&source, options).await.expect_err("unknown");
     assert!(err.code == FsCode::NotFound && err.hint.is_some(), "{err:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_memory_for_dirty_data_comes_free_again() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let all = client.inner.budget.free();
+    assert_eq!(all, quick().dirty_bytes_max);
+    let files = [create(&client, "a", Some(narrow())).await, create(&client, "b", None).await];
+    for (file, len) in files.iter().zip([5 * MIB + 3, 100]) {
+        file.write_at(7, &pattern(7, len)).await.expect("written");
+        file.append(b"more").await.expect("written");
+    }
+    assert!(client.inner.budget.free() < all);
+    files[0].flush().await.expect("stored");
+    peers.oss.full.store(true, Ordering::SeqCst);
+    files[1].flush().await.expect_err("full");
+    peers.oss.full.store(false, Ordering::SeqCst);
+    assert!(client.inner.budget.free() < all, "what is not committed is kept");
+    files[1].truncate(0).await.expect("cut");
+    client.sync().await.expect("durable");
+    assert_eq!(client.inner.budget.free(), all);
+    assert!(client.inner.table.pinned().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_and_holes_are_found_across_stripes() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let file = create(&client, "a", Some(narrow())).await;
+    let unit = 64 << 10;
+    file.write_at(2 * unit, &vec![1; 2 * unit as usize]).await.expect("written");
+    file.write_at(9 * unit + 5, b"x").await.expect("written");
+    file.truncate(20 * unit).await.expect("extended");
+    for (from, data, hole) in [
+        (0, Some(2 * unit), Some(0)),
+        (2 * unit + 9, Some(2 * unit + 9), Some(4 * unit)),
+        (3 * unit, Some(3 * unit), Some(4 * unit)),
+        (5 * unit, Some(9 * unit), Some(5 * unit)),
+        (9 * unit + 1, Some(9 * unit + 1), Some(10 * unit)),
+        (10 * unit, None, Some(10 * unit)),
+        (20 * unit, None, None),
+    ] {
+        assert_eq!(file.seek_data(from).await.expect("data"), data, "data from {from}");
+        assert_eq!(file.seek_hole(from).await.expect("hole"), hole, "hole from {from}");
+    }
+    let full = create(&client, "b", Some(narrow())).await;
+    full.write_at(0, &vec![1; 5 * unit as usize + 7]).await.expect("written");
+    assert_eq!(full.seek_hole(3).await.expect("hole"), Some(5 * unit + 7), "the end is a hole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_first_written_by_another_client_is_read_through_a_file_that_was_open() {
+    let peers = start().await;
+    let (ours, theirs) = (peers.client(quick()).await, peers.client(quick()).await);
+    let far = 200 << 20;
+    let file = create(&ours, "a", None).await;
+    let other = theirs.open(&ROOT, file.fid(), Access::READ_WRITE).await.expect("open");
+    other.write_at(far, b"far away").await.expect("written");
+    other.close().await.expect("closed");
+    assert_eq!(ours.getattr(file.fid()).await.expect("attr").size, far + 8);
+    assert_eq!(file.read_at(far, 100).await.expect("read"), &b"far away"[..]);
+    assert_eq!(file.read_at(far - 10, 10).await.expect("hole"), vec![0; 10]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_waits_for_ever_when_no_ost_stores_anything() {
+    let peers = start().await;
+    let limit = Duration::from_millis(500);
+    let options = Options { dirty_bytes_max: 4 << 20, retry_for: Some(limit), request_timeout: limit, ..quick() };
+    let client = peers.client(options).await;
+    let file = create(&client, "a", Some(narrow())).await;
+    let all = peers.oss.gate.available_permits();
+    peers.oss.gate.forget_permits(all);
+    let patience = Duration::from_secs(20);
+    let data = pattern(8, 8 * MIB);
+    // Accepted or refused, but not waited for; what was accepted is reported as lost.
+    let written = tokio::time::timeout(patience, file.write_at(0, &data)).await.expect("no hang");
+    let synced = tokio::time::timeout(patience, file.fsync()).await.expect("no hang");
+    assert!(written.is_err() || synced.is_err());
+    assert!(synced.expect_err("lost").code.is_retryable());
+    tokio::time::timeout(patience, client.close()).await.expect("no hang").expect("nothing left to store");
 }
 
 /// Random operations on one file, compared with a vector of bytes after each.
@@ -298,7 +382,11 @@ async fn model(seed: u64, steps: usize) {
     let client = peers.client(options.clone()).await;
     let mut file = create(&client, "a", Some(narrow())).await;
     let mut want: Vec<u8> = Vec::new();
-    let mut x = pattern(seed, steps * 48).chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().expect("8"))).collect::<Vec<_>>().into_iter();
+    let mut x = pattern(seed, steps * 48)
+        .chunks_exact(8)
+        .map(|c| u64::from_le_bytes(c.try_into().expect("8")))
+        .collect::<Vec<_>>()
+        .into_iter();
     let mut next = move |n: u64| x.next().expect("enough numbers") % n;
     for step in 0..steps {
         let what = next(20);
