@@ -31,9 +31,9 @@ pub fn code_of(code: FsCode) -> u8 {
 
 /// Prints `error:` and `hint:` to standard error.
 pub fn print_error(error: &FsError) {
-    eprintln!("error: {}", error.message);
+    complain!("error: {}", error.message);
     if let Some(hint) = &error.hint {
-        eprintln!("hint: {hint}");
+        complain!("hint: {hint}");
     }
 }
 

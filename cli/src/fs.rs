@@ -29,22 +29,22 @@ pub fn run(command: Fs, mds: &Mds) -> FsResult<u8> {
                 };
                 let made = admin(&host).await?.create_file_system(new).await?;
                 if json {
-                    println!("{}", to_json(&made));
+                    say!("{}", to_json(&made));
                 } else {
-                    println!("file system {} made; mount it with: sateen mount {host}:/{} PATH", made.name, made.name);
+                    say!("file system {} made; mount it with: sateen mount {host}:/{} PATH", made.name, made.name);
                 }
             }
             Fs::List { json } => {
                 let all = admin(&host).await?.list_file_systems().await?;
                 if json {
-                    println!("{}", Value::Array(all.iter().map(to_json).collect()));
+                    say!("{}", Value::Array(all.iter().map(to_json).collect()));
                 } else {
-                    print!("{}", table(&all));
+                    say_text!("{}", table(&all));
                 }
             }
             Fs::Show { name, json } => {
                 let fs = admin(&host).await?.get_file_system(&name).await?;
-                if json { println!("{}", to_json(&fs)) } else { print!("{}", details(&fs, &host)) }
+                if json { say!("{}", to_json(&fs)) } else { say_text!("{}", details(&fs, &host)) }
             }
             Fs::Delete { name, yes, force } => {
                 if !yes {
@@ -55,7 +55,7 @@ pub fn run(command: Fs, mds: &Mds) -> FsResult<u8> {
                     .with_hint(format!("all its data goes: sateen fs delete {name} --yes")));
                 }
                 admin(&host).await?.delete_file_system(&name, force).await?;
-                println!("file system {name} deleted");
+                say!("file system {name} deleted");
             }
         }
         Ok(0)

@@ -6,6 +6,9 @@
 //! forms (`lfs/`) is pure and tested byte for byte. Errors are two lines, `error:` and `hint:`, and an exit code
 //! ([`exit`]); nothing here panics on what a user typed.
 
+#[macro_use]
+mod say;
+
 mod args;
 mod daemon;
 mod dev;

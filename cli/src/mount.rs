@@ -13,7 +13,7 @@ use crate::args;
 use crate::daemon::{self, Background, Report};
 
 /// How long programs that still use a mount that is being stopped may take to let go of it.
-const LET_GO_TIMEOUT: Duration = Duration::from_secs(10);
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the verb. Wrong words are found before anything is started.
 pub fn run(args: args::Mount) -> FsResult<u8> {

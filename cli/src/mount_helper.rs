@@ -75,8 +75,8 @@ pub fn run(words: &[String]) -> ExitCode {
     let call = match parse(words) {
         Ok(call) => call,
         Err(what) => {
-            eprintln!("error: mount.sateen: {what}");
-            eprintln!("hint: mount.sateen HOST:PORT:/FS DIR [-sfnv] [-o options]; usually called by mount -t sateen");
+            complain!("error: mount.sateen: {what}");
+            complain!("hint: mount.sateen HOST:PORT:/FS DIR [-sfnv] [-o options]; usually called by mount -t sateen");
             return ExitCode::from(exit::FAILED);
         }
     };
@@ -111,7 +111,7 @@ fn mount(call: &Call) -> FsResult<()> {
         log_level: "info",
     })?;
     if call.verbose {
-        println!("mount.sateen: {source} mounted on {} (process {pid})", call.point);
+        say!("mount.sateen: {source} mounted on {} (process {pid})", call.point);
     }
     Ok(())
 }

@@ -22,9 +22,9 @@ pub fn run(mds: &Mds, json: bool) -> FsResult<u8> {
     let host = mds.address();
     let status = block_on(async { admin(&host).await?.status().await })?;
     if json {
-        println!("{}", to_json(&host, &status))
+        say!("{}", to_json(&host, &status))
     } else {
-        print!("{}", text(&host, &status))
+        say_text!("{}", text(&host, &status))
     }
     Ok(if problems(&status).is_empty() { 0 } else { DEGRADED })
 }

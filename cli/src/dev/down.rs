@@ -19,7 +19,7 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(30);
 /// Runs the verb.
 pub fn run(dir: &Path) -> FsResult<u8> {
     if Cluster::load(dir)?.is_none() {
-        println!("there is no development cluster in {}", dir.display());
+        say!("there is no development cluster in {}", dir.display());
         return Ok(0);
     }
     let _lock = Cluster::lock(dir)?;
@@ -31,7 +31,7 @@ pub fn run(dir: &Path) -> FsResult<u8> {
         stop(&cluster, &oss_name(i), SERVER_PATIENCE)?;
     }
     stop(&cluster, "mds", SERVER_PATIENCE)?;
-    println!("the data stays in {}", cluster.dir.display());
+    say!("the data stays in {}", cluster.dir.display());
     Ok(0)
 }
 
@@ -40,6 +40,7 @@ fn unmount(cluster: &Cluster, point: &Path) -> FsResult<()> {
         let top = kernel::mounts()?.into_iter().rev().find(|m| m.point == point);
         Ok(top.is_some_and(|m| m.fs_type == kernel::FS_TYPE && m.source == cluster.source()))
     };
+    let mut in_use = false;
     if ours()? {
         let mut last = Ok(());
         process::wait_until(BUSY_PATIENCE, || {
@@ -48,24 +49,28 @@ fn unmount(cluster: &Cluster, point: &Path) -> FsResult<()> {
         });
         match last {
             Err(e) if e.code == FsCode::Busy => {
-                println!("mount: {e}; detached all the same: programs that use it get errors from now on");
+                say!("mount: {e}; detached all the same: programs that use it get errors from now on");
                 kernel::detach(point, true)?;
+                in_use = true;
             }
             other => other?,
         }
-        println!("mount: unmounted");
+        say!("mount: unmounted");
     }
-    // Unmounted, the process writes out what is left and ends by itself; asking it changes nothing then.
-    let pid_file = cluster.pid_file("mount");
-    process::wait_until(MOUNT_PATIENCE, || process::running(&pid_file).is_none() || ours().unwrap_or(false));
+    // Unmounted, the process writes out what is left and ends by itself. Detached under programs that use it, it has to
+    // be told.
+    if !in_use {
+        let pid_file = cluster.pid_file("mount");
+        process::wait_until(MOUNT_PATIENCE, || process::running(&pid_file).is_none());
+    }
     stop(cluster, "mount", MOUNT_PATIENCE)
 }
 
 fn stop(cluster: &Cluster, name: &str, patience: Duration) -> FsResult<()> {
     match process::stop(&cluster.pid_file(name), patience)? {
         Stopped::NotRunning => {}
-        Stopped::Gracefully => println!("{name}: stopped"),
-        Stopped::Killed => println!("{name}: did not end within {} s and was killed", patience.as_secs()),
+        Stopped::Gracefully => say!("{name}: stopped"),
+        Stopped::Killed => say!("{name}: did not end within {} s and was killed", patience.as_secs()),
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ pub fn run(dir: &Path, json: bool) -> FsResult<u8> {
             "processes": processes,
             "cluster": status.as_ref().map(|s| status::to_json(&mds, s)),
         });
-        println!("{document}");
+        say!("{document}");
     } else {
         let cells: Vec<Vec<String>> = rows
             .iter()
@@ -72,13 +72,13 @@ pub fn run(dir: &Path, json: bool) -> FsResult<u8> {
             ("WHERE", Align::Left),
             ("LOG", Align::Left),
         ];
-        print!("{}", render(&head, &cells));
+        say_text!("{}", render(&head, &cells));
         match problems.is_empty() {
-            true => println!("health OK"),
+            true => say!("health OK"),
             false => {
-                println!("health DEGRADED");
-                problems.iter().for_each(|p| println!("  {p}"));
-                println!("hint: sateen dev up --dir {} starts what is missing", cluster.dir.display());
+                say!("health DEGRADED");
+                problems.iter().for_each(|p| say!("  {p}"));
+                say!("hint: sateen dev up --dir {} starts what is missing", cluster.dir.display());
             }
         }
     }

@@ -57,7 +57,7 @@ pub fn run(args: &DevUp) -> FsResult<u8> {
     let mut started = Started::default();
     match bring_up(&cluster, &mut started) {
         Ok(()) => {
-            println!("{}", greeting(&cluster));
+            say!("{}", greeting(&cluster));
             Ok(0)
         }
         Err(e) => {
@@ -93,13 +93,13 @@ fn bring_up(cluster: &Cluster, started: &mut Started) -> FsResult<()> {
 fn start_server(cluster: &Cluster, name: &str, program: &str, address: &str, started: &mut Started) -> FsResult<()> {
     let pid_file = cluster.pid_file(name);
     if let Some(pid) = process::running(&pid_file) {
-        println!("{name}: running (process {pid}, {address})");
+        say!("{name}: running (process {pid}, {address})");
         return Ok(());
     }
     process::check_port(name, address)?;
     let program = process::find_program(program)?;
     let child = process::spawn(&program, &cluster.config(name), &cluster.log(name), &pid_file)?;
-    println!("{name}: started (process {}, {address})", child.id());
+    say!("{name}: started (process {}, {address})", child.id());
     started.names.push(name.to_owned());
     started.children.push((name.to_owned(), child));
     Ok(())
@@ -120,7 +120,7 @@ fn wait_healthy(cluster: &Cluster, name: &str, address: &str, started: &mut Star
     let failed = |code, what: String| {
         let tail = process::log_tail(&log);
         if !tail.is_empty() {
-            eprintln!("last lines of {}:\n{tail}", log.display());
+            complain!("last lines of {}:\n{tail}", log.display());
         }
         Err(FsError::new(code, what).with_hint(format!("see {}", log.display())))
     };
@@ -149,7 +149,7 @@ async fn wait_osts(cluster: &Cluster) -> FsResult<()> {
     loop {
         let up = admin.list_osts().await?.iter().filter(|o| o.state == OstState::Up).count();
         if up >= cluster.osts() {
-            println!("{up} OSTs up");
+            say!("{up} OSTs up");
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
@@ -174,7 +174,7 @@ async fn make_file_system(cluster: &Cluster) -> FsResult<()> {
         ..NewFileSystem::new(name)
     };
     admin.create_file_system(new).await?;
-    println!("file system {FS_NAME} made");
+    say!("file system {FS_NAME} made");
     Ok(())
 }
 
@@ -183,11 +183,11 @@ fn mount(cluster: &Cluster, point: &Path, started: &mut Started) -> FsResult<()>
     let here = kernel::mounts()?.into_iter().rev().find(|m| m.point == point);
     match (process::running(&pid_file), here) {
         (Some(pid), Some(m)) if m.fs_type == kernel::FS_TYPE => {
-            println!("mount: running (process {pid}, {})", point.display());
+            say!("mount: running (process {pid}, {})", point.display());
             return Ok(());
         }
         (None, Some(m)) if m.fs_type == kernel::FS_TYPE && m.source == cluster.source() => {
-            println!("mount: removing the rest of a mount that died");
+            say!("mount: removing the rest of a mount that died");
             kernel::detach(point, true)?;
         }
         (Some(_), _) => {
@@ -210,7 +210,7 @@ fn mount(cluster: &Cluster, point: &Path, started: &mut Started) -> FsResult<()>
     })?;
     process::write_pid(&pid_file, pid)?;
     started.names.push("mount".to_owned());
-    println!("mount: started (process {pid}, {})", point.display());
+    say!("mount: started (process {pid}, {})", point.display());
     Ok(())
 }
 
@@ -269,11 +269,11 @@ fn undo(cluster: &Cluster, started: Started) {
         && let Some(point) = &cluster.mount
         && let Err(e) = kernel::detach(point, true)
     {
-        eprintln!("warning: {e}");
+        complain!("warning: {e}");
     }
     for name in started.names.iter().rev() {
         if let Err(e) = process::stop(&cluster.pid_file(name), UNDO_PATIENCE) {
-            eprintln!("warning: {name}: {e}");
+            complain!("warning: {name}: {e}");
         }
     }
     for (_, mut child) in started.children {

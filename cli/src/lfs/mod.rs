@@ -98,11 +98,11 @@ pub fn run(words: &[String]) -> ExitCode {
     let done = match verb {
         "help" | "--help" | "-h" => return help(rest.first().map(String::as_str)),
         "--version" | "-V" => {
-            println!("lfs {} (sateen)", env!("CARGO_PKG_VERSION"));
+            say!("lfs {} (sateen)", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
         "--list-commands" => {
-            println!("{}", VERBS.map(|(v, _)| v).join(" "));
+            say!("{}", VERBS.map(|(v, _)| v).join(" "));
             return ExitCode::SUCCESS;
         }
         _ if rest.iter().any(|w| w == "--help") => return help(Some(verb)),
@@ -127,9 +127,9 @@ pub fn run(words: &[String]) -> ExitCode {
 
 /// Prints a failure; verbs that go on with the next path use it by themselves.
 pub fn report(verb: &str, failure: &Failure) {
-    eprintln!("lfs {verb}: {}", failure.message);
+    complain!("lfs {verb}: {}", failure.message);
     if let Some(hint) = &failure.hint {
-        eprintln!("hint: {hint}");
+        complain!("hint: {hint}");
     }
 }
 
@@ -140,12 +140,12 @@ fn status(errno: i32) -> ExitCode {
 fn help(verb: Option<&str>) -> ExitCode {
     match verb.map(|v| (v, VERBS.iter().find(|(name, _)| *name == v))) {
         None => {
-            println!("usage: lfs COMMAND ARGS");
-            VERBS.iter().for_each(|(v, words)| println!("  lfs {v} {words}"));
+            say!("usage: lfs COMMAND ARGS");
+            VERBS.iter().for_each(|(v, words)| say!("  lfs {v} {words}"));
             ExitCode::SUCCESS
         }
         Some((_, Some((v, words)))) => {
-            println!("usage: lfs {v} {words}");
+            say!("usage: lfs {v} {words}");
             ExitCode::SUCCESS
         }
         Some((v, None)) => {

@@ -56,13 +56,22 @@ pub fn of(path: &str) -> Result<Place, Failure> {
     })
 }
 
-/// The mount of a file system's name or of a path.
+/// The mount of a file system's name or of a path. Two clusters may each have a file system of the same name.
 pub fn by_name_or_path(text: &str) -> Result<Place, Failure> {
-    let named = all()?.into_iter().find(|p| p.source.fs.as_str() == text);
-    if let Some(place) = named.filter(|_| !text.contains('/')) {
-        return Ok(place);
+    if text.contains('/') {
+        return of(text);
     }
-    of(text)
+    let mut named = all()?.into_iter().filter(|p| p.source.fs.as_str() == text);
+    match (named.next(), named.next()) {
+        (Some(place), None) => Ok(place),
+        (Some(one), Some(other)) if one.source == other.source => Ok(one),
+        (Some(one), Some(other)) => {
+            let (one, other) = (one.point.display().to_string(), other.point.display());
+            Err(Failure::new(libc::ENOTUNIQ, format!("several file systems named '{text}' are mounted"))
+                .with_hint(format!("give a mount instead: {one} or {other}")))
+        }
+        (None, _) => of(text),
+    }
 }
 
 fn get(path: &str, name: &str, follow: bool) -> Result<Vec<u8>, Errno> {

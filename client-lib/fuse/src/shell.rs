@@ -37,9 +37,8 @@ const STATFS_UNIT: u64 = 4096;
 const GENERATION: Generation = Generation(0);
 
 /// What we ask of the kernel, where it can. Not the writeback cache: the client's own is coherent at close and open.
-const WANTED: [InitFlags; 11] = [
+const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
@@ -158,7 +157,19 @@ fn open_flags(opened: Opened) -> FopenFlags {
 fn set_time(t: TimeOrNow) -> SetTime {
     match t {
         TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(at) => SetTime::At(Timestamp::from(at)),
+        TimeOrNow::SpecificTime(at) => SetTime::At(time_from_kernel(at)),
+    }
+}
+
+/// fuser 0.18 takes the nanoseconds of a time before 1970 as going backwards (-2 s + 0.5 s becomes -2.5 s); this gives
+/// the kernel's seconds and nanoseconds back.
+fn time_from_kernel(at: SystemTime) -> Timestamp {
+    match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(_) => Timestamp::from(at),
+        Err(before) => {
+            let d = before.duration();
+            Timestamp { seconds: 0i64.wrapping_sub_unsigned(d.as_secs()), nanos: d.subsec_nanos() }
+        }
     }
 }
 
@@ -567,5 +578,21 @@ fn nameless(ino: u64, file_type: FileType) -> FileAttr {
         rdev: 0,
         blksize: BLOCK_SIZE,
         flags: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_are_those_the_kernel_sent() {
+        // What fuser makes of (-2 s, 500,000,000 ns), which is 1.5 s before 1970.
+        let from_fuser = SystemTime::UNIX_EPOCH - Duration::new(2, 500_000_000);
+        assert_eq!(time_from_kernel(from_fuser), Timestamp { seconds: -2, nanos: 500_000_000 });
+        let first = SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 63);
+        assert_eq!(time_from_kernel(first), Timestamp { seconds: i64::MIN, nanos: 0 });
+        let later = SystemTime::UNIX_EPOCH + Duration::new(5, 7);
+        assert_eq!(time_from_kernel(later), Timestamp { seconds: 5, nanos: 7 });
     }
 }

@@ -41,18 +41,6 @@ impl OpenFile {
     fn writes(&self) -> bool {
         self.flags & libc::O_ACCMODE != libc::O_RDONLY
     }
-
-    /// Cuts the file to nothing (`O_TRUNC`), or closes it.
-    pub(super) async fn cut(self) -> FsResult<(OpenFile, Attr)> {
-        match self.file.truncate(0).await {
-            Ok(attr) => Ok((self, attr)),
-            Err(e) => {
-                // The first error is the one to tell.
-                let _ = self.file.close().await;
-                Err(e)
-            }
-        }
-    }
 }
 
 /// What the flags of open(2) ask for.
@@ -63,15 +51,12 @@ pub(super) fn access_of(flags: i32) -> Access {
 }
 
 impl MountedFs {
-    /// Opens a file, with fresh attributes from the MDS, and cuts it if `O_TRUNC` says so.
+    /// Opens a file, with fresh attributes from the MDS. `O_TRUNC` comes as a `setattr` of its own, once the kernel has
+    /// made sure that the file may be written (it may be a program that runs: ETXTBSY).
     pub async fn open(&self, cred: &Credential, ino: u64, flags: i32) -> FsResult<Opened> {
         let fid = self.fid(ino)?;
         let file = gone_is_stale(self.client.open(cred, fid, access_of(flags)).await)?;
-        let mut file = OpenFile::new(file, flags);
-        if flags & libc::O_TRUNC != 0 {
-            (file, _) = file.cut().await?;
-        }
-        self.keep(file).await
+        self.keep(OpenFile::new(file, flags)).await
     }
 
     /// Gives an open file its handle; closes it if there is none left.

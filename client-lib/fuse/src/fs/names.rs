@@ -1,6 +1,6 @@
 //! Names: looking them up, making, moving and removing what they name.
 
-use sateen_client::{NewFile, RenameMode};
+use sateen_client::{NewFile, RenameMode, SetAttr};
 use sateen_types::{Attr, Credential, FileType, FsCode, FsError, FsResult};
 
 use super::data::{OpenFile, Opened, access_of};
@@ -94,11 +94,20 @@ impl MountedFs {
         };
         let created = self.client.create(cred, new).await?;
         let mut attr = created.attr;
-        let mut file = OpenFile::new(created.file, flags);
-        // Somebody else may have made it between the kernel's lookup and now.
+        // Somebody else may have made it between the kernel's lookup and now; the kernel takes it for new and empty.
         if created.existed && flags & libc::O_TRUNC != 0 {
-            (file, attr) = file.cut().await?;
+            let mut cut = SetAttr::new(attr.fid);
+            (cut.size, cut.via_open_file) = (Some(0), created.file.access().write);
+            attr = match self.client.setattr(cred, cut).await {
+                Ok(attr) => attr,
+                Err(e) => {
+                    // The first error is the one to tell.
+                    let _ = created.file.close().await;
+                    return Err(e);
+                }
+            };
         }
+        let file = OpenFile::new(created.file, flags);
         Ok((attr, self.keep(file).await?))
     }
 }
