@@ -208,6 +208,15 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_in_deploy_is_valid_and_shows_the_defaults() {
+        let sample = parse(include_str!("../../deploy/config/oss.toml"), &[]);
+        sample.validate().expect("valid");
+        let defaults = Config::default();
+        let shown = |c: &Config| format!("{:?}", (&c.listen, &c.advertise, &c.mds, &c.store, &c.limits, &c.log));
+        assert_eq!(shown(&sample), shown(&defaults));
+    }
+
+    #[test]
     fn every_broken_rule_is_told_at_once() {
         let text = "listen = \"nowhere\"\nmds = []\n[[ost]]\npath = \"relative\"\n[limits]\nio_threads = 0";
         let err = parse(text, &[]).validate().expect_err("broken");

@@ -166,7 +166,10 @@ impl Registrar {
             match endpoint.connect().await {
                 Ok(channel) => return Ok(ClusterClient::new(channel)),
                 Err(e) => {
-                    let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+                    let mut cause: &dyn std::error::Error = &e;
+                    while let Some(deeper) = cause.source() {
+                        cause = deeper;
+                    }
                     let error = FsError::new(FsCode::Unavailable, format!("cannot reach the MDS at {mds}: {cause}"));
                     last = Some(error.with_hint("check the address and that sateen-mds runs there"));
                 }

@@ -64,36 +64,36 @@ impl Model {
     }
 }
 
-/// Runs one operation on both.
-fn step(store: &Store, models: &mut [Model], op: &Op) {
+/// Runs one operation on both; object numbers count from `base`.
+fn step(store: &Store, base: u32, models: &mut [Model], op: &Op) {
     match *op {
         Op::Plain { oid, offset, len, seed, text } => {
             let data = bytes(seed, len, text);
-            put(store, object(oid), offset, &data).expect("written");
+            put(store, object(base + oid), offset, &data).expect("written");
             models[oid as usize].put(offset, &data);
         }
         Op::Sealed { oid, number, chunks, tail, seed, text } => {
             let data = bytes(seed, chunks * CHUNK as usize + tail, text);
-            store.write(sealed(object(oid), number, &data, Compression::Lz4)).expect("written");
+            store.write(sealed(object(base + oid), number, &data, Compression::Lz4)).expect("written");
             let end = (number + chunks as u64 + 1) * CHUNK;
             models[oid as usize].zero(number * CHUNK, end);
             models[oid as usize].put(number * CHUNK, &data);
         }
         Op::Truncate { oid, size } => {
-            store.truncate(&object(oid), CHUNK_LOG2, size).expect("truncated");
+            store.truncate(&object(base + oid), CHUNK_LOG2, size).expect("truncated");
             models[oid as usize].zero(size, u64::MAX);
             models[oid as usize].size = size;
         }
         Op::Punch { oid, offset, len } => {
-            store.punch(&object(oid), CHUNK_LOG2, offset, len).expect("punched");
+            store.punch(&object(base + oid), CHUNK_LOG2, offset, len).expect("punched");
             models[oid as usize].zero(offset, offset + len);
         }
         Op::Destroy { oid } => {
-            store.destroy(&[object(oid)]).expect("destroyed");
+            store.destroy(&[object(base + oid)]).expect("destroyed");
             models[oid as usize] = Model::new();
         }
         Op::Read { oid, offset, len, sealed } => {
-            let read = get(store, object(oid), offset, len, sealed).expect("read");
+            let read = get(store, object(base + oid), offset, len, sealed).expect("read");
             assert!(read == models[oid as usize].bytes[offset as usize..offset as usize + len as usize]);
         }
         Op::Commit => {
@@ -103,32 +103,69 @@ fn step(store: &Store, models: &mut [Model], op: &Op) {
     }
 }
 
-/// Everything in the store agrees with the models and with itself.
-fn audit(store: &Store, capacity: &Capacity, models: &[Model]) {
+/// The objects from `base` on agree with their models; returns the space they take.
+fn agree(store: &Store, base: u32, models: &[Model]) -> u64 {
     let mut allocated = 0;
     for oid in 1..3u32 {
-        let model = &models[oid as usize];
-        let attr = store.attr(&object(oid)).expect("attr");
+        let (model, object) = (&models[oid as usize], object(base + oid));
+        let attr = store.attr(&object).expect("attr");
         assert_eq!(attr.size, model.size, "size of object {oid}");
         for as_sealed in [true, false] {
-            let read = get(store, object(oid), 0, model.bytes.len() as u32, as_sealed).expect("read");
+            let read = get(store, object, 0, model.bytes.len() as u32, as_sealed).expect("read");
             assert!(read == model.bytes, "bytes of object {oid}");
         }
         let mut sum = 0;
-        store
-            .index
-            .chunks(super::super::keys::ObjectKey::of(&object(oid)), 0, u64::MAX, |_, r| {
-                sum += r.extent().len;
-                std::ops::ControlFlow::<()>::Continue(())
-            })
-            .expect("chunks");
+        let key = super::super::keys::ObjectKey::of(&object);
+        let visit = |_, r: super::super::records::ChunkRecord| {
+            sum += r.extent().len;
+            std::ops::ControlFlow::<()>::Continue(())
+        };
+        store.index.chunks(key, 0, u64::MAX, visit).expect("chunks");
         assert_eq!(attr.allocated, sum, "space of object {oid}");
         allocated += sum;
     }
+    allocated
+}
+
+/// Once committed, nothing is counted but what the objects take.
+fn audit(store: &Store, capacity: &Capacity, allocated: u64) {
     store.commit().expect("committed");
     assert_eq!(capacity.used(), allocated, "space of the OST");
     assert!(store.index.pending().expect("rows").is_empty());
     assert!(store.index.frees().expect("rows").is_empty());
+}
+
+#[test]
+fn threads_that_write_commit_and_destroy_at_once_do_not_disturb_each_other() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut opts = options(None, 1);
+    let store = Store::open(dir.path(), opts.clone()).expect("opens");
+    let work = |thread: u32| {
+        let mut runner = TestRunner::deterministic();
+        let mut models = vec![Model::new(); 3];
+        for n in 0..4 * 60 {
+            let op = op().new_tree(&mut runner).expect("a value").current();
+            // Each thread takes its own quarter of one sequence.
+            if n % 4 == thread {
+                step(&store, 10 * thread, &mut models, &op);
+            }
+        }
+        models
+    };
+    let models: Vec<Vec<Model>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || work(thread))).collect();
+        threads.into_iter().map(|t| t.join().expect("no panic")).collect()
+    });
+    let check = |store: &Store, capacity: &Capacity| {
+        let allocated = models.iter().enumerate().map(|(i, m)| agree(store, 10 * i as u32, m)).sum();
+        audit(store, capacity, allocated);
+    };
+    check(&store, &opts.capacity);
+    drop(store);
+    opts = options(None, 1);
+    check(&Store::open(dir.path(), opts.clone()).expect("opens"), &opts.capacity);
 }
 
 proptest! {
@@ -141,17 +178,18 @@ proptest! {
         let mut opts = options(None, 1);
         let mut store = Store::open(dir.path(), opts.clone()).expect("opens");
         for op in &ops {
-            step(&store, &mut models, op);
+            step(&store, 0, &mut models, op);
             if matches!(op, Op::Restart) {
                 drop(store);
                 opts = options(None, 1);
                 store = Store::open(dir.path(), opts.clone()).expect("opens");
             }
         }
-        audit(&store, &opts.capacity, &models);
+        audit(&store, &opts.capacity, agree(&store, 0, &models));
         drop(store);
         opts = options(None, 1);
-        audit(&Store::open(dir.path(), opts.clone()).expect("opens"), &opts.capacity, &models);
+        let store = Store::open(dir.path(), opts.clone()).expect("opens");
+        audit(&store, &opts.capacity, agree(&store, 0, &models));
     }
 
     #[test]
@@ -162,7 +200,7 @@ proptest! {
         let mut committed = models.clone();
         let store = open_faulty(dir.path(), &faults).expect("opens");
         for op in ops.iter().filter(|op| !matches!(op, Op::Restart)) {
-            step(&store, &mut models, op);
+            step(&store, 0, &mut models, op);
             if matches!(op, Op::Commit | Op::Truncate { .. } | Op::Destroy { .. }) {
                 store.commit().expect("committed");
                 committed = models.clone();
