@@ -91,7 +91,7 @@ impl Cluster {
     pub fn share_disk(&mut self) {
         let Ok(disk) = rustix::fs::statvfs(&self.dir) else { return };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let share = free / 10 * 9 / self.osts().max(1) as u64 & !((1 << 20) - 1);
+        let share = (free / 10 * 9 / self.osts().max(1) as u64) >> 20 << 20;
         if self.ost_capacity.is_none() && share >= SHARE_MIN {
             self.ost_capacity = Some(share);
         }

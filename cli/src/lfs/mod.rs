@@ -13,6 +13,7 @@ mod find_args;
 mod getstripe;
 mod getstripe_args;
 pub mod getstripe_text;
+mod glob;
 mod place;
 mod setstripe;
 pub mod setstripe_args;

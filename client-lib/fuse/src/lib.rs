@@ -8,6 +8,7 @@
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
 //! * `options.rs`: what stands behind `-o`.
 
+mod convert;
 mod credential;
 mod errno;
 mod fs;

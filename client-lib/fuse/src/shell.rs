@@ -17,20 +17,19 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use sateen_types::op::{SetAttr, SetTime};
-use sateen_types::{Attr, FileType, FsResult, Timestamp};
+use sateen_types::op::SetAttr;
+use sateen_types::{Attr, FsResult};
 use tokio::runtime::Handle;
 
+use crate::convert::{file_attr, kind, nameless, open_flags, set_time};
 use crate::credential::of_request;
 use crate::errno::report;
-use crate::fs::{MountedFs, Opened};
+use crate::fs::MountedFs;
 
 /// Largest write the kernel sends at once: one stripe.
 pub const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Read-ahead and asynchronous direct I/O the kernel may have in flight; above the RPCs a client has per OST.
 const BACKGROUND_MAX: u16 = 64;
-/// Preferred I/O size told to programs: one stripe.
-const BLOCK_SIZE: u32 = 1 << 20;
 /// Unit of statfs.
 const STATFS_UNIT: u64 = 4096;
 /// FIDs are never used twice, so neither are inode numbers.
@@ -109,67 +108,6 @@ impl Shell {
             Ok(value) => reply.data(&value),
             Err(errno) => reply.error(errno),
         });
-    }
-}
-
-/// Attributes in the kernel's form.
-fn file_attr(fs: &MountedFs, a: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(fs.ino(a.fid)),
-        size: a.size,
-        blocks: a.blocks,
-        atime: a.atime.into(),
-        mtime: a.mtime.into(),
-        ctime: a.ctime.into(),
-        crtime: a.btime.into(),
-        kind: kind(a.file_type),
-        perm: (a.mode & 0o7777) as u16,
-        nlink: a.nlink,
-        uid: a.uid,
-        gid: a.gid,
-        rdev: a.rdev as u32,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-fn kind(t: FileType) -> fuser::FileType {
-    match t {
-        FileType::Regular => fuser::FileType::RegularFile,
-        FileType::Directory => fuser::FileType::Directory,
-        FileType::Symlink => fuser::FileType::Symlink,
-        FileType::Fifo => fuser::FileType::NamedPipe,
-        FileType::Socket => fuser::FileType::Socket,
-        FileType::CharDevice => fuser::FileType::CharDevice,
-        FileType::BlockDevice => fuser::FileType::BlockDevice,
-    }
-}
-
-fn open_flags(opened: Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
-    flags.set(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES, opened.direct);
-    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.read_only);
-    flags
-}
-
-fn set_time(t: TimeOrNow) -> SetTime {
-    match t {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(at) => SetTime::At(time_from_kernel(at)),
-    }
-}
-
-/// fuser 0.18 takes the nanoseconds of a time before 1970 as going backwards (-2 s + 0.5 s becomes -2.5 s); this gives
-/// the kernel's seconds and nanoseconds back.
-fn time_from_kernel(at: SystemTime) -> Timestamp {
-    match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(_) => Timestamp::from(at),
-        Err(before) => {
-            let d = before.duration();
-            Timestamp { seconds: 0i64.wrapping_sub_unsigned(d.as_secs()), nanos: d.subsec_nanos() }
-        }
     }
 }
 
@@ -556,43 +494,5 @@ fn answer_attr(reply: ReplyAttr, ttl: Duration, result: Result<FileAttr, Errno>)
     match result {
         Ok(attr) => reply.attr(&ttl, &attr),
         Err(errno) => reply.error(errno),
-    }
-}
-
-/// Attributes of a listed entry about which only number and kind are known.
-fn nameless(ino: u64, file_type: FileType) -> FileAttr {
-    let never = SystemTime::UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(ino),
-        size: 0,
-        blocks: 0,
-        atime: never,
-        mtime: never,
-        ctime: never,
-        crtime: never,
-        kind: kind(file_type),
-        perm: 0,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_before_1970_are_those_the_kernel_sent() {
-        // What fuser makes of (-2 s, 500,000,000 ns), which is 1.5 s before 1970.
-        let from_fuser = SystemTime::UNIX_EPOCH - Duration::new(2, 500_000_000);
-        assert_eq!(time_from_kernel(from_fuser), Timestamp { seconds: -2, nanos: 500_000_000 });
-        let first = SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 63);
-        assert_eq!(time_from_kernel(first), Timestamp { seconds: i64::MIN, nanos: 0 });
-        let later = SystemTime::UNIX_EPOCH + Duration::new(5, 7);
-        assert_eq!(time_from_kernel(later), Timestamp { seconds: 5, nanos: 7 });
     }
 }
