@@ -25,7 +25,7 @@ const SMALL: (u64, u64) = (4, 4);
 /// Payload of a small frame.
 const SMALL_BYTES: usize = 4096;
 /// Memory on each side that payloads come from and go to, in blocks.
-const RING: usize = 64;
+const RING: usize = 32;
 /// Bytes of a header.
 const HEADER: usize = 16;
 
