@@ -17,6 +17,7 @@ use sateen_types::{Compression, FsCode, FsError, FsId, FsName, FsResult, LayoutT
 use crate::command::Command;
 use crate::dir::MdsDir;
 use crate::fs::{FileSystem, FsInfo, abort_process};
+use crate::mdt_disk::MdtDisk;
 use crate::namespace;
 use crate::oss_client::OssClient;
 use crate::registry::{Admission, Registry, Report};
@@ -65,6 +66,8 @@ pub struct Cluster {
     options: ClusterOptions,
     /// OSTs as they are.
     pub registry: Arc<RwLock<Registry>>,
+    /// The disk all of it lies on.
+    pub disk: Arc<MdtDisk>,
     /// How OSSs are reached.
     pub oss: OssClient,
     file_systems: RwLock<BTreeMap<FsId, Arc<FileSystem>>>,
@@ -92,11 +95,13 @@ impl Cluster {
         // Milliseconds since 1970 are above anything an earlier life counted to.
         let first_version = Timestamp::now().seconds.max(1) as u64 * 1000;
         let registry = Registry::new(dir.cluster, options.ost_timeout, osts, first_version);
+        let disk = Arc::new(MdtDisk::new(dir.path()));
         let cluster = Cluster {
             dir,
             store,
             options,
             registry: Arc::new(RwLock::new(registry)),
+            disk,
             oss: OssClient::default(),
             file_systems: RwLock::default(),
             deleting: RwLock::default(),
@@ -133,18 +138,13 @@ impl Cluster {
 
     fn run_fs(&self, id: FsId, record: &FileSystemRecord, store: Arc<dyn Store>) -> FsResult<Arc<FileSystem>> {
         let info = FsInfo { id, name: record.name.clone(), compression: record.compression, created: record.created };
-        let registry = self.registry.clone();
-        Ok(Arc::new(FileSystem::start(info, store, registry, self.options.lease, abort_process)?))
+        let surroundings = (self.registry.clone(), self.disk.clone());
+        Ok(Arc::new(FileSystem::start(info, store, surroundings, self.options.lease, abort_process)?))
     }
 
     /// Identity of the cluster.
     pub fn id(&self) -> ClusterId {
         self.dir.cluster
-    }
-
-    /// Where the tables lie.
-    pub fn dir(&self) -> &std::path::Path {
-        self.dir.path()
     }
 
     /// Silence after which a session ends.

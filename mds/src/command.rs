@@ -79,6 +79,8 @@ pub struct Inputs {
     pub victim_open: bool,
     /// OSTs to place stripes on.
     pub osts: Arc<Vec<Candidate>>,
+    /// The disk of the tables is nearly full.
+    pub disk_low: bool,
     /// Rises by one with every command: where placement starts.
     pub rotor: u64,
 }

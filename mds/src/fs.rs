@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::clients::ClientTable;
 use crate::command::{Command, Outcome, Request};
+use crate::mdt_disk::MdtDisk;
 use crate::namespace;
 use crate::placement::Candidate;
 use crate::registry::Registry;
@@ -53,6 +54,7 @@ pub struct FileSystem {
 struct Shared {
     clients: Mutex<ClientTable>,
     registry: Arc<RwLock<Registry>>,
+    disk: Arc<MdtDisk>,
     intents: Notify,
     /// Rises with every commit that finished or added intents.
     intents_version: watch::Sender<u64>,
@@ -62,6 +64,10 @@ struct Shared {
 impl Host for Shared {
     fn osts(&self) -> Arc<Vec<Candidate>> {
         self.registry.read().candidates()
+    }
+
+    fn disk_low(&self) -> bool {
+        self.disk.is_low()
     }
 
     fn claim(&self, fid: Fid) -> bool {
@@ -117,7 +123,7 @@ impl FileSystem {
     pub fn start(
         info: FsInfo,
         store: Arc<dyn Store>,
-        registry: Arc<RwLock<Registry>>,
+        (registry, disk): (Arc<RwLock<Registry>>, Arc<MdtDisk>),
         lease: Duration,
         abort: fn(&FsError),
     ) -> FsResult<FileSystem> {
@@ -128,6 +134,7 @@ impl FileSystem {
         let shared = Arc::new(Shared {
             clients: Mutex::new(ClientTable::new(lease, known, Instant::now())),
             registry,
+            disk,
             intents: Notify::new(),
             intents_version: watch::Sender::new(0),
             abort,

@@ -29,6 +29,10 @@ pub trait Host: Send + Sync + 'static {
     }
     /// OSTs to place stripes on.
     fn osts(&self) -> Arc<Vec<Candidate>>;
+    /// The disk of the tables is nearly full.
+    fn disk_low(&self) -> bool {
+        false
+    }
     /// If the file is not open, it cannot be opened until [`Host::release`]; true if it was claimed so.
     fn claim(&self, fid: Fid) -> bool;
     /// The end of these files is committed, or did not happen.
@@ -154,6 +158,7 @@ impl Thread {
             fid,
             victim_open: victim.is_some() && victim_claimed.is_none(),
             osts: self.host.osts(),
+            disk_low: self.host.disk_low(),
             rotor: self.rotor,
         };
         let mut tx = Overlay::new(group);
@@ -184,6 +189,7 @@ impl Thread {
                     fid: None,
                     victim_open: false,
                     osts: Arc::default(),
+                    disk_low: false,
                     rotor: self.rotor,
                 };
                 let Outcome::Sequence(sequence) = namespace::apply(&mut tx, &Command::AllocSequence, &inputs)? else {

@@ -13,6 +13,7 @@ mod mkdir;
 mod perm;
 mod read;
 mod rename;
+mod room;
 mod session;
 mod setattr;
 mod tree;

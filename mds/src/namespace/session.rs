@@ -3,7 +3,7 @@
 use sateen_types::limits::SESSION_SLOTS_MAX;
 use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 
-use super::{mutate, tree};
+use super::{mutate, room, tree};
 use crate::command::{Inputs, Outcome, Request};
 use crate::store::codec::Record;
 use crate::store::records::{ReplyRecord, SessionRecord};
@@ -52,6 +52,7 @@ pub fn exactly_once(tx: &mut dyn Txn, request: &Request, inputs: &Inputs) -> FsR
             ));
         }
     }
+    room::refuse_when_full(&request.op, inputs)?;
     let reply = mutate(tx, &request.credential, &request.op, inputs)?;
     let record = ReplyRecord { number: *number, reply };
     tx.put(Table::Replies, key, record.to_bytes());

@@ -13,7 +13,9 @@ use crate::store::records::Inode;
 pub fn setattr(tx: &mut dyn Txn, who: &Credential, op: &SetAttr, inputs: &Inputs) -> FsResult<MutationReply> {
     let mut inode = tree::inode(tx, op.fid)?;
     may_chown(&inode, who, op)?;
-    if op.mode.is_some() {
+    if let Some(mode) = op.mode
+        && !only_drops_privileges(&inode, who, op, mode)
+    {
         perm::owner(&inode, who)?;
     }
     may_set_times(&inode, who, op)?;
@@ -70,6 +72,15 @@ fn may_chown(inode: &Inode, who: &Credential, op: &SetAttr) -> FsResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Linux clients take set-user-id away themselves when somebody else writes or truncates, with the writer's credential:
+/// whoever may write may do exactly that and nothing else to the mode.
+fn only_drops_privileges(inode: &Inode, who: &Credential, op: &SetAttr, mode: u32) -> bool {
+    inode.is_regular()
+        && mode != inode.mode
+        && mode == perm::without_privileges(inode.mode)
+        && (op.via_open_file || allows(inode, who, Access::WRITE))
 }
 
 /// Any time: the owner and root. The present: whoever may write, too.

@@ -11,7 +11,7 @@ use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
 use sateen_proto::status::to_status;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
-use sateen_types::{FsCode, FsError, FsResult, Space};
+use sateen_types::{FsCode, FsResult};
 use tonic::{Response, Status};
 
 use crate::cluster::Cluster;
@@ -39,18 +39,4 @@ pub fn cluster_service(cluster: Arc<Cluster>) -> ClusterServer<cluster::Service>
 /// The service about names.
 pub fn namespace_service(cluster: Arc<Cluster>) -> NamespaceServer<namespace::Service> {
     NamespaceServer::new(namespace::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
-}
-
-/// Space of the disk the tables lie on.
-fn mdt_space(cluster: &Cluster) -> FsResult<Space> {
-    let v = rustix::fs::statvfs(cluster.dir()).map_err(|e| {
-        FsError::new(FsCode::Io, format!("cannot ask for the space of {}: {e}", cluster.dir().display()))
-    })?;
-    let bytes = |blocks: u64| blocks.saturating_mul(v.f_frsize);
-    Ok(Space {
-        total: bytes(v.f_blocks),
-        used: bytes(v.f_blocks.saturating_sub(v.f_bfree)),
-        available: bytes(v.f_bavail),
-        objects: 0,
-    })
 }

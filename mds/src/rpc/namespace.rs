@@ -12,7 +12,7 @@ use sateen_types::op::Access;
 use sateen_types::{Fid, FsName, FsResult, Name, SessionId, Space, XattrName};
 use tonic::{Request, async_trait};
 
-use super::{Answer, PROGRAM, answer, mdt_space};
+use super::{Answer, PROGRAM, answer};
 use crate::clients::OPEN_FILES_MAX;
 use crate::cluster::Cluster;
 use crate::command;
@@ -238,7 +238,7 @@ impl Service {
                 sum.available = sum.available.saturating_add(ost.space.available);
             }
         }
-        let mdt = mdt_space(&self.cluster)?;
+        let mdt = self.cluster.disk.space()?;
         let inodes_used = fs.read(namespace::inode_count).await?;
         Ok(StatFsReply {
             total: sum.total,

@@ -1,5 +1,5 @@
-//! Once a second: which OSTs are silent, which sessions have expired, which files without a name can go; and a task for
-//! the intents of every file system that has none yet.
+//! Once a second: which OSTs are silent, whether the disk has room, which sessions have expired, which files without a
+//! name can go; and a task for the intents of every file system that has none yet.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,6 +23,10 @@ pub async fn run(cluster: Arc<Cluster>, stop: Shutdown) {
     let mut with_task: HashSet<FsId> = HashSet::new();
     loop {
         cluster.registry.write().tick(Instant::now());
+        match cluster.disk.space() {
+            Ok(space) => cluster.disk.update(space),
+            Err(e) => tracing::warn!("{e}"),
+        }
         for fs in cluster.file_systems() {
             if with_task.insert(fs.info.id) {
                 intent_tasks.spawn(intents::run(cluster.clone(), Arc::downgrade(&fs), stop.clone()));

@@ -19,6 +19,7 @@ pub struct Bench<'s> {
     pub store: &'s dyn Store,
     pub osts: Vec<Candidate>,
     pub open: Vec<Fid>,
+    pub disk_low: bool,
     clock: i64,
     next_oid: u32,
     number: u64,
@@ -48,7 +49,7 @@ impl<'s> Bench<'s> {
     /// On a store that has a file system already.
     pub fn reopened(store: &'s dyn Store, next_oid: u32) -> Bench<'s> {
         let osts = (0..4).map(|i| Candidate { index: OstIndex(i), up: true, available: 1 << 40 }).collect();
-        Bench { store, osts, open: Vec::new(), clock: 1_000, next_oid, number: 0 }
+        Bench { store, osts, open: Vec::new(), disk_low: false, clock: 1_000, next_oid, number: 0 }
     }
 
     pub fn view(&self) -> Box<dyn ReadTxn + 's> {
@@ -73,6 +74,7 @@ impl<'s> Bench<'s> {
             fid,
             victim_open: victim.is_some_and(|v| self.open.contains(&v)),
             osts: Arc::new(self.osts.clone()),
+            disk_low: self.disk_low,
             rotor: u64::from(self.next_oid),
         };
         let mut tx = Overlay::new(&*snapshot);

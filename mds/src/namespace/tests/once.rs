@@ -52,6 +52,20 @@ fn a_closed_session_is_stale_and_leaves_no_reply_behind() {
     });
 }
 
+#[test]
+fn a_full_disk_takes_removals_and_resends_but_nothing_new() {
+    on_every_store(|b| {
+        b.run(numbered(SESSION, 1, 1, mkdir("a"))).expect("makes");
+        b.disk_low = true;
+        let refused = b.run(numbered(SESSION, 2, 1, mkdir("b"))).expect_err("full");
+        assert!(refused.code == FsCode::NoSpace && refused.hint.is_some());
+        b.run(numbered(SESSION, 1, 1, mkdir("a"))).expect("it was made before");
+        b.run(numbered(SESSION, 1, 2, Mutation::Rmdir { parent: ROOT, name: name("a") })).expect("removes");
+        b.disk_low = false;
+        b.run(numbered(SESSION, 2, 1, mkdir("b"))).expect("room again");
+    });
+}
+
 /// A store whose process died: RocksDB is never closed, and the directory is what a kill leaves behind.
 #[test]
 fn after_a_kill_everything_answered_is_there_and_resends_get_their_answers() {

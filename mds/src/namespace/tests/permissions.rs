@@ -157,3 +157,16 @@ fn a_default_layout_is_set_by_the_owner() {
         b.ask(&ALICE, op).expect("owner");
     });
 }
+
+#[test]
+fn whoever_may_write_may_take_set_user_id_away_and_nothing_else() {
+    on_every_store(|b| {
+        let f = b.create_as(&ALICE, ROOT, "f", 0o6777).expect("makes");
+        assert_eq!(code(b.setattr(&BOB, f, |s| s.mode = Some(0o2777))), FsCode::NotPermitted);
+        let attr = b.setattr(&BOB, f, |s| (s.size, s.mode) = (Some(0), Some(0o777))).expect("as Linux asks");
+        assert_eq!(attr.mode, 0o777);
+        assert_eq!(code(b.setattr(&BOB, f, |s| s.mode = Some(0o777))), FsCode::NotPermitted, "an ordinary chmod");
+        let read_only = b.create_as(&ALICE, ROOT, "g", 0o4755).expect("makes");
+        assert_eq!(code(b.setattr(&BOB, read_only, |s| s.mode = Some(0o755))), FsCode::NotPermitted);
+    });
+}
