@@ -180,7 +180,7 @@ impl File {
                 format!("{len} bytes at {offset} pass the end of the layout, {layout_end}"),
             )
         })?;
-        let available = crate::client::statfs(&self.open.inner).await?.data.available;
+        let available = crate::namespace::statfs(&self.open.inner).await?.data.available;
         if available < len {
             return Err(FsError::new(FsCode::NoSpace, format!("{len} bytes asked for, {available} are free"))
                 .with_hint("`lfs df` shows the space of every OST"));

@@ -40,6 +40,7 @@ mod file;
 mod inner;
 mod inode;
 mod mds;
+mod namespace;
 mod options;
 mod osts;
 mod plan;

@@ -312,6 +312,8 @@ async fn all_memory_for_dirty_data_comes_free_again() {
     assert!(client.inner.budget.free() < all, "what is not committed is kept");
     files[1].truncate(0).await.expect("cut");
     client.sync().await.expect("durable");
+    files[0].write_at(50, b"within the file").await.expect("written");
+    client.sync().await.expect("durable");
     assert_eq!(client.inner.budget.free(), all);
     assert!(client.inner.table.pinned().is_empty());
 }

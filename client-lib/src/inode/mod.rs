@@ -1,0 +1,288 @@
+//! What this client knows about one file that is open or has data here: shared by all its open files.
+//!
+//! Written bytes of a chunk pass through three stages:
+//!
+//! ```text
+//! dirty (may change) -> writing (on its way to the OST) -> unstable (stored, not committed) -> gone
+//!                             \-> error: dropped and reported          \-> verifier changed: writing again
+//! ```
+//!
+//! A chunk may be in several stages at once, with newer bytes in an earlier stage. At most one request that changes a
+//! chunk is under way (`writing` holds it), so an older write never overtakes a newer one. All state is behind one
+//! short lock; nothing waits while holding it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use sateen_types::{Attr, Credential, Fid, FsId, Layout, Timestamp};
+use tokio::sync::{Notify, RwLock};
+
+use crate::cache::{ChunkCache, ChunkKey, Version};
+use crate::dirty::{Dirty, Outgoing};
+use crate::failure::Failure;
+use crate::plan::Span;
+use crate::unstable::UnstableSet;
+
+mod reading;
+mod reporting;
+mod stages;
+
+pub(crate) use reading::{ReadSpan, View};
+pub(crate) use stages::Which;
+
+/// One file. See the module.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub fid: Fid,
+    pub fs: FsId,
+    cache: Arc<ChunkCache>,
+    state: Mutex<State>,
+    /// Writes share it; truncate and punch have it alone.
+    pub exclusion: RwLock<()>,
+    /// Something left `writing`, or the file was thawed.
+    pub progress: Notify,
+    /// One report to the MDS at a time, and none while times are being set.
+    pub reporting: tokio::sync::Mutex<()>,
+    /// One Instantiate at a time.
+    pub instantiating: tokio::sync::Mutex<()>,
+    /// A background task is looking after it.
+    pub tended: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub layout: Arc<Layout>,
+    /// `change` of the file when its layout was asked for.
+    layout_as_of: u64,
+    /// Attributes as the MDS last gave them.
+    attr: Attr,
+    epoch: u64,
+    /// Rises when stored bytes change under readers that may be fetching them.
+    stored_changes: u64,
+    /// Number of the last write.
+    pub writes: u64,
+    dirty: BTreeMap<u64, Dirty>,
+    /// Chunks of `dirty` that are written all over.
+    full: BTreeSet<u64>,
+    /// Chunks with a request under way; what it carries, unless it repeats unstable bytes.
+    writing: BTreeMap<u64, Option<Arc<Outgoing>>>,
+    pub unstable: UnstableSet,
+    /// One past the last stored byte that the MDS was not told of.
+    written_end: u64,
+    /// Time of the last write that the MDS was not told of.
+    mtime: Option<Timestamp>,
+    allocated_delta: i64,
+    clear_suid: bool,
+    /// Nothing may be sent: the file is being cut.
+    frozen: bool,
+    pub failure: Failure,
+    /// Who wrote last.
+    pub writer: Credential,
+    /// In the table of files with data here.
+    pub pinned: bool,
+    /// Somebody else changed the data since the file was last opened here.
+    changed_elsewhere: bool,
+}
+
+impl Inode {
+    /// A file as the MDS described it. The second value says whether what was cached of it before is still right.
+    pub fn new(fs: FsId, attr: Attr, layout: Layout, cache: Arc<ChunkCache>) -> (Inode, bool) {
+        let now = Version::of(&attr);
+        let (epoch, valid) = match cache.recall(attr.fid) {
+            Some((then, epoch)) if then.change <= now.change && then.same_data(&now) => (epoch, true),
+            _ => (cache.new_epoch(), false),
+        };
+        let state = State {
+            layout: Arc::new(layout),
+            layout_as_of: attr.change,
+            epoch,
+            stored_changes: 0,
+            writes: 0,
+            dirty: BTreeMap::new(),
+            full: BTreeSet::new(),
+            writing: BTreeMap::new(),
+            unstable: UnstableSet::default(),
+            written_end: 0,
+            mtime: None,
+            allocated_delta: 0,
+            clear_suid: false,
+            frozen: false,
+            failure: Failure::default(),
+            writer: Credential::ROOT,
+            pinned: false,
+            changed_elsewhere: false,
+            attr,
+        };
+        let inode = Inode {
+            fid: state.attr.fid,
+            fs,
+            cache,
+            state: Mutex::new(state),
+            exclusion: RwLock::new(()),
+            progress: Notify::new(),
+            reporting: tokio::sync::Mutex::new(()),
+            instantiating: tokio::sync::Mutex::new(()),
+            tended: AtomicBool::new(false),
+        };
+        (inode, valid)
+    }
+
+    /// The state; held shortly.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Takes in attributes that somebody asked for. Data that changed without us doing it makes what is cached old.
+    pub fn observe(&self, attr: &Attr) {
+        let mut state = self.state();
+        let (known, now) = (Version::of(&state.attr), Version::of(attr));
+        if now.change < known.change {
+            // An answer that was overtaken by a newer one.
+            return;
+        }
+        if !known.same_data(&now) {
+            state.epoch = self.cache.new_epoch();
+            state.stored_changes += 1;
+            state.changed_elsewhere = true;
+        }
+        state.attr = attr.clone();
+    }
+
+    /// Takes in the answer to an open. Returns whether what was cached, here or by a kernel, since the last open is
+    /// still right.
+    pub fn observe_open(&self, attr: &Attr, layout: Layout) -> bool {
+        self.observe(attr);
+        self.observe_layout(layout);
+        !std::mem::take(&mut self.state().changed_elsewhere)
+    }
+
+    /// Takes in the answer to a change of our own: if nobody else changed the file in between, the cache stays.
+    pub fn observe_own(&self, attr: &Attr) {
+        let mut state = self.state();
+        if attr.change < state.attr.change {
+            return;
+        }
+        if attr.change > state.attr.change + 1 && !Version::of(&state.attr).same_data(&Version::of(attr)) {
+            state.epoch = self.cache.new_epoch();
+            state.stored_changes += 1;
+            state.changed_elsewhere = true;
+        }
+        state.attr = attr.clone();
+    }
+
+    /// Takes in a layout, unless a newer one is known.
+    pub fn observe_layout(&self, layout: Layout) {
+        let mut state = self.state();
+        if layout.generation >= state.layout.generation {
+            state.layout = Arc::new(layout);
+            state.layout_as_of = state.attr.change;
+        }
+    }
+
+    /// Whether a part of the file that has no OSTs here may have got some elsewhere.
+    pub fn layout_may_be_old(&self) -> bool {
+        let state = self.state();
+        state.layout_as_of < state.attr.change
+    }
+
+    /// Attributes as the MDS gave them, with what was written here since.
+    pub fn attr(&self) -> Attr {
+        let state = self.state();
+        let mut attr = state.attr.clone();
+        attr.size = state.size();
+        if let Some(mtime) = state.mtime {
+            attr.mtime = attr.mtime.max(mtime);
+            attr.ctime = attr.ctime.max(mtime);
+        }
+        attr.blocks = attr.blocks.saturating_add_signed(state.allocated_delta / 512);
+        attr
+    }
+
+    /// Key of a chunk in the current epoch.
+    fn key(&self, state: &State, chunk: u64) -> ChunkKey {
+        ChunkKey { fid: self.fid, epoch: state.epoch, chunk }
+    }
+
+    /// Stops sending until the guard is dropped. The caller has [`Inode::exclusion`] alone and then waits until nothing
+    /// is under way.
+    pub fn freeze(&self) -> Frozen<'_> {
+        self.state().frozen = true;
+        Frozen(self)
+    }
+
+    /// The file now ends at `size` everywhere: forgets what was written beyond it, and all that is cached.
+    pub fn cut(&self, size: u64, chunk_of_size: Option<Span>) {
+        let mut state = self.state();
+        debug_assert!(state.frozen && state.writing.is_empty(), "{} is cut while being written", self.fid);
+        let first_gone = chunk_of_size.map_or(size, |span| span.chunk);
+        let mut gone = state.dirty.split_off(&first_gone);
+        if let Some(span) = chunk_of_size
+            && let Some(mut dirty) = gone.remove(&span.chunk)
+        {
+            dirty.cut(span.from);
+            if !dirty.ranges().is_empty() {
+                state.dirty.insert(span.chunk, dirty);
+            }
+        }
+        state.full.split_off(&first_gone);
+        // What of the cut chunk is unstable was committed before.
+        state.unstable.cut(first_gone);
+        state.written_end = 0;
+        state.epoch = self.cache.new_epoch();
+        state.stored_changes += 1;
+    }
+
+    /// Stored bytes changed in a way that is not tracked by chunk: forgets all that is cached.
+    pub fn drop_clean(&self) {
+        let mut state = self.state();
+        state.epoch = self.cache.new_epoch();
+        state.stored_changes += 1;
+    }
+
+    /// Marks the file as being looked after; `false` if it is already.
+    pub fn begin_tending(&self) -> bool {
+        !self.tended.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// See [`Inode::freeze`].
+pub(crate) struct Frozen<'a>(&'a Inode);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.state().frozen = false;
+        self.0.progress.notify_waiters();
+    }
+}
+
+impl Drop for Inode {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if state.changed_elsewhere {
+            return self.cache.forget(self.fid);
+        }
+        self.cache.remember(self.fid, Version::of(&state.attr), state.epoch);
+    }
+}
+
+impl State {
+    /// Size of the file, with what was written here.
+    pub fn size(&self) -> u64 {
+        let dirty = self.dirty.last_key_value().map_or(0, |(chunk, d)| chunk + u64::from(d.ranges().end()));
+        let writing =
+            self.writing.iter().rev().find_map(|(chunk, o)| Some(chunk + u64::from(o.as_ref()?.ranges.end())));
+        self.attr.size.max(self.written_end).max(dirty).max(writing.unwrap_or(0))
+    }
+
+    /// Whether everything written here is committed and reported.
+    pub fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+            && self.writing.is_empty()
+            && self.unstable.is_empty()
+            && self.written_end <= self.attr.size
+            && self.mtime.is_none()
+            && self.allocated_delta == 0
+    }
+}

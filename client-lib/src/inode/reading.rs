@@ -1,0 +1,78 @@
+//! What a reader sees of a file.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sateen_types::{FsResult, Layout};
+
+use super::{Inode, State};
+use crate::plan::{self, Span};
+
+/// What a reader saw when it began: decides whether what it fetched may be cached.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub layout: Arc<Layout>,
+    pub epoch: u64,
+    stored_changes: u64,
+}
+
+/// One chunk's part of a read: what to fetch, and what to lay over it, oldest first.
+#[derive(Debug)]
+pub(crate) struct ReadSpan {
+    pub span: Span,
+    /// Bytes written here, by offset in the chunk.
+    pub overlay: Vec<(u32, Bytes)>,
+    /// The overlay is all that is wanted.
+    pub complete: bool,
+}
+
+impl Inode {
+    /// Cuts a read at the end of the file and collects what was written here. `None` at or beyond the end.
+    pub fn begin_read(&self, offset: u64, len: u64) -> FsResult<Option<(View, Vec<ReadSpan>, u64)>> {
+        let state = self.state();
+        let size = state.size();
+        if offset >= size || len == 0 {
+            return Ok(None);
+        }
+        let spans = plan::spans(&state.layout, offset, len.min(size - offset))?;
+        let spans = spans.into_iter().map(|span| state.read_span(span)).collect();
+        Ok(Some((state.view(), spans, size)))
+    }
+
+    /// What a reader that begins now sees.
+    pub fn view(&self) -> View {
+        self.state().view()
+    }
+
+    /// Runs `put` if what a reader fetched for `chunk` under `view` is still what is stored.
+    pub fn if_current(&self, view: &View, chunk: u64, put: impl FnOnce()) {
+        let state = self.state();
+        let same = state.epoch == view.epoch && state.stored_changes == view.stored_changes;
+        if same && !state.writing.contains_key(&chunk) {
+            put();
+        }
+    }
+}
+
+impl State {
+    fn view(&self) -> View {
+        View { layout: Arc::clone(&self.layout), epoch: self.epoch, stored_changes: self.stored_changes }
+    }
+
+    fn read_span(&self, span: Span) -> ReadSpan {
+        let mut overlay = Vec::new();
+        if let Some(Some(outgoing)) = self.writing.get(&span.chunk) {
+            for (from, to) in outgoing.ranges.within(span.from, span.to) {
+                overlay.push((from, outgoing.data.slice(from as usize..to as usize)));
+            }
+        }
+        let mut complete = overlay.first().is_some_and(|(at, b)| *at == span.from && at + b.len() as u32 == span.to);
+        if let Some(dirty) = self.dirty.get(&span.chunk) {
+            for (from, to) in dirty.ranges().within(span.from, span.to) {
+                overlay.push((from, dirty.copy(from, to)));
+            }
+            complete |= dirty.ranges().covers(span.from, span.to);
+        }
+        ReadSpan { span, overlay, complete }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the MDS is to be told of a file, and what it was told.
+
+use sateen_types::{Attr, Timestamp};
+
+use super::Inode;
+
+/// What a report to the MDS says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub end: u64,
+    pub mtime: Option<Timestamp>,
+    pub allocated_delta: i64,
+    pub clear_suid: bool,
+}
+
+impl Inode {
+    /// Takes what the MDS should be told, if anything.
+    pub fn take_report(&self) -> Option<Report> {
+        let mut state = self.state();
+        let report = Report {
+            end: if state.written_end > state.attr.size { state.written_end } else { 0 },
+            mtime: state.mtime,
+            allocated_delta: state.allocated_delta,
+            clear_suid: state.clear_suid && state.attr.mode & 0o6000 != 0,
+        };
+        if report == (Report { end: 0, mtime: None, allocated_delta: 0, clear_suid: false }) {
+            return None;
+        }
+        state.allocated_delta = 0;
+        Some(report)
+    }
+
+    /// The MDS was told, or (`Err`) was not. What came up in between stays to be told.
+    pub fn end_report(&self, report: &Report, told: Result<&Attr, ()>) {
+        match told {
+            Ok(attr) => {
+                self.observe_own(attr);
+                let mut state = self.state();
+                if state.written_end <= report.end.max(state.attr.size) {
+                    state.written_end = 0;
+                }
+                if state.mtime == report.mtime {
+                    state.mtime = None;
+                }
+                if report.clear_suid {
+                    state.clear_suid = false;
+                }
+            }
+            Err(()) => self.state().allocated_delta += report.allocated_delta,
+        }
+    }
+
+    /// The MDS will never take the report: it is not sent again.
+    pub fn drop_report(&self, report: &Report) {
+        let mut state = self.state();
+        if state.written_end <= report.end.max(state.attr.size) {
+            state.written_end = 0;
+        }
+        if state.mtime == report.mtime {
+            state.mtime = None;
+        }
+        state.clear_suid = false;
+    }
+
+    /// Explicit times are about to be set: what was written before does not override them.
+    pub fn take_mtime(&self) -> Option<Timestamp> {
+        self.state().mtime.take()
+    }
+
+    /// The times were not set after all.
+    pub fn give_back_mtime(&self, mtime: Option<Timestamp>) {
+        let mut state = self.state();
+        state.mtime = state.mtime.or(mtime);
+    }
+}

@@ -1,0 +1,390 @@
+//! The operations of the namespace: names, attributes, layouts, opening.
+//!
+//! Attributes that come from the MDS are merged with what was written here and is not reported yet, so that a program
+//! sees its own writes.
+
+use sateen_proto::{convert, mds as wire};
+use sateen_types::limits::READDIR_ENTRIES_MAX;
+use sateen_types::op::{Access, Create, DirEntry, Entry, Mutation, MutationReply, RenameMode, SetAttr, XattrMode};
+use sateen_types::{
+    Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, Space, XattrName,
+};
+
+use crate::client::{Client, Created, DefaultLayout, NewFile, StatFs};
+use crate::file::{File, Registration};
+use crate::inner::Inner;
+use crate::session::Session;
+use crate::{report, truncate, write};
+
+/// Symbolic links followed in one path (Linux: 40).
+const SYMLINKS_MAX: u32 = 40;
+
+/// Asks the MDS something that may be asked twice: `ask!(session, rpc, Request { fields })`, the session filled in.
+macro_rules! ask {
+    ($session:expr, $rpc:ident, $request:ident { $($fields:tt)* }) => {{
+        let request = wire::$request { session_id: Vec::new(), $($fields)* };
+        $session
+            .ask(|mut client, session_id| {
+                let mut request = request.clone();
+                request.session_id = session_id;
+                async move { client.$rpc(request).await }
+            })
+            .await
+    }};
+}
+
+impl Client {
+    /// Attributes of a name.
+    pub async fn lookup(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<Attr> {
+        Ok(self.merge(lookup(&self.inner.session, cred, parent, name.as_bytes()).await?))
+    }
+
+    /// Attributes of a directory's parent; of the root's, the root.
+    pub async fn lookup_parent(&self, cred: &Credential, dir: Fid) -> FsResult<Attr> {
+        if dir == self.root() {
+            return self.getattr(dir).await;
+        }
+        lookup(&self.inner.session, cred, dir, b"..").await
+    }
+
+    /// Attributes of an inode, with what was written here.
+    pub async fn getattr(&self, fid: Fid) -> FsResult<Attr> {
+        let reply = ask!(self.inner.session, get_attr, GetAttrRequest { fid: Some(fid.into()) })?;
+        Ok(self.merge(convert::required(reply.attr, "attr")?.try_into()?))
+    }
+
+    /// Changes attributes; with a size, cuts or extends the file.
+    pub async fn setattr(&self, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
+        let Some(inode) = self.inner.table.get(set.fid) else {
+            return expect_attr("SetAttr", self.execute(cred, Mutation::SetAttr(set)).await?);
+        };
+        if set.size.is_some() {
+            return truncate::truncate(&self.inner, &inode, cred, set).await;
+        }
+        // A report on its way, or the time of an earlier write, must not undo the time that is set here.
+        let _reporting = inode.reporting.lock().await;
+        let mtime = if set.mtime.is_some() { inode.take_mtime() } else { None };
+        match self.execute(cred, Mutation::SetAttr(set)).await.and_then(|r| expect_attr("SetAttr", r)) {
+            Ok(attr) => {
+                inode.observe_own(&attr);
+                Ok(inode.attr())
+            }
+            Err(e) => {
+                inode.give_back_mtime(mtime);
+                Err(e)
+            }
+        }
+    }
+
+    /// Makes a regular file, or, not exclusive, finds it; and opens it.
+    pub async fn create(&self, cred: &Credential, new: NewFile) -> FsResult<Created> {
+        let access = new.access;
+        let op = Mutation::Create(Create {
+            parent: new.parent,
+            name: new.name,
+            mode: new.mode,
+            exclusive: new.exclusive,
+            open: Some(access),
+            layout: new.layout,
+        });
+        let entry = expect_entry("Create", self.execute(cred, op).await?)?;
+        let registration = Registration::new(&self.inner.session, entry.attr.fid);
+        let layout = convert::required(entry.layout, "layout")?;
+        let file = File::new(&self.inner, &entry.attr, layout, cred, access, registration);
+        Ok(Created { attr: file.attr(), file, existed: entry.existed })
+    }
+
+    /// Makes a directory.
+    pub async fn mkdir(&self, cred: &Credential, parent: Fid, name: &Name, mode: u32) -> FsResult<Attr> {
+        let op = Mutation::Mkdir { parent, name: name.clone(), mode };
+        Ok(expect_entry("Mkdir", self.execute(cred, op).await?)?.attr)
+    }
+
+    /// Makes a FIFO, socket, device, or a regular file that is not opened.
+    pub async fn mknod(
+        &self,
+        cred: &Credential,
+        parent: Fid,
+        name: &Name,
+        mode: u32,
+        file_type: FileType,
+        rdev: u64,
+    ) -> FsResult<Attr> {
+        let op = Mutation::Mknod { parent, name: name.clone(), mode, file_type, rdev };
+        Ok(expect_entry("Mknod", self.execute(cred, op).await?)?.attr)
+    }
+
+    /// Makes a symbolic link.
+    pub async fn symlink(&self, cred: &Credential, parent: Fid, name: &Name, target: &[u8]) -> FsResult<Attr> {
+        let op = Mutation::Symlink { parent, name: name.clone(), target: target.to_vec() };
+        Ok(expect_entry("Symlink", self.execute(cred, op).await?)?.attr)
+    }
+
+    /// Target of a symbolic link.
+    pub async fn readlink(&self, fid: Fid) -> FsResult<Vec<u8>> {
+        Ok(ask!(self.inner.session, read_link, ReadLinkRequest { fid: Some(fid.into()) })?.target)
+    }
+
+    /// Gives a file another name.
+    pub async fn link(&self, cred: &Credential, fid: Fid, parent: Fid, name: &Name) -> FsResult<Attr> {
+        let op = Mutation::Link { fid, parent, name: name.clone() };
+        Ok(self.merge(expect_entry("Link", self.execute(cred, op).await?)?.attr))
+    }
+
+    /// Removes a name of anything but a directory.
+    pub async fn unlink(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<()> {
+        self.execute(cred, Mutation::Unlink { parent, name: name.clone() }).await.map(drop)
+    }
+
+    /// Removes an empty directory.
+    pub async fn rmdir(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<()> {
+        self.execute(cred, Mutation::Rmdir { parent, name: name.clone() }).await.map(drop)
+    }
+
+    /// Moves the name `from` (directory, name) to `to`.
+    pub async fn rename(
+        &self,
+        cred: &Credential,
+        from: (Fid, &Name),
+        to: (Fid, &Name),
+        mode: RenameMode,
+    ) -> FsResult<()> {
+        let op =
+            Mutation::Rename { parent: from.0, name: from.1.clone(), new_parent: to.0, new_name: to.1.clone(), mode };
+        self.execute(cred, op).await.map(drop)
+    }
+
+    /// One page of a directory: entries with cookies above `after` (at most `max`), whether nothing follows, and the
+    /// directory's own parent.
+    pub async fn readdir(
+        &self,
+        cred: &Credential,
+        fid: Fid,
+        after: u64,
+        max: u32,
+        with_attr: bool,
+    ) -> FsResult<(Vec<DirEntry>, bool, Fid)> {
+        let max = max.clamp(1, READDIR_ENTRIES_MAX);
+        let reply = ask!(
+            self.inner.session,
+            read_dir,
+            ReadDirRequest { credential: Some(cred.into()), fid: Some(fid.into()), after, max, with_attr }
+        )?;
+        if reply.entries.len() > max as usize {
+            return Err(convert::bad("entries", format_args!("{} were sent, {max} asked for", reply.entries.len())));
+        }
+        let mut entries = reply.entries.into_iter().map(DirEntry::try_from).collect::<FsResult<Vec<_>>>()?;
+        for entry in &mut entries {
+            entry.attr = entry.attr.take().map(|attr| self.merge(attr));
+        }
+        Ok((entries, reply.end, convert::fid(reply.parent, "parent")?))
+    }
+
+    /// Value of an extended attribute.
+    pub async fn getxattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<Vec<u8>> {
+        let reply = ask!(
+            self.inner.session,
+            get_xattr,
+            GetXattrRequest { credential: Some(cred.into()), fid: Some(fid.into()), name: name.as_bytes().to_vec() }
+        )?;
+        Ok(reply.value)
+    }
+
+    /// Sets an extended attribute.
+    pub async fn setxattr(
+        &self,
+        cred: &Credential,
+        fid: Fid,
+        name: &XattrName,
+        value: &[u8],
+        mode: XattrMode,
+    ) -> FsResult<()> {
+        let op = Mutation::SetXattr { fid, name: name.clone(), value: value.to_vec(), mode };
+        self.changed(self.execute(cred, op).await?)
+    }
+
+    /// Names of the extended attributes.
+    pub async fn listxattr(&self, cred: &Credential, fid: Fid) -> FsResult<Vec<XattrName>> {
+        let reply = ask!(
+            self.inner.session,
+            list_xattr,
+            ListXattrRequest { credential: Some(cred.into()), fid: Some(fid.into()) }
+        )?;
+        reply.names.iter().map(|name| XattrName::parse(name)).collect()
+    }
+
+    /// Removes an extended attribute.
+    pub async fn removexattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<()> {
+        let op = Mutation::RemoveXattr { fid, name: name.clone() };
+        self.changed(self.execute(cred, op).await?)
+    }
+
+    /// Space of the file system.
+    pub async fn statfs(&self) -> FsResult<StatFs> {
+        statfs(&self.inner).await
+    }
+
+    /// Layout of a regular file.
+    pub async fn layout(&self, fid: Fid) -> FsResult<Layout> {
+        let reply = ask!(self.inner.session, get_layout, GetLayoutRequest { fid: Some(fid.into()) })?;
+        convert::required(reply.layout, "layout")?.try_into()
+    }
+
+    /// Gives a file without data another layout; `Exists` if it has data.
+    pub async fn set_layout(&self, cred: &Credential, fid: Fid, layout: LayoutTemplate) -> FsResult<Layout> {
+        let inode = self.inner.table.get(fid);
+        let _alone = match &inode {
+            Some(inode) => {
+                // Written bytes belong to the old layout: store them, so that the MDS refuses.
+                let alone = inode.exclusion.write().await;
+                write::drain(&self.inner, inode).await;
+                report::report(&self.inner, inode).await?;
+                Some(alone)
+            }
+            None => None,
+        };
+        match self.execute(cred, Mutation::SetLayout { fid, layout }).await? {
+            MutationReply::Layout(layout) => {
+                if let Some(inode) = &inode {
+                    inode.observe_layout(layout.clone());
+                }
+                Ok(layout)
+            }
+            other => Err(write::unexpected("SetLayout", &other)),
+        }
+    }
+
+    /// What new files in a directory inherit.
+    pub async fn default_layout(&self, fid: Fid) -> FsResult<DefaultLayout> {
+        let reply = ask!(self.inner.session, get_default_layout, GetDefaultLayoutRequest { fid: Some(fid.into()) })?;
+        Ok(DefaultLayout { layout: convert::required(reply.layout, "layout")?.try_into()?, own: reply.own })
+    }
+
+    /// Sets or (`None`) removes a directory's default layout.
+    pub async fn set_default_layout(
+        &self,
+        cred: &Credential,
+        fid: Fid,
+        layout: Option<LayoutTemplate>,
+    ) -> FsResult<()> {
+        self.execute(cred, Mutation::SetDefaultLayout { fid, layout }).await.map(drop)
+    }
+
+    /// Opens a regular file: checks the access, and fetches fresh attributes, so that what others wrote before they
+    /// closed it is seen.
+    pub async fn open(&self, cred: &Credential, fid: Fid, access: Access) -> FsResult<File> {
+        let registration = Registration::new(&self.inner.session, fid);
+        let Access { read, write, exec } = access;
+        let reply = ask!(
+            self.inner.session,
+            open,
+            OpenRequest { credential: Some(cred.into()), fid: Some(fid.into()), read, write, exec }
+        )?;
+        let attr: Attr = convert::required(reply.attr, "attr")?.try_into()?;
+        if attr.fid != fid {
+            return Err(convert::bad("fid", format_args!("{fid} was asked for, {} answered", attr.fid)));
+        }
+        let layout = convert::required(reply.layout, "layout")?.try_into()?;
+        Ok(File::new(&self.inner, &attr, layout, cred, access, registration))
+    }
+
+    /// Walks `path` from [`Client::root`], with or without a leading slash, following symbolic links (the last one only
+    /// if `follow`). Links cannot lead out of the root.
+    pub async fn resolve(&self, cred: &Credential, path: &[u8], follow: bool) -> FsResult<Attr> {
+        let mut todo: Vec<Vec<u8>> = components(path);
+        let mut trail: Vec<Attr> = vec![self.getattr(self.root()).await?];
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            let here = trail.last().expect("the root is never left");
+            if here.file_type != FileType::Directory {
+                let what = format!("{:?} is below something that is not a directory", String::from_utf8_lossy(path));
+                return Err(FsError::new(FsCode::NotDirectory, what));
+            }
+            if part == b".." {
+                if trail.len() > 1 {
+                    trail.pop();
+                }
+                continue;
+            }
+            let attr = self.lookup(cred, here.fid, &Name::parse(&part)?).await?;
+            if attr.file_type == FileType::Symlink && (follow || !todo.is_empty()) {
+                links += 1;
+                if links > SYMLINKS_MAX {
+                    return Err(FsError::new(FsCode::Loop, format!("more than {SYMLINKS_MAX} symbolic links")));
+                }
+                let target = self.readlink(attr.fid).await?;
+                if target.starts_with(b"/") {
+                    trail.truncate(1);
+                }
+                todo.extend(components(&target));
+                continue;
+            }
+            trail.push(attr);
+        }
+        Ok(trail.pop().expect("the root is never left"))
+    }
+
+    async fn execute(&self, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
+        self.inner.session.execute(cred, op).await
+    }
+
+    /// Attributes from the MDS, with what was written here.
+    fn merge(&self, attr: Attr) -> Attr {
+        match self.inner.table.get(attr.fid) {
+            Some(inode) => {
+                inode.observe(&attr);
+                inode.attr()
+            }
+            None => attr,
+        }
+    }
+
+    /// Takes in the attributes that came with a change of something else than data.
+    fn changed(&self, reply: MutationReply) -> FsResult<()> {
+        let attr = expect_attr("SetXattr", reply)?;
+        if let Some(inode) = self.inner.table.get(attr.fid) {
+            inode.observe_own(&attr);
+        }
+        Ok(())
+    }
+}
+
+/// See [`Client::statfs`].
+pub(crate) async fn statfs(inner: &Inner) -> FsResult<StatFs> {
+    let r = ask!(inner.session, stat_fs, StatFsRequest {})?;
+    Ok(StatFs {
+        data: Space { total: r.total, used: r.used, available: r.available, objects: 0 },
+        inodes_used: r.inodes_used,
+        inodes_free: r.inodes_free,
+        mdt: Space { total: r.mdt_total, used: r.mdt_used, available: r.mdt_available, objects: r.inodes_used },
+    })
+}
+
+pub(crate) async fn lookup(session: &Session, cred: &Credential, parent: Fid, name: &[u8]) -> FsResult<Attr> {
+    let reply = ask!(
+        session,
+        lookup,
+        LookupRequest { credential: Some(cred.into()), parent: Some(parent.into()), name: name.to_vec() }
+    )?;
+    convert::required(reply.attr, "attr")?.try_into()
+}
+
+/// Parts of a path, last first; empty parts and `.` are left out.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.rev().map(<[u8]>::to_vec).collect()
+}
+
+fn expect_attr(what: &str, reply: MutationReply) -> FsResult<Attr> {
+    match reply {
+        MutationReply::Attr(attr) => Ok(attr),
+        other => Err(write::unexpected(what, &other)),
+    }
+}
+
+fn expect_entry(what: &str, reply: MutationReply) -> FsResult<Entry> {
+    match reply {
+        MutationReply::Entry(entry) => Ok(entry),
+        other => Err(write::unexpected(what, &other)),
+    }
+}
