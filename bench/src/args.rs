@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+/// A case that has taken so long is not measured again, unless a number of runs was asked for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures Sateen and the limits of this machine in one run.
 #[derive(Debug, Parser)]
@@ -18,7 +22,8 @@ pub struct Args {
     /// Only the cases whose names start with this, and the limits they need.
     #[arg(long, value_name = "PREFIX")]
     pub case: Option<String>,
-    /// Measure each case so many times and take the median [default: 3; with --quick 1].
+    /// Measure each case so many times and take the median [default: 3, fewer of cases that take longer than a minute;
+    /// with --quick 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=99))]
     pub runs: Option<u16>,
     /// Show the results of an earlier run beside these.
@@ -45,6 +50,11 @@ impl Args {
     /// How often each case is measured.
     pub fn runs(&self) -> usize {
         usize::from(self.runs.unwrap_or(if self.quick { 1 } else { 3 }))
+    }
+
+    /// How long a case goes on being repeated; `None` as long as it takes.
+    pub fn patience(&self) -> Option<Duration> {
+        if self.runs.is_some() { None } else { Some(PATIENCE) }
     }
 }
 

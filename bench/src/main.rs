@@ -30,6 +30,7 @@ mod rate;
 mod report;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
@@ -63,12 +64,12 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let previous = args.compare.as_deref().map(Report::read).transpose()?;
-    let mut bench = Bench::new(args)?;
+    let bench = Bench::new(args)?;
     let mut report = Report::default();
     let mut failed = Vec::new();
     for case in cases {
         eprint!("{:<34} ", case.name);
-        match measure(&mut bench, case, args.runs()) {
+        match measure(&bench, case, args) {
             Ok(value) => {
                 let outcome = Outcome::new(case, value, &report);
                 eprintln!("{}", outcome.line());
@@ -93,9 +94,13 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// Median of `runs` measurements.
-fn measure(bench: &mut Bench, case: &catalogue::Case, runs: usize) -> anyhow::Result<f64> {
-    let values = (0..runs).map(|_| (case.measure)(bench)).collect::<anyhow::Result<Vec<f64>>>()?;
+/// Median of as many measurements as were asked for.
+fn measure(bench: &Bench, case: &catalogue::Case, args: &Args) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    let mut values = vec![(case.measure)(bench)?];
+    while values.len() < args.runs() && args.patience().is_none_or(|patience| start.elapsed() < patience) {
+        values.push((case.measure)(bench)?);
+    }
     Ok(report::median(values))
 }
 
