@@ -137,7 +137,8 @@ impl Osts {
         }
         let connect_timeout = self.options.connect_timeout.min(self.options.request_timeout);
         let connection = |_| {
-            let channel = transport::channel(address, connect_timeout, self.options.request_timeout)?;
+            let channel = transport::channel(address, connect_timeout, self.options.request_timeout)
+                .map_err(|e| FsError::new(FsCode::Unavailable, format!("an OST cannot be reached: {e}")))?;
             Ok(Connection { channel, greeted: OnceCell::new() })
         };
         let connections = (0..self.options.connections_per_oss).map(connection).collect::<FsResult<_>>()?;
@@ -189,7 +190,11 @@ impl Osts {
         }
         if reply.version != known_version || !reply.osts.is_empty() {
             let osts = reply.osts.into_iter().map(admin::ost).collect::<FsResult<Vec<_>>>()?;
-            let addresses: HashMap<_, _> = osts.into_iter().map(|o| (o.index, o.address)).collect();
+            // An MDS that was restarted knows an OST's address again when its OSS has registered. Until then it is most
+            // likely where it was.
+            let mut addresses = self.map.lock().addresses.clone();
+            addresses.retain(|index, _| osts.iter().any(|o| o.index == *index));
+            addresses.extend(osts.into_iter().filter(|o| !o.address.is_empty()).map(|o| (o.index, o.address)));
             self.servers.lock().retain(|address, _| addresses.values().any(|a| a == address));
             *self.map.lock() = Map { version: reply.version, addresses };
             self.session.ost_map_version.store(reply.version, Ordering::Relaxed);

@@ -49,6 +49,10 @@ pub struct FakeMds {
     /// Every request is answered as by a server that is not there.
     pub down: AtomicBool,
     pub restated: Mutex<Vec<Fid>>,
+    /// No OSS has registered since the MDS was restarted.
+    pub unregistered: AtomicBool,
+    /// How often the OST map was asked for.
+    pub map_requests: AtomicU64,
 }
 
 impl FakeMds {
@@ -81,6 +85,8 @@ impl FakeMds {
             executed: AtomicU64::new(0),
             down: AtomicBool::new(false),
             restated: Mutex::default(),
+            unregistered: AtomicBool::new(false),
+            map_requests: AtomicU64::new(0),
         }
     }
 
@@ -366,15 +372,17 @@ impl Namespace for FakeMds {
 #[tonic::async_trait]
 impl Cluster for FakeMds {
     async fn list_osts(&self, _: Request<mds::ListOstsRequest>) -> Reply<mds::ListOstsReply> {
+        self.map_requests.fetch_add(1, Ordering::SeqCst);
+        let unregistered = self.unregistered.load(Ordering::SeqCst);
         let ost = |index| mds::Ost {
             index,
             ost_uuid: vec![index as u8; 16],
-            address: self.oss_address.clone(),
+            address: if unregistered { String::new() } else { self.oss_address.clone() },
             state: mds::OstState::Up.into(),
             space: Some(mds::Space::default()),
             silent_ms: 0,
         };
-        Ok(Response::new(mds::ListOstsReply { version: 1, osts: (0..3).map(ost).collect() }))
+        Ok(Response::new(mds::ListOstsReply { version: 1 + u64::from(unregistered), osts: (0..3).map(ost).collect() }))
     }
 
     async fn hello(&self, _: Request<common::HelloRequest>) -> Reply<common::HelloReply> {

@@ -359,6 +359,24 @@ async fn a_component_first_written_by_another_client_is_read_through_a_file_that
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ost_whose_oss_has_not_registered_yet_is_waited_for() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let file = create(&client, "a", Some(narrow())).await;
+    peers.mds.unregistered.store(true, Ordering::SeqCst);
+    file.write_at(0, &pattern(9, 300_000)).await.expect("accepted");
+    let (stored, ()) = tokio::join!(file.flush(), async {
+        until("asked again", || peers.mds.map_requests.load(Ordering::SeqCst) > 3).await;
+        peers.mds.unregistered.store(false, Ordering::SeqCst);
+    });
+    stored.expect("stored once the OSS is back");
+    // Known addresses are good until there are better ones.
+    peers.mds.unregistered.store(true, Ordering::SeqCst);
+    file.write_at(0, b"more").await.expect("accepted");
+    file.fsync().await.expect("durable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_waits_for_ever_when_no_ost_stores_anything() {
     let peers = start().await;
     let limit = Duration::from_millis(500);
