@@ -153,13 +153,13 @@ impl Tree {
         let source = *self.entries(from.0).get(from.1).ok_or(FsCode::NotFound)?;
         let target = self.entries(to.0).get(to.1).copied();
         let is_dir = |id: Id| matches!(self.nodes[id], Node::Dir(_));
+        if target.is_some() && no_replace {
+            return Err(FsCode::Exists);
+        }
         if is_dir(source) && self.is_below(to.0, source) {
             return Err(FsCode::Invalid);
         }
         if let Some(target) = target {
-            if no_replace {
-                return Err(FsCode::Exists);
-            }
             if source == target {
                 return Ok(());
             }

@@ -37,6 +37,10 @@ impl Process {
         let out = File::options().create(true).append(true).open(log).expect("the log file can be created");
         let err = out.try_clone().expect("a file handle can be copied");
         let mut command = Command::new(program);
+        // Settings of the tests are none of the servers'.
+        for name in ["SATEEN_BIN_DIR", "SATEEN_TEST_DIR", "SATEEN_TOOLS_DIR", "SATEEN_TEST_SEED", "SATEEN_TEST_READY"] {
+            command.env_remove(name);
+        }
         command.args(args).envs(env.iter().cloned()).stdin(Stdio::null()).stdout(out).stderr(err);
         let child = spawn_tied(command).unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
         Process { name: name.to_owned(), log: log.to_owned(), child }
