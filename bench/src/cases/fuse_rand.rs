@@ -46,7 +46,13 @@ pub fn write(bench: &Bench) -> anyhow::Result<f64> {
     bench.settle()?;
     let rate = if fio_is_there() {
         // fio reads back what it wrote and checks it, after the timed part.
-        fio(&path, bytes, bench.sizes.random_ios, "randwrite", &["--verify=crc32c", "--verify_fatal=1"])?
+        fio(
+            &path,
+            bytes,
+            bench.sizes.random_ios,
+            "randwrite",
+            &["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"],
+        )?
     } else {
         let rate = by_threads(bench, &path, bytes, true)?;
         // The threads write what stands there already: every byte must still be right.
