@@ -80,12 +80,23 @@ pub fn amount(dir: &Path) -> Amount {
     total
 }
 
-/// `cp -a` of each source into `to`.
+/// Shell script: `cp -a` of `$2`, `$3`... to the same names below `$1`. (`cp --parents` of several sources fails on any
+/// file system when it comes to the attributes of the parents.)
+pub const COPY: &str = r#"
+set -euo pipefail
+to=$1; shift
+for source; do
+    mkdir -p "$to${source%/*}"
+    cp -a "$source" "$to$source"
+done
+"#;
+
+/// `cp -a` of each source to the same name below `to`.
 #[track_caller]
 pub fn copy(sources: &[PathBuf], to: &Path) {
-    for source in sources {
-        command::sh(r#"cp -a --parents "$1" "$2""#, &[source, &to], PASS);
-    }
+    let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&to];
+    args.extend(sources.iter().map(|s| s as &dyn AsRef<std::ffi::OsStr>));
+    command::sh(COPY, &args, PASS);
 }
 
 /// `diff -r --no-dereference` of each source with its copy.

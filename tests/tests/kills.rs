@@ -1,5 +1,6 @@
 //! `kill -9` in the middle of work: of the MDS, of each OSS, of the mount process.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,9 +18,13 @@ const PROGRESS: u64 = 15;
 /// Longest the copy may take, pauses included.
 const COPY: Duration = Duration::from_secs(400);
 
+fn ledger_writer() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_ledger-writer"))
+}
+
 fn start_copy(sources: &[std::path::PathBuf], to: &Path) -> Child {
-    let mut cp = Command::new("cp");
-    cp.args(["-a", "--parents"]).args(sources).arg(to);
+    let mut cp = Command::new("bash");
+    cp.args(["-c", tree::COPY, "bash"]).arg(to).args(sources);
     cp.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cp can be started")
 }
 
@@ -46,7 +51,7 @@ fn a_copy_goes_on_when_the_mds_and_each_oss_are_killed_and_started_again() {
     std::fs::create_dir(&copy).expect("mkdir");
     std::fs::create_dir(&ledger_dir).expect("mkdir");
 
-    let writer = Writer::start(ledger_dir);
+    let writer = Writer::start(ledger_writer(), ledger_dir);
     let mut cp = start_copy(&sources, &copy);
     work_goes_on(&writer, &mut cp);
     cluster.kill_mds();
@@ -88,7 +93,7 @@ fn a_killed_mount_process_fails_its_programs_and_loses_nothing_fsynced() {
     std::fs::create_dir(&copy).expect("mkdir");
     std::fs::create_dir(&ledger_dir).expect("mkdir");
 
-    let writer = Writer::start(ledger_dir);
+    let writer = Writer::start(ledger_writer(), ledger_dir);
     let mut cp = start_copy(&sources, &copy);
     work_goes_on(&writer, &mut cp);
     mount.kill9_process_only();
@@ -109,24 +114,43 @@ fn a_killed_mount_process_fails_its_programs_and_loses_nothing_fsynced() {
     cluster.assert_runs();
 }
 
+/// Holds a file open, unlinked and with data not yet written back, over whatever happens until a line comes.
+const HOLDER: &str = r#"
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+os.write(fd, b'before ')
+os.unlink(sys.argv[1])
+print('ready', flush=True)
+sys.stdin.readline()
+os.write(fd, b'after')
+os.fsync(fd)
+sys.stdout.write(os.pread(fd, 100, 0).decode())
+"#;
+
 #[test]
-fn files_open_for_writing_survive_a_restart_of_the_mds() {
-    use std::io::{Read, Seek, Write};
+fn a_file_open_and_unlinked_survives_a_restart_of_the_mds() {
     let mut cluster = Cluster::start(ClusterSpec::new("restate"));
     let mount = cluster.mount();
     let path = mount.join("open");
-    let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).expect("create");
-    file.write_all(b"before ").expect("write");
-    std::fs::remove_file(&path).expect("unlink while open");
+    // A process of its own: see `ledger`.
+    let mut python = Command::new("python3");
+    let mut holder = python
+        .args(["-c", HOLDER])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 can be started");
+    let mut said = BufReader::new(holder.stdout.take().expect("piped"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
     cluster.kill_mds();
     cluster.start_mds();
-    file.write_all(b"after").expect("write");
-    file.sync_all().expect("fsync");
-    file.rewind().expect("seek");
-    let mut text = String::new();
-    file.read_to_string(&mut text).expect("read");
-    assert_eq!(text, "before after");
-    drop(file);
+    let mut stdin = holder.stdin.take().expect("piped");
+    stdin.write_all(b"go\n").expect("write");
+    assert_eq!(std::io::read_to_string(said).expect("read"), "before after");
+    assert!(wait::until("the end of the holder", wait::SERVER, || ended(&mut holder)).success());
     assert!(!path.exists());
     cluster.assert_runs();
 }
