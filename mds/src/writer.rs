@@ -5,6 +5,7 @@
 //! more, everybody gets an error, and the process is told to stop ([`Host::fatal`]).
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use sateen_types::{Fid, FsCode, FsError, FsResult, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -50,10 +51,12 @@ struct Job {
     answer: oneshot::Sender<FsResult<Outcome>>,
 }
 
-/// Hands commands to the thread. It ends when every handle is dropped.
-#[derive(Clone)]
+/// Hands commands to the thread. Dropping it ends the thread and waits for that: nothing uses the tables afterwards,
+/// which matters when the process ends, for RocksDB must not outlive its own static state.
 pub struct Writer {
-    queue: mpsc::Sender<Job>,
+    /// Always there until dropped.
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -61,15 +64,16 @@ impl Writer {
     pub fn start(name: &str, store: Arc<dyn Store>, host: Arc<dyn Host>) -> std::io::Result<Writer> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let state = Thread { store, host, fids: None, rotor: 0, failed: None };
-        std::thread::Builder::new().name(format!("writer-{name}")).spawn(move || state.run(jobs))?;
-        Ok(Writer { queue })
+        let thread = std::thread::Builder::new().name(format!("writer-{name}")).spawn(move || state.run(jobs))?;
+        Ok(Writer { queue: Some(queue), thread: Some(thread) })
     }
 
     /// Applies a command; durable when it returns. If the caller goes away meanwhile the command still happens.
     pub async fn submit(&self, command: Command) -> FsResult<Outcome> {
         let gone = || FsError::new(FsCode::Unavailable, "the file system is being closed");
         let (answer, result) = oneshot::channel();
-        self.queue.send(Job { command, answer }).await.map_err(|_| gone())?;
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        queue.send(Job { command, answer }).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
 
@@ -77,8 +81,19 @@ impl Writer {
     pub fn submit_blocking(&self, command: Command) -> FsResult<Outcome> {
         let gone = || FsError::new(FsCode::Unavailable, "the file system is being closed");
         let (answer, result) = oneshot::channel();
-        self.queue.blocking_send(Job { command, answer }).map_err(|_| gone())?;
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        queue.blocking_send(Job { command, answer }).map_err(|_| gone())?;
         result.blocking_recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // It panicked: then the process is about to abort, and has said why.
+            let _ = thread.join();
+        }
     }
 }
 

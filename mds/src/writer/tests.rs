@@ -73,9 +73,9 @@ fn create(slot: u32, number: u64, name: &str) -> Command {
     }))
 }
 
-async fn start() -> (Arc<GatedStore>, Arc<TestHost>, Writer) {
+async fn start() -> (Arc<GatedStore>, Arc<TestHost>, Arc<Writer>) {
     let (store, host) = (Arc::new(GatedStore::default()), Arc::new(TestHost::default()));
-    let writer = Writer::start("test", store.clone(), host.clone()).expect("starts");
+    let writer = Arc::new(Writer::start("test", store.clone(), host.clone()).expect("starts"));
     let format = Command::Format { uid: 0, gid: 0, mode: 0o755, layout: LayoutTemplate::default() };
     writer.submit(format).await.expect("formats");
     writer.submit(Command::OpenSession { session: SESSION, client: "t".into() }).await.expect("opens");
@@ -110,7 +110,7 @@ async fn many_waiters_share_one_commit_and_nobody_is_answered_before_it() {
             tokio::spawn(async move { writer.submit(create(i, 1, &format!("f{i}"))).await })
         })
         .collect();
-    let queue = writer.queue.clone();
+    let queue = writer.queue.clone().expect("there until dropped");
     tokio::task::block_in_place(|| {
         while queue.capacity() > QUEUE - 99 {
             std::thread::yield_now()
