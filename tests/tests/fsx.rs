@@ -15,6 +15,7 @@ const CONFIG: &str = r#"
 flen = 1048576
 nomsyncafterwrite = true
 [opsize]
+min = 1 # Linux refuses to allocate 0 bytes
 max = 131072
 [weights]
 close_open = 1

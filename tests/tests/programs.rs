@@ -9,10 +9,12 @@ use sateen_tests::{Cluster, ClusterSpec, Mount};
 /// Longest one program may take on two cores.
 const PROGRAM: Duration = Duration::from_secs(400);
 
-/// Starts a cluster and mounts it. The mount comes first in the pair: it must be dropped first.
-fn mounted(label: &'static str) -> (Mount, Cluster) {
+/// Starts a cluster and mounts it. The mount comes last in the pair: variables are dropped in reverse order, and a mount
+/// whose servers are gone cannot be unmounted in order.
+fn mounted(label: &'static str) -> (Cluster, Mount) {
     let cluster = Cluster::start(ClusterSpec::new(label));
-    (cluster.mount(), cluster)
+    let mount = cluster.mount();
+    (cluster, mount)
 }
 
 #[track_caller]
@@ -22,7 +24,7 @@ fn script(text: &str, args: &[&dyn AsRef<std::ffi::OsStr>]) -> Done {
 
 #[test]
 fn git_clones_commits_repacks_and_finds_no_fault() {
-    let (mut mount, mut cluster) = mounted("git");
+    let (mut cluster, mut mount) = mounted("git");
     // A repository with real content, made on a local disk.
     let origin = cluster.dir().join("origin");
     script(
@@ -69,7 +71,7 @@ fn lz4_sources() -> PathBuf {
 
 #[test]
 fn a_c_project_is_unpacked_built_in_parallel_and_works() {
-    let (mount, mut cluster) = mounted("make");
+    let (mut cluster, mount) = mounted("make");
     let archive = cluster.dir().join("lz4.tar.gz");
     script(r#"tar -C "$1" -czf "$2" ."#, &[&lz4_sources(), &archive]);
     script(
@@ -127,7 +129,7 @@ for mode in ['delete', 'wal']:
 
 #[test]
 fn sqlite_keeps_its_integrity_in_rollback_and_wal_mode() {
-    let (mut mount, mut cluster) = mounted("sqlite");
+    let (mut cluster, mut mount) = mounted("sqlite");
     let program = cluster.dir().join("work.py");
     std::fs::write(&program, SQLITE).expect("write");
     script(r#"python3 "$1" "$2""#, &[&program, &mount.path()]);
@@ -143,7 +145,7 @@ for mode in ['delete', 'wal']:
 
 #[test]
 fn a_second_rsync_transfers_nothing() {
-    let (mut mount, mut cluster) = mounted("rsync");
+    let (mut cluster, mut mount) = mounted("rsync");
     let to = mount.join("copy");
     let source = Path::new("/usr/include/linux/");
     script(r#"rsync -aH "$1" "$2""#, &[&source, &to]);
@@ -160,7 +162,7 @@ fn a_second_rsync_transfers_nothing() {
 
 #[test]
 fn tar_mv_find_du_cp_and_rm_do_what_they_do_elsewhere() {
-    let (mount, mut cluster) = mounted("everyday");
+    let (mut cluster, mount) = mounted("everyday");
     script(
         r#"
         cd "$1"
@@ -191,7 +193,7 @@ fn tar_mv_find_du_cp_and_rm_do_what_they_do_elsewhere() {
 
 #[test]
 fn fio_verifies_random_writes_through_every_path() {
-    let (mount, mut cluster) = mounted("fio");
+    let (mut cluster, mount) = mounted("fio");
     for (name, engine, direct, sync) in
         [("buffered", "psync", 0, "--fsync=64"), ("direct", "psync", 1, ""), ("mapped", "mmap", 0, "")]
     {
