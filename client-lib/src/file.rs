@@ -33,10 +33,19 @@ struct Open {
     access: Access,
     cache_valid: bool,
     readahead: Mutex<Readahead>,
-    /// Number of the last write-back error reported here.
-    failures_seen: Mutex<u64>,
+    /// Which write-back errors were reported here.
+    failures_seen: Mutex<Seen>,
     closed: AtomicBool,
     _registration: Registration,
+}
+
+/// Numbers of the last write-back errors that this open file reported. A flush that reports an error leaves it to the
+/// next fsync as well: a kernel flushes whenever a copy of a descriptor is closed, for example by a child at `exec`, where
+/// nobody looks at the answer.
+#[derive(Debug)]
+struct Seen {
+    by_flush: u64,
+    by_fsync: u64,
 }
 
 /// Says that the session has the file open, for as long as it lives.
@@ -79,7 +88,7 @@ impl File {
             access,
             cache_valid,
             readahead: Mutex::new(Readahead::new(inner.options.readahead_bytes_max)),
-            failures_seen: Mutex::new(seen),
+            failures_seen: Mutex::new(Seen { by_flush: seen, by_fsync: seen }),
             closed: AtomicBool::new(false),
             _registration: registration,
         };
@@ -139,7 +148,7 @@ impl File {
         write::drain(inner, inode).await;
         let reported = report::report(inner, inode).await;
         inner.table.unpin_if_clean(inode);
-        inode.state().failure.take(&mut self.open.failures_seen.lock())?;
+        inode.state().failure.take(&mut self.open.failures_seen.lock().by_flush)?;
         reported
     }
 
@@ -150,7 +159,12 @@ impl File {
         let committed = durable::commit(inner, inode).await;
         let reported = report::report(inner, inode).await;
         inner.table.unpin_if_clean(inode);
-        inode.state().failure.take(&mut self.open.failures_seen.lock())?;
+        {
+            let mut seen = self.open.failures_seen.lock();
+            let failed = inode.state().failure.take(&mut seen.by_fsync);
+            seen.by_flush = seen.by_fsync;
+            failed?;
+        }
         committed?;
         reported
     }

@@ -3,7 +3,7 @@
 //! A [`Mount`] exists once the root of the mount has answered through the kernel: whoever is told "mounted" can use it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
@@ -83,7 +83,8 @@ impl Mount {
         // A further connection needs /dev/fuse itself, which only root is sure to open.
         config.clone_fd = is_root;
         config.acl = acl;
-        let shell = Shell::new(fs.clone(), Handle::current());
+        let notifier = Arc::new(OnceLock::new());
+        let shell = Shell::new(fs.clone(), Handle::current(), notifier.clone());
         let (tell_end, ended) = watch::channel(false);
         let served = tokio::task::spawn_blocking(move || Session::from_fd(shell, connection, acl, config)).await;
         let failed = |e: String| FsError::new(FsCode::Io, format!("the kernel did not accept the mount: {e}"));
@@ -95,6 +96,7 @@ impl Mount {
             .map_err(|e| failed(e.to_string()))
             .and_then(|s| s.map_err(|e| failed(e.to_string())))
             .map_err(undo)?;
+        notifier.get_or_init(|| session.notifier());
         std::thread::Builder::new()
             .name("sateen-fuse".to_owned())
             .spawn(move || {

@@ -8,14 +8,14 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use sateen_types::op::SetAttr;
 use sateen_types::{Attr, FsResult};
@@ -54,12 +54,14 @@ const WANTED: [InitFlags; 10] = [
 pub struct Shell {
     fs: Arc<MountedFs>,
     runtime: Handle,
+    /// Our way to tell the kernel something unasked; there once the session is.
+    kernel: Arc<OnceLock<Notifier>>,
 }
 
 impl Shell {
     /// Callbacks that run their work on `runtime`.
-    pub fn new(fs: Arc<MountedFs>, runtime: Handle) -> Shell {
-        Shell { fs, runtime }
+    pub fn new(fs: Arc<MountedFs>, runtime: Handle, kernel: Arc<OnceLock<Notifier>>) -> Shell {
+        Shell { fs, runtime, kernel }
     }
 
     /// Runs `work`, then hands its outcome to `answer`.
@@ -108,6 +110,14 @@ impl Shell {
             Ok(value) => reply.data(&value),
             Err(errno) => reply.error(errno),
         });
+    }
+}
+
+/// Makes the kernel ask for size and times again: an open answers without them, and another client may have changed them
+/// since they were last asked for. A negative offset leaves pages alone and takes no lock of theirs.
+fn forget_attributes(kernel: &OnceLock<Notifier>, ino: INodeNo) {
+    if let Some(Err(error)) = kernel.get().map(|k| k.inval_inode(ino, -1, 0)) {
+        tracing::warn!(%error, ino = ino.0, "the kernel was not told that attributes may have changed");
     }
 }
 
@@ -233,9 +243,14 @@ impl Filesystem for Shell {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (fs, cred) = (self.fs.clone(), of_request(req));
+        let (fs, cred, kernel) = (self.fs.clone(), of_request(req), self.kernel.clone());
         self.run("open", ino, async move { fs.open(&cred, ino.0, flags.0).await }, move |result| match result {
-            Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
+            Ok(opened) => {
+                if !opened.keep_cache {
+                    forget_attributes(&kernel, ino);
+                }
+                reply.opened(FileHandle(opened.handle), open_flags(opened));
+            }
             Err(errno) => reply.error(errno),
         });
     }

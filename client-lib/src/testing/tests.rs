@@ -159,8 +159,11 @@ async fn a_full_ost_is_reported_once_per_open_file() {
     let second = client.open(&ROOT, file.fid(), Access::READ_WRITE).await.expect("open");
     peers.oss.full.store(true, Ordering::SeqCst);
     file.write_at(0, &pattern(3, 300_000)).await.expect("accepted into the cache");
-    assert_eq!(file.fsync().await.expect_err("full").code, FsCode::NoSpace);
+    assert_eq!(file.flush().await.expect_err("full").code, FsCode::NoSpace);
+    file.flush().await.expect("reported once");
+    assert_eq!(file.fsync().await.expect_err("a flush does not answer for an fsync").code, FsCode::NoSpace);
     file.fsync().await.expect("reported once");
+    file.flush().await.expect("the fsync told");
     assert_eq!(second.close().await.expect_err("not seen by this one yet").code, FsCode::NoSpace);
     peers.oss.full.store(false, Ordering::SeqCst);
     file.write_at(0, b"fits").await.expect("written");

@@ -1,3 +1,5 @@
+//! The bench the tests work on: a store of either kind with one helper per operation, checked after each.
+
 use std::sync::Arc;
 
 use sateen_types::op::{Access, Create, Entry, Mutation, MutationReply, RenameMode, SetAttr, WriteDone};

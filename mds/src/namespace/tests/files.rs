@@ -1,3 +1,5 @@
+//! Files: layouts, sizes, truncates, what is left behind, extended attributes.
+
 use sateen_types::layout::TemplateComponent;
 use sateen_types::op::{Mutation, MutationReply, SetTime, XattrMode};
 use sateen_types::{

@@ -1,3 +1,5 @@
+//! Names: create, link, remove, rename, list.
+
 use sateen_types::op::RenameMode;
 use sateen_types::{Credential, Fid, FsCode};
 

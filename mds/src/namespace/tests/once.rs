@@ -1,3 +1,5 @@
+//! Each change takes effect exactly once.
+
 use sateen_types::op::Mutation;
 use sateen_types::{Credential, Fid, FsCode, SessionId};
 

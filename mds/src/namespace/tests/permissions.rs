@@ -1,3 +1,5 @@
+//! Who may do what.
+
 use sateen_types::op::{Access, Mutation, RenameMode, SetTime};
 use sateen_types::{Credential, Fid, FsCode, Timestamp};
 

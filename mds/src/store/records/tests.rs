@@ -1,3 +1,5 @@
+//! Every record survives its encoding, and encodings of released versions stay readable.
+
 use proptest::prelude::*;
 use sateen_types::op::{Entry, MutationReply};
 use sateen_types::{
