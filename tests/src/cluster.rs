@@ -20,13 +20,16 @@ use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::{bins, rpc, wait};
 
-/// Takes every mount below `$2` off, if the test could not. The servers die with the test.
+/// Takes every mount below `$2` off and removes the directory, if the test could not. The processes die with the test, but
+/// not at once, and a mount may just be coming up: so it looks until all is gone.
 const DETACH_ALL: &str = r#"
-sleep 1
-while read -r _ _ _ _ point _; do
-    case $(printf '%b' "$point") in "$2"/*) umount -l "$(printf '%b' "$point")" ;; esac
-done < /proc/self/mountinfo
-rm -rf --one-file-system "$2"
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    sleep 1
+    while read -r _ _ _ _ point _; do
+        case $(printf '%b' "$point") in "$2"/*) umount -l "$(printf '%b' "$point")" ;; esac
+    done < /proc/self/mountinfo
+    rm -rf --one-file-system "$2" && break
+done
 "#;
 
 /// What cluster to start.

@@ -114,15 +114,20 @@ fn spawn_tied(command: Command) -> std::io::Result<Child> {
     static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (send, receive) = channel::<Request>();
+        let test = rustix::process::getpid();
         std::thread::Builder::new()
             .name("spawner".into())
             .spawn(move || {
                 for (mut command, answer) in receive {
-                    // SAFETY: prctl is async-signal-safe and touches nothing of ours.
+                    // SAFETY: prctl and getppid are async-signal-safe and touch nothing of ours.
                     unsafe {
-                        command.pre_exec(|| {
+                        command.pre_exec(move || {
                             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-                            Ok(())
+                            // The test may have died before the kernel was asked to tell.
+                            match rustix::process::getppid() {
+                                Some(parent) if parent == test => Ok(()),
+                                _ => Err(std::io::ErrorKind::NotFound.into()),
+                            }
                         });
                     }
                     let _ = answer.send(command.spawn());
