@@ -45,7 +45,7 @@ fn git_clones_commits_repacks_and_finds_no_fault() {
         git fsck --strict --full
         test -z "$(git status --porcelain)"
         git checkout -q -b work v1~1
-        find . -name '*.h' -not -path './.git/*' | head -200 | while read -r f; do echo '/* changed */' >> "$f"; done
+        for f in linux/*.h; do echo '/* changed */' >> "$f"; done
         git commit -qam 'three'
         git checkout -q main
         git merge -q -m 'four' work
