@@ -17,28 +17,13 @@ if [ "$(printf '%s\n%s\n' "$need_rust" "$have" | sort -V | head -n 1)" != "$need
     exit 1
 fi
 
-packages=()
-want() { # want PACKAGE: adds it unless dpkg says it is installed
-    dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' || packages+=("$1")
-}
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
 if command -v dpkg-query >/dev/null; then
     want g++            # RocksDB
     want libclang-dev   # bindings to RocksDB are generated at build time
     want fuse3          # fusermount3
-    if [ "${#packages[@]}" -gt 0 ]; then
-        sudo=
-        if [ "$(id -u)" -ne 0 ]; then
-            sudo=sudo
-            command -v sudo >/dev/null || {
-                echo "error: missing packages: ${packages[*]}" >&2
-                echo "hint: as root, run: apt-get install ${packages[*]}" >&2
-                exit 1
-            }
-        fi
-        echo "== installing Debian packages: ${packages[*]}"
-        $sudo apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-    fi
+    install_wanted
 else
     echo "note: this is not Debian; make sure that a C++ compiler, libclang and fusermount3 are installed"
 fi

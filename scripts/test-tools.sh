@@ -7,10 +7,8 @@ pjdfstest=0.2.2
 fsx=0.3.2
 tools=${SATEEN_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/sateen/tools}
 
-packages=()
-want() { # want PACKAGE: adds it unless dpkg says it is installed
-    dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' || packages+=("$1")
-}
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
 # have COMMAND PACKAGE: the package only where nothing else brought the command
 have() { command -v "$1" >/dev/null || want "$2"; }
 
@@ -26,20 +24,7 @@ if command -v dpkg-query >/dev/null; then
     have python3 python3 # SQLite through Python's module
     have sha256sum coreutils
     have umount util-linux
-    if [ "${#packages[@]}" -gt 0 ]; then
-        sudo=
-        if [ "$(id -u)" -ne 0 ]; then
-            sudo=sudo
-            command -v sudo >/dev/null || {
-                echo "error: missing packages: ${packages[*]}" >&2
-                echo "hint: as root, run: apt-get install ${packages[*]}" >&2
-                exit 1
-            }
-        fi
-        echo "== installing Debian packages: ${packages[*]}"
-        $sudo apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-    fi
+    install_wanted
 else
     echo "note: this is not Debian; the tests need fusermount3, rsync, setfattr, fio, git, make, gcc, python3 and libacl"
 fi
