@@ -31,7 +31,8 @@ pub(crate) async fn run(client: Weak<Inner>, stop: CancellationToken) {
     else {
         return;
     };
-    let mut tick = tokio::time::interval(interval);
+    // Not at once: there is nothing to look after yet.
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let work = tokio::select! {
