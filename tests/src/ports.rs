@@ -1,15 +1,13 @@
 //! Free loopback ports that no other test takes.
 //!
 //! Binding port 0 and closing it again leaves a gap in which another test, or an outgoing connection, gets the port. So
-//! ports come from below the kernel's range for outgoing connections, and each is locked by a file for as long as its
-//! [`Port`] lives.
+//! ports come from below the kernel's range for outgoing connections, and each is locked for as long as its [`Port`] lives:
+//! by an abstract Unix socket of its name, which the kernel removes with the process and which leaves nothing on disk.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::sync::atomic::{AtomicU16, Ordering};
-
-use rustix::fs::FlockOperation;
 
 /// Ports that are given out: above the well-known ones, below Linux's default range of outgoing connections (32768).
 const FIRST: u16 = 21_000;
@@ -23,7 +21,7 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    _lock: File,
+    _lock: UnixListener,
 }
 
 impl Port {
@@ -46,10 +44,8 @@ impl Port {
     }
 
     fn take(number: u16) -> Option<Port> {
-        let dir: PathBuf = std::env::temp_dir().join("sateen-test-ports");
-        std::fs::create_dir_all(&dir).ok()?;
-        let lock = File::options().create(true).truncate(false).write(true).open(dir.join(number.to_string())).ok()?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let name = UnixAddr::from_abstract_name(format!("sateen-test-port-{number}")).ok()?;
+        let lock = UnixListener::bind_addr(&name).ok()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
         Some(Port { number, _lock: lock })
     }
