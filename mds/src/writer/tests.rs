@@ -1,3 +1,5 @@
+//! Group commit, failed commands, failed commits, identifiers of one life and the next.
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
