@@ -49,7 +49,7 @@ unit:
 	@scripts/test-tools.sh
 	cargo build --release --locked $(SERVERS) -p sateen-bench
 	@scripts/run-tests.sh
-	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --no-deps --workspace
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --release --locked --no-deps --workspace
 	cargo test --release --locked --doc --workspace
 
 bench: build

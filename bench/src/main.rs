@@ -10,7 +10,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`catalogue`] | names, units and limits of all cases, and which of them a run needs |
-//! | [`bench`] | what the cases share: sizes, data, cluster, directory |
+//! | [`mod@bench`] | what the cases share: sizes, data, cluster, directory |
 //! | [`limits`] | what the machine can do |
 //! | [`cases`] | what Sateen does |
 //! | [`report`] | medians, ratios, table, JSON, comparison |

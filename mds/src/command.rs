@@ -75,7 +75,7 @@ pub struct Inputs {
     pub now: Timestamp,
     /// A FID that was never used, for commands that [want](Command::wants_fid) one.
     pub fid: Option<Fid>,
-    /// The file whose last name this removes is open (or may be: see [`crate::opens`]).
+    /// The file whose last name this removes is open (or may be: see [`crate::clients`]).
     pub victim_open: bool,
     /// OSTs to place stripes on.
     pub osts: Arc<Vec<Candidate>>,
