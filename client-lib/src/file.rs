@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sateen_proto::mds as wire;
 use sateen_types::op::{Access, SetAttr};
-use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout};
+use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Payload};
 
 use crate::inner::Inner;
 use crate::inode::Inode;
@@ -120,8 +120,15 @@ impl File {
         self.open.cache_valid
     }
 
-    /// Up to `len` bytes at `offset`; fewer only at the end of the file.
+    /// Up to `len` bytes at `offset`; fewer only at the end of the file. Copied together where they lie in several
+    /// chunks; [`File::read_pieces`] copies nothing.
     pub async fn read_at(&self, offset: u64, len: usize) -> FsResult<Bytes> {
+        self.read_pieces(offset, len).await.map(Payload::into_bytes)
+    }
+
+    /// Up to `len` bytes at `offset`, fewer only at the end of the file, as the pieces in which they are cached. A piece
+    /// keeps the memory of the whole request alive with which it was fetched, at most 4 MiB.
+    pub async fn read_pieces(&self, offset: u64, len: usize) -> FsResult<Payload> {
         if !self.open.access.read && !self.open.access.exec {
             return Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for reading", self.fid())));
         }

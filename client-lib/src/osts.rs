@@ -6,14 +6,15 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use sateen_proto::bulk::{self, Lane};
 use sateen_proto::mds as wire;
 use sateen_proto::oss::object_store_client::ObjectStoreClient;
-use sateen_proto::{convert, version};
+use sateen_proto::{convert, oss, version};
 use sateen_types::limits::{MESSAGE_BYTES_MAX, OST_COUNT_MAX};
-use sateen_types::{FsCode, FsError, FsResult, OstIndex};
+use sateen_types::{FsCode, FsError, FsResult, OstIndex, Payload};
 use tokio::sync::{OnceCell, Semaphore};
 use tonic::transport::Channel;
 
@@ -32,6 +33,9 @@ pub(crate) struct Osts {
     servers: Mutex<HashMap<String, Arc<Server>>>,
     /// Requests under way per OST are bounded.
     gates: Mutex<HashMap<OstIndex, Arc<Semaphore>>>,
+    /// This client, and how often it has given up waiting for an answer to a Write: see the fields of `WriteRequest`.
+    writer: u64,
+    generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +68,8 @@ impl Osts {
             refreshing: tokio::sync::Mutex::new(()),
             servers: Mutex::default(),
             gates: Mutex::default(),
+            writer: rand::random::<u64>().max(1),
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -73,13 +79,59 @@ impl Osts {
         F: Fn(ObjectStoreClient<Channel>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
+        let attempt = |channel| {
+            let answer = call(object_store(channel));
+            async move { answer.await.map(tonic::Response::into_inner) }
+        };
+        self.persist(ost, attempt, || {}).await
+    }
+
+    /// A Read of `ost`, likewise.
+    pub async fn read(&self, ost: OstIndex, request: &oss::ReadRequest) -> FsResult<Lane<oss::ReadReply>> {
+        let timeout = self.options.request_timeout;
+        let attempt = |mut channel: Channel| async move {
+            bulk::call(&mut channel, bulk::READ_PATH, request, Payload::new(), timeout).await
+        };
+        self.persist(ost, attempt, || {}).await
+    }
+
+    /// A Write to `ost`, likewise. Its fence is set here: what was sent before and perhaps waits somewhere on its way
+    /// can do nothing any more once the repetition has arrived.
+    pub async fn write(
+        &self,
+        ost: OstIndex,
+        request: &oss::WriteRequest,
+        payload: &Payload,
+    ) -> FsResult<oss::WriteReply> {
+        let timeout = self.options.request_timeout;
+        let attempt = |mut channel: Channel| {
+            let generation = self.generation.load(Ordering::SeqCst);
+            let request = oss::WriteRequest { writer: self.writer, generation, ..request.clone() };
+            let payload = payload.clone();
+            async move { bulk::call(&mut channel, bulk::WRITE_PATH, &request, payload, timeout).await }
+        };
+        let given_up = || {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        };
+        self.persist(ost, attempt, given_up).await.map(|(reply, _)| reply)
+    }
+
+    /// Attempts until there is an answer. `given_up` is called after each attempt whose outcome nobody knows.
+    async fn persist<T, F, Fut>(&self, ost: OstIndex, attempt: F, given_up: impl Fn()) -> FsResult<T>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<T, tonic::Status>>,
+    {
         let gate = self.gate(ost);
         let _permit = gate.acquire().await.expect("the semaphore is never closed");
         let mut backoff = Backoff::new(self.options.retry_for, &self.session.stop);
         let mut failures = 0u32;
         loop {
-            match self.attempt(ost, &call, failures > 0).await {
+            match self.attempt(ost, &attempt, failures > 0).await {
+                // Refused because another request was given up meanwhile; the next attempt carries the new generation.
+                Err(e) if e.code == FsCode::Interrupted => {}
                 Err(e) if e.code.is_retryable() => {
+                    given_up();
                     failures += 1;
                     if failures == 1 {
                         tracing::warn!(error = %e, %ost, "an OST does not answer; trying again");
@@ -93,23 +145,22 @@ impl Osts {
         }
     }
 
-    async fn attempt<T, F, Fut>(&self, ost: OstIndex, call: &F, refresh: bool) -> FsResult<T>
+    async fn attempt<T, F, Fut>(&self, ost: OstIndex, attempt: &F, refresh: bool) -> FsResult<T>
     where
-        F: Fn(ObjectStoreClient<Channel>) -> Fut,
-        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<T, tonic::Status>>,
     {
         let address = self.address(ost, refresh).await?;
         let server = self.server(&address)?;
         let connection = server.pick();
-        let timeout = self.options.request_timeout;
-        let peer = format!("OST {ost} at {address}");
-        connection.greeted.get_or_try_init(|| self.greet(connection, &peer)).await?;
-        transport::within(timeout, &peer, call(object_store(&connection.channel))).await
+        let peer = || format!("OST {ost} at {address}");
+        connection.greeted.get_or_try_init(|| async { self.greet(connection, &peer()).await }).await?;
+        transport::answered(self.options.request_timeout, peer, attempt(connection.channel.clone())).await
     }
 
     /// Agrees on a version and makes sure that this is our cluster.
     async fn greet(&self, connection: &Connection, peer: &str) -> FsResult<()> {
-        let mut client = object_store(&connection.channel);
+        let mut client = object_store(connection.channel.clone());
         let hello = client.hello(version::hello("sateen-client"));
         let reply = transport::within(self.options.request_timeout, peer, hello).await?;
         let hello = convert::required(reply.hello, "hello")?;
@@ -210,8 +261,8 @@ impl Server {
     }
 }
 
-fn object_store(channel: &Channel) -> ObjectStoreClient<Channel> {
-    ObjectStoreClient::new(channel.clone())
+fn object_store(channel: Channel) -> ObjectStoreClient<Channel> {
+    ObjectStoreClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }

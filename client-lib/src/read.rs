@@ -10,14 +10,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
 use parking_lot::Mutex;
-use sateen_proto::oss::object_store_client::ObjectStoreClient;
 use sateen_proto::{convert, oss};
-use sateen_types::{FsCode, FsError, FsResult, ObjectId, Part};
+use sateen_types::limits::CHUNK_BYTES_MAX;
+use sateen_types::{Codec, FsCode, FsError, FsResult, ObjectId, Part, Payload};
 
 use crate::cache::{ChunkKey, Found, Loader};
 use crate::inner::Inner;
 use crate::inode::{Inode, ReadSpan, View};
-use crate::plan::{self, Batch, Place, Span};
+use crate::plan::{self, Place, Span};
 use crate::readahead::Readahead;
 use crate::seal;
 
@@ -25,23 +25,24 @@ use crate::seal;
 /// than its chunks.
 const REPLIES_MAX: usize = 256;
 
-/// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+/// Reads up to `len` bytes at `offset`; fewer only at the end of the file. The pieces are those of the cache: nothing is
+/// copied but what was written here and is not stored yet.
 pub(crate) async fn read(
     inner: &Arc<Inner>,
     inode: &Arc<Inode>,
     readahead: &Mutex<Readahead>,
     offset: u64,
     len: usize,
-) -> FsResult<Bytes> {
+) -> FsResult<Payload> {
     let Some((mut view, mut spans, mut size)) = inode.begin_read(offset, len as u64)? else {
-        return Ok(Bytes::new());
+        return Ok(Payload::new());
     };
     let read = spans.iter().map(|s| u64::from(s.span.to - s.span.from)).sum();
     if !view.layout.is_instantiated(offset, read) && inode.layout_may_be_old() {
         refresh_layout(inner, inode).await?;
         match inode.begin_read(offset, len as u64)? {
             Some(again) => (view, spans, size) = again,
-            None => return Ok(Bytes::new()),
+            None => return Ok(Payload::new()),
         }
     }
     let advice = readahead.lock().on_read(offset, len as u64, size);
@@ -51,7 +52,7 @@ pub(crate) async fn read(
     if !advice.sequential
         && let Some(bytes) = read_small(inner, inode, &view, &spans).await?
     {
-        return Ok(bytes);
+        return Ok(bytes.into());
     }
     let wanted: Vec<u64> = spans.iter().filter(|s| !s.complete).map(|s| s.span.chunk).collect();
     let chunks = fetch(inner, inode, &view, &wanted).await?;
@@ -92,30 +93,33 @@ async fn read_small(inner: &Arc<Inner>, inode: &Inode, view: &View, spans: &[Rea
 }
 
 /// Puts a read together.
-fn assemble(spans: &[ReadSpan], chunks: &HashMap<u64, Bytes>) -> Bytes {
-    if let [ReadSpan { span, overlay, .. }] = spans
-        && overlay.is_empty()
-        && let Some(chunk) = chunks.get(&span.chunk)
-        && chunk.len() >= span.to as usize
-    {
-        return chunk.slice(span.from as usize..span.to as usize);
-    }
-    let total = spans.iter().map(|s| (s.span.to - s.span.from) as usize).sum();
-    let mut out = BytesMut::zeroed(total);
-    let mut at = 0;
+fn assemble(spans: &[ReadSpan], chunks: &HashMap<u64, Bytes>) -> Payload {
+    let mut out = Payload::new();
     for ReadSpan { span, overlay, .. } in spans {
-        let len = (span.to - span.from) as usize;
-        let target = &mut out[at..at + len];
-        if let Some(chunk) = chunks.get(&span.chunk) {
-            copy_over(target, span, 0, chunk);
+        let chunk = chunks.get(&span.chunk);
+        if overlay.is_empty() {
+            let end = chunk.map_or(0, |chunk| chunk.len().min(span.to as usize));
+            let from = span.from as usize;
+            if let Some(chunk) = chunk.filter(|_| from < end) {
+                out.push(chunk.slice(from..end));
+            }
+            out.push(ZEROS.slice(..span.to as usize - end.max(from)));
+            continue;
+        }
+        let mut piece = BytesMut::zeroed((span.to - span.from) as usize);
+        if let Some(chunk) = chunk {
+            copy_over(&mut piece, span, 0, chunk);
         }
         for (from, bytes) in overlay {
-            copy_over(target, span, *from, bytes);
+            copy_over(&mut piece, span, *from, bytes);
         }
-        at += len;
+        out.push(piece.freeze());
     }
-    out.freeze()
+    out
 }
+
+/// What is read where nothing is stored.
+static ZEROS: Bytes = Bytes::from_static(&[0; CHUNK_BYTES_MAX as usize]);
 
 /// Copies the part of `bytes` (which begin at `at` in the chunk) that lies in `span` to its place in `target`.
 fn copy_over(target: &mut [u8], span: &Span, at: u32, bytes: &[u8]) {
@@ -201,8 +205,11 @@ async fn load_all(
         }
     }
     let batches = plan::batches(placed, inner.options.bulk_bytes, true);
+    let alone = batches.len() == 1;
     let loads = batches.into_iter().map(|batch| async move {
-        let contents = fetch_batch(inner, &batch).await?;
+        let place =
+            Place { ost: batch.ost, object: batch.object, chunk_log2: batch.chunk_log2, offset: batch.items[0].0 };
+        let contents = fetch_in_parallel(inner, place, batch.items.len(), alone).await?;
         let mut loaded = Vec::with_capacity(contents.len());
         for ((_, (chunk, loader)), bytes) in batch.items.into_iter().zip(contents) {
             inode.if_current(view, chunk, || {
@@ -219,13 +226,22 @@ async fn load_all(
     Ok(have)
 }
 
-/// The contents of a contiguous batch of chunks, in order.
-async fn fetch_batch<T>(inner: &Arc<Inner>, batch: &Batch<T>) -> FsResult<Vec<Bytes>> {
-    let chunk_len = 1u64 << batch.chunk_log2;
-    let start = batch.items[0].0;
-    let place = Place { ost: batch.ost, object: batch.object, chunk_log2: batch.chunk_log2, offset: start };
-    let pieces = fetch_range(inner, place, start, (batch.items.len() as u64 * chunk_len) as u32, true).await?;
-    let mut contents = vec![Bytes::new(); batch.items.len()];
+/// [`fetch_batch`] in a task of its own unless it is the only one, so that replies are checked and opened on all cores.
+async fn fetch_in_parallel(inner: &Arc<Inner>, place: Place, count: usize, alone: bool) -> FsResult<Vec<Bytes>> {
+    if alone {
+        return fetch_batch(inner, place, count).await;
+    }
+    let inner_ = Arc::clone(inner);
+    let task = inner.runtime.spawn(async move { fetch_batch(&inner_, place, count).await });
+    task.await.map_err(|e| FsError::new(FsCode::Internal, format!("a background read failed: {e}")))?
+}
+
+/// The contents of `count` chunks of an object that follow each other from `place` on.
+async fn fetch_batch(inner: &Arc<Inner>, place: Place, count: usize) -> FsResult<Vec<Bytes>> {
+    let chunk_len = 1u64 << place.chunk_log2;
+    let start = place.offset;
+    let pieces = fetch_range(inner, place, start, (count as u64 * chunk_len) as u32, true).await?;
+    let mut contents = vec![Bytes::new(); count];
     for (at, bytes) in pieces {
         // A sealed reply may bring a chunk that was only touched by the range.
         let Some(index) = at.checked_sub(start).map(|d| (d / chunk_len) as usize).filter(|i| *i < contents.len())
@@ -255,10 +271,10 @@ async fn fetch_range(
     len: u32,
     sealed: bool,
 ) -> FsResult<Vec<(u64, Bytes)>> {
-    match fetch_once(inner, place, offset, len, sealed).await {
+    match fetch_once(inner, place, offset, len, sealed, false).await {
         Err(e) if e.code == FsCode::Corrupt => {
             tracing::warn!(error = %e, "damaged data was read; reading it again");
-            fetch_once(inner, place, offset, len, sealed).await.inspect_err(|e| {
+            fetch_once(inner, place, offset, len, sealed, true).await.inspect_err(|e| {
                 if e.code == FsCode::Corrupt {
                     tracing::error!(error = %e, object = %place.object, ost = %place.ost, offset, "stored data is damaged");
                 }
@@ -274,6 +290,7 @@ async fn fetch_once(
     offset: u64,
     len: u32,
     sealed: bool,
+    verify: bool,
 ) -> FsResult<Vec<(u64, Bytes)>> {
     let end = offset + u64::from(len);
     let mut at = offset;
@@ -289,36 +306,37 @@ async fn fetch_once(
             offset: at,
             length: (end - at) as u32,
             sealed,
+            verify,
         };
-        let call = |mut client: ObjectStoreClient<_>| async move { client.read(request).await };
-        let reply = inner.osts.call(place.ost, call).await?;
-        let parts = convert::parts_from_wire(reply.parts, place.chunk_log2, reply.payload.len())?;
+        let (reply, payload) = inner.osts.read(place.ost, &request).await?;
+        let parts = convert::parts_from_wire(reply.parts, place.chunk_log2, payload.len())?;
         let covered = parts.last().map_or(at, |p| p.offset + u64::from(p.raw_len));
         let begins = parts.first().is_some_and(|p| p.offset <= at);
         if !begins || covered <= at {
             return Err(convert::bad("parts", format_args!("do not cover byte {at} of {}", place.object)));
         }
         at = covered;
-        pieces.extend(open_parts(inner, place.object, parts, reply.payload).await?);
+        pieces.extend(open_parts(inner, place.object, parts, payload).await?);
     }
     Err(convert::bad("parts", format_args!("{} sends its range in more than {REPLIES_MAX} replies", place.object)))
 }
 
-/// Fewer bytes are opened where they are: handing them to another thread would take longer.
+/// Fewer bytes are decompressed where they are: handing them to another thread would take longer. Checking alone always
+/// happens where they are.
 const OPEN_HERE_BYTES: usize = 64 << 10;
 
 async fn open_parts(
     inner: &Arc<Inner>,
     object: ObjectId,
     parts: Vec<Part>,
-    payload: Bytes,
+    payload: Payload,
 ) -> FsResult<Vec<(u64, Bytes)>> {
-    let raw: usize = parts.iter().filter(|p| !p.hole).map(|p| p.raw_len as usize).sum();
+    let packed: usize = parts.iter().filter(|p| p.codec == Codec::Lz4).map(|p| p.raw_len as usize).sum();
     let open_all = move || {
         let mut rest = payload;
         let mut pieces = Vec::with_capacity(parts.len());
         for part in parts.iter().filter(|p| !p.hole) {
-            let stored = rest.split_to(part.stored_len as usize);
+            let stored = rest.split_to(part.stored_len as usize).into_bytes();
             let bytes = seal::open(part, &stored).map_err(|damage| {
                 FsError::new(FsCode::Corrupt, format!("{object}, offset {}: {}", part.offset, damage.0))
                     .with_hint("the OST's log names the chunk; restore the file from a copy")
@@ -327,5 +345,5 @@ async fn open_parts(
         }
         Ok(pieces)
     };
-    if raw <= OPEN_HERE_BYTES { open_all() } else { inner.compute(open_all).await }
+    if packed <= OPEN_HERE_BYTES { open_all() } else { inner.compute(open_all).await }
 }

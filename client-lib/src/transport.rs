@@ -42,16 +42,25 @@ pub(crate) async fn within<T>(
     peer: &str,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> FsResult<T> {
+    answered(timeout, || peer.to_owned(), call).await.map(tonic::Response::into_inner)
+}
+
+/// [`within`] for calls that are not made by tonic's generated clients.
+pub(crate) async fn answered<T>(
+    timeout: Duration,
+    peer: impl Fn() -> String,
+    call: impl Future<Output = Result<T, tonic::Status>>,
+) -> FsResult<T> {
     match tokio::time::timeout(timeout, call).await {
-        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Ok(reply)) => Ok(reply),
         Ok(Err(s)) => {
             let mut error = status::from_status(&s);
             if s.details().is_empty() {
-                error.message = format!("{peer} does not answer ({})", error.message);
+                error.message = format!("{} does not answer ({})", peer(), error.message);
             }
             Err(error)
         }
-        Err(_) => Err(FsError::new(FsCode::TimedOut, format!("{peer} did not answer within {timeout:?}"))),
+        Err(_) => Err(FsError::new(FsCode::TimedOut, format!("{} did not answer within {timeout:?}", peer()))),
     }
 }
 

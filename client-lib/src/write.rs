@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use sateen_proto::{convert, oss};
 use sateen_types::op::{Mutation, MutationReply};
-use sateen_types::{Credential, FsCode, FsError, FsResult, Layout};
+use sateen_types::{Credential, FsCode, FsError, FsResult, Layout, Payload};
 
 use crate::budget::{Share, UNIT_BYTES};
 use crate::dirty::Outgoing;
@@ -47,10 +47,8 @@ pub(crate) async fn write(
             Where::At(offset) => Where::At(offset.checked_add(done as u64).ok_or(FsCode::FileTooBig)?),
             Where::End => Where::End,
         };
-        match write_piece(inner, inode, at, piece, cred).await {
-            Ok(offset) => first = first.or(Some(offset)),
-            Err(e) => return Err(e),
-        }
+        let offset = write_piece(inner, inode, at, piece, cred).await?;
+        first = first.or(Some(offset));
         done += piece.len();
     }
     Ok(first.expect("at least one piece was written"))
@@ -219,22 +217,20 @@ pub(crate) async fn write_parts(
     place: Place,
     parts: impl Iterator<Item = &Sealed>,
 ) -> FsResult<(sateen_types::Verifier, i64)> {
-    let parts: Vec<&Sealed> = parts.collect();
-    let mut payload = bytes::BytesMut::with_capacity(parts.iter().map(|p| p.payload.len()).sum());
-    parts.iter().for_each(|p| payload.extend_from_slice(&p.payload));
+    let (mut wire, mut payload) = (Vec::new(), Payload::new());
+    for sealed in parts {
+        wire.push(oss::Part::from(&sealed.part));
+        payload.push(sealed.payload.clone());
+    }
     let request = oss::WriteRequest {
         ost: u32::from(place.ost.0),
         object: Some(place.object.into()),
         chunk_log2: u32::from(place.chunk_log2),
         compression: sateen_proto::common::Compression::from(inner.session.facts.compression).into(),
-        parts: parts.iter().map(|p| oss::Part::from(&p.part)).collect(),
-        payload: payload.freeze(),
+        parts: wire,
+        ..Default::default()
     };
-    let call = |mut client: oss::object_store_client::ObjectStoreClient<_>| {
-        let request = request.clone();
-        async move { client.write(request).await }
-    };
-    let reply = inner.osts.call(place.ost, call).await?;
+    let reply = inner.osts.write(place.ost, &request, &payload).await?;
     Ok((convert::verifier(&reply.verifier)?, reply.allocated_delta))
 }
 

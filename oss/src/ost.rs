@@ -192,6 +192,14 @@ impl Ost {
         self.verifier
     }
 
+    /// The store of `fs` if that is known without waiting.
+    pub fn store_now(&self, fs: FsId) -> Option<Arc<OpenStore>> {
+        match self.stores.try_read()?.get(&fs)? {
+            Slot::Open { store, .. } => Some(store.clone()),
+            Slot::Closing(_) => None,
+        }
+    }
+
     /// The store of `fs`, if there is one; `Stale` if the file system was removed.
     pub fn store(&self, fs: FsId) -> FsResult<Option<Arc<OpenStore>>> {
         match self.stores.read().get(&fs) {

@@ -3,6 +3,8 @@
 //! Every rule about messages is in `sateen_proto::convert`; every rule about data in [`store`](crate::store). Here is
 //! only how the two meet: which OST, on which threads, within which bounds.
 
+pub mod bulk;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -11,12 +13,13 @@ use sateen_proto::oss::object_store_server::ObjectStore;
 use sateen_proto::status::to_status;
 use sateen_proto::{common, oss, version};
 use sateen_types::limits::BULK_BYTES_MAX;
-use sateen_types::{ClusterId, Compression, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex};
-use tokio::sync::Semaphore;
+use sateen_types::{ClusterId, Compression, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex, Payload};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use crate::ost::Ost;
-use crate::store::read::ReadRange;
+use crate::store::fence::Fence;
+use crate::store::read::{ReadOutcome, ReadRange};
 use crate::store::write::Write;
 use crate::store::{Changed, ObjectAttr};
 
@@ -68,17 +71,77 @@ impl Service {
         })
     }
 
+    /// Room for `payload_bytes` of a request that is worked on.
+    async fn memory(&self, payload_bytes: usize) -> Memory {
+        let units = (payload_bytes.div_ceil(INFLIGHT_UNIT_BYTES) as u32).clamp(1, self.inflight_units);
+        Memory(self.inflight.clone().acquire_many_owned(units).await.ok())
+    }
+
     /// Runs a data call on a thread for blocking work, within the bounds on threads and payload.
     async fn data<T, F>(&self, payload_bytes: usize, work: F) -> Result<T, Status>
     where
         T: Send + 'static,
         F: FnOnce() -> FsResult<T> + Send + 'static,
     {
-        let units = (payload_bytes.div_ceil(INFLIGHT_UNIT_BYTES) as u32).clamp(1, self.inflight_units);
-        let payload = self.inflight.clone().acquire_many_owned(units).await;
+        let memory = self.memory(payload_bytes).await;
         let thread = self.io.clone().acquire_owned().await;
         // The permits move to the thread: a caller that goes away does not make room for more work than is allowed.
-        blocking(work, (payload, thread)).await
+        blocking(work, (memory, thread)).await
+    }
+
+    /// Write: the fields of the request, and the payload beside them.
+    async fn write_parts(&self, head: oss::WriteRequest, payload: Payload) -> Result<oss::WriteReply, Status> {
+        let decode = |r: oss::WriteRequest, payload: Payload| {
+            let chunk_log2 = chunk_log2(r.chunk_log2)?;
+            let compression = common::Compression::try_from(r.compression)
+                .map_err(|_| bad("compression", format_args!("{} is unknown", r.compression)))?;
+            let write = Write {
+                object: object(r.object)?,
+                chunk_log2,
+                compression: Compression::try_from(compression)?,
+                parts: parts_from_wire(r.parts, chunk_log2, payload.len())?,
+                fence: (r.writer > 0).then_some(Fence { writer: r.writer, generation: r.generation }),
+                payload,
+            };
+            Ok((self.ost(r.ost)?, write))
+        };
+        let (ost, write) = decode(head, payload).map_err(to_status)?;
+        let bytes = write.payload.len();
+        let changed = self.data(bytes, move || ost.store_or_new(write.object.fs)?.write(write)).await?;
+        let reply = change_reply(changed);
+        Ok(oss::WriteReply { verifier: reply.verifier, allocated_delta: reply.allocated_delta })
+    }
+
+    /// Read: the fields of the reply, the payload beside them, and the memory that it may take until it is sent.
+    async fn read_parts(&self, request: oss::ReadRequest) -> Result<(oss::ReadReply, Payload, Memory), Status> {
+        let decode = |r: oss::ReadRequest| {
+            if r.length as usize > BULK_BYTES_MAX {
+                return Err(bad("length", format_args!("{} passes {BULK_BYTES_MAX}", r.length)));
+            }
+            let (offset, _) = range(r.offset, u64::from(r.length))?;
+            let wanted = ReadRange { offset, length: r.length, sealed: r.sealed, verify: r.verify };
+            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, wanted))
+        };
+        let (ost, object, chunk_log2, wanted) = decode(request).map_err(to_status)?;
+        let memory = self.memory(wanted.length as usize).await;
+        let outcome = match ost.store_now(object.fs) {
+            // Most reads end here, without a thread of their own.
+            Some(store) => store.read_from_memory(&object, chunk_log2, wanted).map_err(to_status)?,
+            None => None,
+        };
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => {
+                let thread = self.io.clone().acquire_owned().await;
+                let work = move || match ost.store(object.fs)? {
+                    Some(store) => store.read(&object, chunk_log2, wanted),
+                    None => Ok(ReadOutcome::hole(wanted)),
+                };
+                blocking(work, thread).await?
+            }
+        };
+        let ReadOutcome { parts, payload, object_size } = outcome;
+        Ok((oss::ReadReply { parts: parts_to_wire(&parts), object_size, ..Default::default() }, payload, memory))
     }
 
     /// Runs a call that waits for a commit.
@@ -91,6 +154,9 @@ impl Service {
         blocking(work, permit).await
     }
 }
+
+/// A share of the payload that may be in flight; given back when dropped.
+pub(crate) struct Memory(#[expect(dead_code, reason = "held, never looked at")] Option<OwnedSemaphorePermit>);
 
 async fn blocking<T, F>(work: F, permits: impl Send + 'static) -> Result<T, Status>
 where
@@ -126,48 +192,17 @@ impl ObjectStore for Service {
         Ok(Response::new(oss::HelloReply { hello: Some(hello), osts }))
     }
 
+    // The two bulk methods arrive through `bulk::Lane`; these serve whoever calls the service without it.
+
     async fn write(&self, request: Request<oss::WriteRequest>) -> Result<Response<oss::WriteReply>, Status> {
-        let decode = |r: oss::WriteRequest| {
-            let chunk_log2 = chunk_log2(r.chunk_log2)?;
-            let compression = common::Compression::try_from(r.compression)
-                .map_err(|_| bad("compression", format_args!("{} is unknown", r.compression)))?;
-            let write = Write {
-                object: object(r.object)?,
-                chunk_log2,
-                compression: Compression::try_from(compression)?,
-                parts: parts_from_wire(r.parts, chunk_log2, r.payload.len())?,
-                payload: r.payload,
-            };
-            Ok((self.ost(r.ost)?, write))
-        };
-        let (ost, write) = decode(request.into_inner()).map_err(to_status)?;
-        let bytes = write.payload.len();
-        let changed = self.data(bytes, move || ost.store_or_new(write.object.fs)?.write(write)).await?;
-        let reply = change_reply(changed);
-        Ok(Response::new(oss::WriteReply { verifier: reply.verifier, allocated_delta: reply.allocated_delta }))
+        let mut head = request.into_inner();
+        let payload = Payload::from(std::mem::take(&mut head.payload));
+        Ok(Response::new(self.write_parts(head, payload).await?))
     }
 
     async fn read(&self, request: Request<oss::ReadRequest>) -> Result<Response<oss::ReadReply>, Status> {
-        let decode = |r: oss::ReadRequest| {
-            if r.length as usize > BULK_BYTES_MAX {
-                return Err(bad("length", format_args!("{} passes {BULK_BYTES_MAX}", r.length)));
-            }
-            let (offset, _) = range(r.offset, u64::from(r.length))?;
-            let wanted = ReadRange { offset, length: r.length, sealed: r.sealed };
-            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, wanted))
-        };
-        let (ost, object, chunk_log2, wanted) = decode(request.into_inner()).map_err(to_status)?;
-        let outcome = self
-            .data(wanted.length as usize, move || match ost.store(object.fs)? {
-                Some(store) => store.read(&object, chunk_log2, wanted),
-                None => Ok(crate::store::read::ReadOutcome::hole(wanted)),
-            })
-            .await?;
-        Ok(Response::new(oss::ReadReply {
-            parts: parts_to_wire(&outcome.parts),
-            object_size: outcome.object_size,
-            payload: outcome.payload,
-        }))
+        let (reply, payload, _memory) = self.read_parts(request.into_inner()).await?;
+        Ok(Response::new(oss::ReadReply { payload: payload.into_bytes(), ..reply }))
     }
 
     async fn commit(&self, request: Request<oss::CommitRequest>) -> Result<Response<oss::CommitReply>, Status> {

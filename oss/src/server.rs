@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
 use sateen_runtime::Shutdown;
-use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::net::{TcpListener, TcpSocket};
 use tonic::service::LayerExt;
@@ -28,6 +27,7 @@ use crate::config::Config;
 use crate::ost::{Ost, OstOptions};
 use crate::registration::{Registrar, advertised};
 use crate::rpc::Service;
+use crate::rpc::bulk::Lane;
 use crate::store::index::IndexCache;
 use crate::superblock::Member;
 
@@ -98,9 +98,7 @@ pub async fn serve(service: Service, listener: TcpListener, requests: usize, sto
         .register_encoded_file_descriptor_set(sateen_proto::DESCRIPTOR_SET)
         .build_v1()
         .map_err(|e| FsError::new(FsCode::Internal, format!("cannot build the reflection service: {e}")))?;
-    let objects = ObjectStoreServer::new(service)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let objects = Lane::new(service);
     // Taken before a body is received: bounds the memory of messages, however many connections there are.
     let admission = ServiceBuilder::new().layer(GlobalConcurrencyLimitLayer::new(requests)).into_inner();
     let server = Server::builder()

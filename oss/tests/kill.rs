@@ -96,6 +96,7 @@ fn write_request(oid: u32, chunk: u64, version: u64) -> WriteRequest {
         compression: Compression::Lz4.into(),
         parts: vec![part],
         payload: bytes.into(),
+        ..Default::default()
     }
 }
 
@@ -117,7 +118,7 @@ async fn nothing_that_was_answered_is_lost_when_the_server_is_killed_again_and_a
                 chunk_log2: 17,
                 offset: chunk * CHUNK,
                 length: CHUNK as u32,
-                sealed: false,
+                ..Default::default()
             };
             let payload = reader.read(request).await.expect("never corrupt").into_inner().payload;
             let found = (*answered..=*sent).find(|&v| payload == content(oid, chunk, v));

@@ -91,11 +91,12 @@ fn write_request(oid: u32, offset: u64, bytes: Vec<u8>) -> WriteRequest {
         compression: Compression::Lz4.into(),
         parts,
         payload: bytes.into(),
+        ..Default::default()
     }
 }
 
 fn read_request(oid: u32, offset: u64, length: u32) -> ReadRequest {
-    ReadRequest { ost: OST, object: object(oid), chunk_log2: 17, offset, length, sealed: false }
+    ReadRequest { ost: OST, object: object(oid), chunk_log2: 17, offset, length, sealed: false, verify: false }
 }
 
 fn opened(reply: &ReadReply) -> Vec<u8> {

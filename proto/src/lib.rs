@@ -3,6 +3,7 @@
 //!
 //! Generated types have public fields without rules; they stop here and in the `rpc` modules of the servers.
 
+pub mod bulk;
 pub mod convert;
 pub mod status;
 pub mod version;

@@ -142,6 +142,7 @@ fn write(ost: u32, object: &ObjectId, parts: Vec<Part>, payload: Vec<u8>) -> oss
         compression: Compression::Lz4 as i32,
         parts,
         payload: Bytes::from(payload),
+        ..Default::default()
     }
 }
 
@@ -175,7 +176,7 @@ fn a_generated_client_creates_a_file_and_writes_and_reads_its_object() {
             chunk_log2: 17,
             offset: 0,
             length: whole.len() as u32,
-            sealed: false,
+            ..Default::default()
         };
         let reply = store.read(read).await.expect("Read").into_inner();
         assert_eq!(reply.object_size, whole.len() as u64);
@@ -427,7 +428,7 @@ fn the_oss_refuses_hostile_requests_and_goes_on() {
             chunk_log2: 17,
             offset,
             length,
-            sealed: false,
+            ..Default::default()
         };
         refused("a read of nothing", store.read(read(0, 0)).await, &invalid);
         refused("a read of 4 GiB", store.read(read(0, u32::MAX)).await, &invalid);

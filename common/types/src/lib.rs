@@ -10,6 +10,7 @@ pub mod layout;
 pub mod limits;
 pub mod name;
 pub mod op;
+pub mod payload;
 pub mod status;
 
 pub use attr::{Attr, Compression, Credential, FileType, Timestamp};
@@ -17,4 +18,5 @@ pub use bulk::{Codec, Part, Space};
 pub use ids::{ClusterId, ComponentId, Fid, FsId, ObjectId, OstIndex, OstUuid, SessionId, StripeIndex, Verifier};
 pub use layout::{Component, Extent, Layout, LayoutTemplate, ObjectOffset, Pattern, Slice, StripePattern};
 pub use name::{FsName, Name, PoolName, XattrName};
+pub use payload::Payload;
 pub use status::{FsCode, FsError, FsResult};

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +55,16 @@ pub trait Disk: Send + Sync {
 pub trait SegmentFile: Send + Sync {
     /// Writes some of `bytes`; returns how many.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// Writes some of `pieces`, one behind the other; returns how many bytes.
+    fn write_vectored_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let first = pieces.iter().find(|piece| !piece.is_empty());
+        first.map_or(Ok(0), |piece| self.write_at(piece, offset))
+    }
+    /// Appends `len` bytes at `offset` to `out` if that takes no disk access, and says whether it did. If not, `out` is
+    /// as it was.
+    fn read_cached(&self, _out: &mut Vec<u8>, _len: usize, _offset: u64) -> bool {
+        false
+    }
     /// Reads some bytes; 0 at the end of the file.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Makes everything written durable.
@@ -68,6 +80,30 @@ pub fn write_all_at(file: &dyn SegmentFile, mut bytes: &[u8], mut offset: u64) -
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Most pieces of one vectored write (Linux `UIO_MAXIOV`).
+const PIECES_MAX: usize = 1024;
+
+/// Writes all of `pieces`, one behind the other, however short the single writes are.
+pub fn write_all_vectored_at(
+    file: &dyn SegmentFile,
+    mut pieces: &mut [IoSlice<'_>],
+    mut offset: u64,
+) -> io::Result<()> {
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
+        match file.write_vectored_at(&pieces[..pieces.len().min(PIECES_MAX)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                IoSlice::advance_slices(&mut pieces, n);
                 offset += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -159,6 +195,30 @@ impl SegmentFile for File {
         FileExt::write_at(self, bytes, offset)
     }
 
+    fn write_vectored_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pwritev(self, pieces, offset)?)
+    }
+
+    fn read_cached(&self, out: &mut Vec<u8>, len: usize, offset: u64) -> bool {
+        let before = out.len();
+        out.reserve(len);
+        while out.len() < before + len {
+            let have = out.len();
+            let at = offset + (have - before) as u64;
+            match read_without_waiting(self, &mut out.spare_capacity_mut()[..before + len - have], at) {
+                // SAFETY: the kernel has written the first `n` bytes of the spare capacity.
+                Ok(n) if n > 0 => unsafe { out.set_len(have + n) },
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // Not in memory, at the end of the file, or a file system that cannot say.
+                _ => {
+                    out.truncate(before);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, bytes, offset)
     }
@@ -170,4 +230,13 @@ impl SegmentFile for File {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         Ok(rustix::fs::fallocate(self, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
     }
+}
+
+/// Reads into memory that need not be initialized what is in the page cache: `preadv2` with `RWF_NOWAIT`.
+fn read_without_waiting(file: &File, out: &mut [MaybeUninit<u8>], offset: u64) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let piece = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
+    // SAFETY: the descriptor is open, and the one piece is memory that we may write, of the length it says.
+    let n = unsafe { libc::preadv2(file.as_raw_fd(), &piece, 1, offset, libc::RWF_NOWAIT) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }

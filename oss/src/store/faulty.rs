@@ -124,6 +124,10 @@ impl SegmentFile for FaultyFile {
         Ok(n)
     }
 
+    fn read_cached(&self, out: &mut Vec<u8>, len: usize, offset: u64) -> bool {
+        self.inner.read_cached(out, len, offset)
+    }
+
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         self.faults.call()?;
         self.inner.read_at(bytes, offset)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, IteratorMode, LogLevel, MergeOperands, Options, ReadOptions, WriteBatch, WriteBufferManager,
+    Direction, IteratorMode, LogLevel, MergeOperands, Options, ReadOptions, ReadTier, WriteBatch, WriteBufferManager,
     WriteOptions,
 };
 use sateen_types::{FsCode, FsError, FsResult};
@@ -112,6 +112,50 @@ impl Index {
         let found =
             self.db.get_pinned_cf(&self.cf(CF_OBJECTS), key.as_bytes()).map_err(|e| error("read an object", &e))?;
         found.map(|bytes| ObjectRecord::decode(&bytes)).transpose()
+    }
+
+    /// The record of an object, if that takes no disk access; `Err` with `None` if it would.
+    pub fn object_in_memory(&self, key: ObjectKey) -> Result<Option<ObjectRecord>, Option<FsError>> {
+        let found = self.db.get_pinned_cf_opt(&self.cf(CF_OBJECTS), key.as_bytes(), &in_memory());
+        let found = found.map_err(|e| disk_needed("read an object", &e))?;
+        found.map(|bytes| ObjectRecord::decode(&bytes)).transpose().map_err(Some)
+    }
+
+    /// The chunks of `object` with numbers in `[from, to)`, in order and as of one moment.
+    pub fn chunk_range(&self, object: ObjectKey, from: u64, to: u64) -> FsResult<Vec<(u64, ChunkRecord)>> {
+        let mut records = Vec::new();
+        self.chunks(object, from, to, |number, record| {
+            records.push((number, record));
+            ControlFlow::<()>::Continue(())
+        })?;
+        Ok(records)
+    }
+
+    /// [`Index::chunk_range`] if that takes no disk access; `Err` with `None` if it would.
+    pub fn chunk_range_in_memory(
+        &self,
+        object: ObjectKey,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<(u64, ChunkRecord)>, Option<FsError>> {
+        if to == from + 1 {
+            // Cheaper than an iterator.
+            let key = object.chunk(from).to_bytes();
+            let found = self.db.get_pinned_cf_opt(&self.cf(CF_CHUNKS), key, &in_memory());
+            let found = found.map_err(|e| disk_needed("read a chunk", &e))?;
+            let record = found.map(|bytes| ChunkRecord::decode(&bytes)).transpose().map_err(Some)?;
+            return Ok(record.map(|record| (from, record)).into_iter().collect());
+        }
+        let mut options = in_memory();
+        options.set_iterate_upper_bound(object.chunk(to).to_bytes().to_vec());
+        let start = object.chunk(from).to_bytes();
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        let rows = self.db.iterator_cf_opt(&self.cf(CF_CHUNKS), options, mode).map(|row| {
+            let (key, value) = row.map_err(|e| disk_needed("read chunks", &e))?;
+            let number = ChunkKey::from_bytes(&key).map_err(Some)?.number;
+            Ok((number, ChunkRecord::decode(&value).map_err(Some)?))
+        });
+        rows.collect()
     }
 
     /// Visits the chunks of `object` with numbers in `[from, to)`, in order and as of one moment.
@@ -296,6 +340,18 @@ fn family_options(name: &str, cache: &IndexCache) -> Options {
         options.set_merge_operator_associative("counter", add);
     }
     options
+}
+
+/// Reads that must not wait for the disk.
+fn in_memory() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_read_tier(ReadTier::BlockCache);
+    options
+}
+
+/// `None` if the answer is not in memory, otherwise what went wrong.
+fn disk_needed(what: &str, e: &rocksdb::Error) -> Option<FsError> {
+    (e.kind() != rocksdb::ErrorKind::Incomplete).then(|| error(what, e))
 }
 
 fn error(what: &str, e: &rocksdb::Error) -> FsError {

@@ -26,6 +26,7 @@ pub mod commit;
 pub mod disk;
 #[cfg(test)]
 mod faulty;
+pub mod fence;
 pub mod index;
 pub mod keys;
 pub mod pending;
@@ -111,6 +112,7 @@ pub struct Store {
     dirty: AtomicBool,
     failed: AtomicBool,
     commits: commit::Queue,
+    fences: fence::Fences,
 }
 
 /// The right to change one object.
@@ -153,6 +155,7 @@ impl Store {
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             commits: commit::Queue::default(),
+            fences: fence::Fences::default(),
         };
         store.recover()?;
         store.segments.sweep()?;
@@ -209,16 +212,22 @@ impl Store {
     fn object_or_new(&self, key: ObjectKey, chunk_log2: u8) -> FsResult<(ObjectRecord, bool)> {
         match self.index.object(key)? {
             None => Ok((ObjectRecord::empty(chunk_log2), true)),
-            Some(record) if record.chunk_log2 == chunk_log2 => Ok((record, false)),
-            Some(record) => Err(FsError::new(
-                FsCode::Invalid,
-                format!(
-                    "chunk_log2: {chunk_log2} for {}, which was written with {}",
-                    key.object(self.owner.fs),
-                    record.chunk_log2
-                ),
-            )),
+            Some(record) => self.check_chunk_size(key, &record, chunk_log2).map(|()| (record, false)),
         }
+    }
+
+    fn check_chunk_size(&self, key: ObjectKey, record: &ObjectRecord, chunk_log2: u8) -> FsResult<()> {
+        if record.chunk_log2 == chunk_log2 {
+            return Ok(());
+        }
+        Err(FsError::new(
+            FsCode::Invalid,
+            format!(
+                "chunk_log2: {chunk_log2} for {}, which was written with {}",
+                key.object(self.owner.fs),
+                record.chunk_log2
+            ),
+        ))
     }
 
     /// Points `changes` of the locked object to their new records (`None`: a hole), in one batch with everything that

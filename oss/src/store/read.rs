@@ -1,19 +1,25 @@
-//! Reads: no lock, no copy of the index, and never wrong data.
+//! Reads: normally without a lock, without a thread of their own and without a copy, and never wrong data.
 //!
-//! A reader takes the records of a range as of one moment and then reads their extents. A writer may meanwhile replace
-//! a chunk and a commit punch its old extent; the reader notices by the checksum, and reads that chunk again under the
-//! object's lock, where its record cannot change. Only what is wrong then is damage: `Corrupt`, and an error in the log
-//! that names file, object and chunk.
+//! A reader takes the records of a range as of one moment and then reads their extents, neighbours in one go. A writer
+//! may meanwhile replace a chunk and a commit punch its old extent. Both are noticed: [`Segments::reclaims`] counts
+//! punches, and if it has moved, or if the caller asks for it, every stored byte is checked. What does not hold is read
+//! again under the object's lock, where no record can change. Only what is wrong then is damage: `Corrupt`, and an
+//! error in the log that names file, object and chunk.
+//!
+//! A sealed reply is not checked here otherwise: the reader has the checksums that the writer made, checks them anyway,
+//! and asks again with [`ReadRange::verify`] if they do not hold, which tells a bad disk from a bad network.
+//!
+//! [`Segments::reclaims`]: super::segments::Segments::reclaims
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use sateen_types::limits::BULK_BYTES_MAX;
-use sateen_types::{Codec, FsCode, FsError, FsResult, ObjectId, Part};
+use sateen_types::{Codec, FsCode, FsError, FsResult, ObjectId, Part, Payload};
 
 use super::codec;
 use super::keys::ObjectKey;
-use super::records::ChunkRecord;
+use super::records::{ChunkRecord, ObjectRecord, SegmentExtent};
 use super::segments::ReadError;
 use super::{Locked, Store};
 
@@ -23,7 +29,7 @@ pub struct ReadOutcome {
     /// In order, covering the range from its start; holes are parts too.
     pub parts: Vec<Part>,
     /// Stored bytes of the parts, in their order.
-    pub payload: Bytes,
+    pub payload: Payload,
     /// Size of the object.
     pub object_size: u64,
 }
@@ -31,8 +37,8 @@ pub struct ReadOutcome {
 impl ReadOutcome {
     /// What is read where nothing was ever written.
     pub fn hole(range: ReadRange) -> ReadOutcome {
-        let mut reply = Reply { parts: Vec::new(), payload: Vec::new(), at: range.offset };
-        reply.hole_until(range.offset + u64::from(range.length));
+        let mut reply = Reply::new(range);
+        reply.hole_until(range.end());
         reply.finish(0)
     }
 }
@@ -46,6 +52,14 @@ pub struct ReadRange {
     pub length: u32,
     /// Whole chunks as stored, for the reader to verify and open.
     pub sealed: bool,
+    /// Check stored bytes here too.
+    pub verify: bool,
+}
+
+impl ReadRange {
+    fn end(&self) -> u64 {
+        self.offset + u64::from(self.length)
+    }
 }
 
 /// A run of an object that holds data. Precision is one chunk.
@@ -57,102 +71,102 @@ pub struct DataExtent {
     pub length: u64,
 }
 
-impl Store {
-    /// Reads a range. The parts end early where the payload would pass [`BULK_BYTES_MAX`].
-    pub fn read(&self, object: &ObjectId, chunk_log2: u8, range: ReadRange) -> FsResult<ReadOutcome> {
-        let key = ObjectKey::of(object);
-        let (known, new) = self.object_or_new(key, chunk_log2)?;
-        let end = range.offset + u64::from(range.length);
-        let mut reply = Reply { parts: Vec::new(), payload: Vec::new(), at: range.offset };
-        if !new {
-            let last = ((end - 1) >> chunk_log2) + 1;
-            let mut records = Vec::new();
-            self.index.chunks(key, range.offset >> chunk_log2, last, |number, record| {
-                records.push((number, record));
-                ControlFlow::<()>::Continue(())
-            })?;
-            let stored: usize = records.iter().map(|(_, r)| r.stored_len as usize).sum();
-            reply.payload.reserve_exact(stored.min(BULK_BYTES_MAX));
-            for (number, record) in records {
-                if !self.read_chunk(object, chunk_log2, range, number, record, &mut reply)? {
-                    return Ok(reply.finish(known.size));
-                }
-            }
-        }
-        reply.hole_until(end);
-        Ok(reply.finish(known.size))
-    }
+/// How an attempt to read goes about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Only what is in memory.
+    Memory,
+    /// Waits for the disk; a chunk may change meanwhile.
+    Disk,
+    /// Under the object's lock.
+    Locked,
+}
 
-    /// Adds one chunk to the reply; `false` if it does not fit any more.
-    fn read_chunk(
+/// Why an attempt did not succeed.
+enum Missed {
+    /// The disk is needed, or something changed meanwhile.
+    TryHarder,
+    /// This chunk could not be read.
+    Chunk(u64, ReadError),
+    /// The request or the index is at fault; no other way would help.
+    Final(FsError),
+}
+
+impl From<FsError> for Missed {
+    fn from(e: FsError) -> Missed {
+        Missed::Final(e)
+    }
+}
+
+impl From<Option<FsError>> for Missed {
+    fn from(e: Option<FsError>) -> Missed {
+        e.map_or(Missed::TryHarder, Missed::Final)
+    }
+}
+
+impl Store {
+    /// Reads a range if all of it is in memory; `None` if it must be read with [`Store::read`]. Never waits for a disk
+    /// or a lock that is held for long.
+    pub fn read_from_memory(
         &self,
         object: &ObjectId,
         chunk_log2: u8,
         range: ReadRange,
-        number: u64,
-        record: ChunkRecord,
-        reply: &mut Reply,
-    ) -> FsResult<bool> {
-        let start = number << chunk_log2;
-        self.add_chunk(range, start, &record, reply).or_else(|_| {
-            let locked = self.lock(object);
-            // It may have become a hole; then it is part of the next one.
-            let Some(record) = self.index.chunk(locked.key.chunk(number))? else { return Ok(true) };
-            self.add_chunk(range, start, &record, reply).map_err(|e| self.damage(object, number, &e))
+    ) -> FsResult<Option<ReadOutcome>> {
+        match self.attempt(object, chunk_log2, range, Way::Memory) {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(Missed::Final(e)) => Err(e),
+            Err(Missed::TryHarder | Missed::Chunk(..)) => Ok(None),
+        }
+    }
+
+    /// Reads a range. The parts end early where the payload would pass [`BULK_BYTES_MAX`].
+    pub fn read(&self, object: &ObjectId, chunk_log2: u8, range: ReadRange) -> FsResult<ReadOutcome> {
+        match self.attempt(object, chunk_log2, range, Way::Disk) {
+            Ok(outcome) => return Ok(outcome),
+            Err(Missed::Final(e)) => return Err(e),
+            Err(Missed::TryHarder | Missed::Chunk(..)) => {}
+        }
+        let _locked = self.lock(object);
+        self.attempt(object, chunk_log2, range, Way::Locked).map_err(|missed| match missed {
+            Missed::Chunk(number, why) => self.damage(object, number, &why),
+            Missed::Final(e) => e,
+            Missed::TryHarder => FsError::new(FsCode::Internal, "a read under the object's lock was interrupted"),
         })
     }
 
-    /// Adds the chunk that begins at `start` as `record` has it. An error leaves the reply ready for another try.
-    fn add_chunk(
-        &self,
-        range: ReadRange,
-        start: u64,
-        record: &ChunkRecord,
-        reply: &mut Reply,
-    ) -> Result<bool, ReadError> {
-        let end = range.offset + u64::from(range.length);
-        let data_end = start + u64::from(record.visible_len);
-        if data_end <= reply.at {
-            return Ok(true);
-        }
-        reply.hole_until(start.max(reply.at).min(end));
-        if range.sealed && record.visible_len == record.raw_len {
-            if !reply.fits(record.stored_len as usize) {
-                return Ok(false);
+    fn attempt(&self, object: &ObjectId, chunk_log2: u8, range: ReadRange, way: Way) -> Result<ReadOutcome, Missed> {
+        // Before the records are looked up: an extent of theirs can only be punched after it moves on.
+        let reclaims = self.segments.reclaims();
+        let key = ObjectKey::of(object);
+        let (first, last) = (range.offset >> chunk_log2, ((range.end() - 1) >> chunk_log2) + 1);
+        let known: Option<ObjectRecord> = match way {
+            Way::Memory => self.index.object_in_memory(key)?,
+            Way::Disk | Way::Locked => self.index.object(key)?,
+        };
+        let Some(known) = known else { return Ok(ReadOutcome::hole(range)) };
+        self.check_chunk_size(key, &known, chunk_log2)?;
+        let records = match way {
+            Way::Memory => self.index.chunk_range_in_memory(key, first, last)?,
+            Way::Disk | Way::Locked => self.index.chunk_range(key, first, last)?,
+        };
+        let mut reader =
+            Reader { store: self, range, way, reply: Reply::new(range), run: Vec::new(), runs: Vec::new() };
+        let complete = reader.plan(chunk_log2, records)?;
+        reader.fetch()?;
+        if way != Way::Locked && self.segments.reclaims() != reclaims {
+            if way == Way::Memory {
+                return Err(Missed::TryHarder);
             }
-            self.fetch_into(record, &mut reply.payload)?;
-            reply.push(Part {
-                offset: start,
-                raw_len: record.raw_len,
-                stored_len: record.stored_len,
-                codec: record.codec,
-                raw_crc32c: record.raw_crc,
-                stored_crc32c: record.stored_crc,
-                sealed: true,
-                hole: false,
-            });
-            return Ok(true);
+            reader.verify()?;
+        } else if range.verify || way == Way::Locked {
+            reader.verify()?;
         }
-        let from = reply.at.max(start);
-        let length = (data_end.min(end) - from) as usize;
-        if !reply.fits(length) {
-            return Ok(false);
+        let mut reply = reader.reply;
+        if complete {
+            reply.hole_until(range.end());
         }
-        let raw = self.fetch_opened(record)?;
-        let bytes = &raw[(from - start) as usize..][..length];
-        reply.payload.extend_from_slice(bytes);
-        let crc = crc32c::crc32c(bytes);
-        reply.push(Part {
-            offset: from,
-            raw_len: length as u32,
-            stored_len: length as u32,
-            codec: Codec::Raw,
-            raw_crc32c: crc,
-            stored_crc32c: crc,
-            sealed: false,
-            hole: false,
-        });
-        Ok(true)
+        Ok(reply.finish(known.size))
     }
 
     /// The visible bytes of a chunk of a locked object, verified.
@@ -168,36 +182,16 @@ impl Store {
         Ok(raw)
     }
 
-    /// Appends the stored bytes of a record to `out`, if they match their checksum.
-    pub(super) fn fetch_into(&self, record: &ChunkRecord, out: &mut Vec<u8>) -> Result<(), ReadError> {
-        let at = out.len();
-        out.resize(at + record.stored_len as usize, 0);
-        let verified = self.segments.read(record.segment, record.offset, &mut out[at..]).and_then(|()| {
-            let crc = crc32c::crc32c(&out[at..]);
-            if crc == record.stored_crc {
-                return Ok(());
-            }
-            Err(ReadError::Damaged(format!(
-                "{} bytes at {} of segment {} have checksum {crc:#010x}, the index says {:#010x}",
-                record.stored_len, record.offset, record.segment, record.stored_crc
-            )))
-        });
-        if verified.is_err() {
-            out.truncate(at);
-        }
-        verified
+    /// The stored bytes of a record, if they match their checksum.
+    pub(super) fn fetch_stored(&self, record: &ChunkRecord) -> Result<Vec<u8>, ReadError> {
+        let stored = self.segments.read(record.segment, record.offset, record.stored_len as usize)?;
+        check(record, &stored)?;
+        Ok(stored)
     }
 
     /// All bytes of a record, opened and verified.
     fn fetch_opened(&self, record: &ChunkRecord) -> Result<Vec<u8>, ReadError> {
-        let mut stored = Vec::new();
-        self.fetch_into(record, &mut stored)?;
-        codec::open(record.codec, stored, record.raw_len, record.raw_crc).ok_or_else(|| {
-            ReadError::Damaged(format!(
-                "{} stored bytes do not open to {} bytes with the right checksum",
-                record.stored_len, record.raw_len
-            ))
-        })
+        open(record, self.fetch_stored(record)?)
     }
 
     /// The error for bytes that cannot be read although their record is current; says so in the log.
@@ -241,19 +235,172 @@ impl Store {
     }
 }
 
+/// Stored bytes against the checksum of their record.
+fn check(record: &ChunkRecord, stored: &[u8]) -> Result<(), ReadError> {
+    let crc = crc32c::crc32c(stored);
+    if crc == record.stored_crc {
+        return Ok(());
+    }
+    Err(ReadError::Damaged(format!(
+        "{} bytes at {} of segment {} have checksum {crc:#010x}, the index says {:#010x}",
+        record.stored_len, record.offset, record.segment, record.stored_crc
+    )))
+}
+
+/// Stored bytes that were checked, opened.
+fn open(record: &ChunkRecord, stored: Vec<u8>) -> Result<Vec<u8>, ReadError> {
+    codec::open(record.codec, stored, record.raw_len, record.raw_crc).ok_or_else(|| {
+        ReadError::Damaged(format!(
+            "{} stored bytes do not open to {} bytes with the right checksum",
+            record.stored_len, record.raw_len
+        ))
+    })
+}
+
+/// One attempt.
+struct Reader<'a> {
+    store: &'a Store,
+    range: ReadRange,
+    way: Way,
+    reply: Reply,
+    /// Chunks whose bytes are not in the reply yet: neighbours on disk.
+    run: Vec<(u64, ChunkRecord)>,
+    /// What was fetched as stored, to be verified if need be.
+    runs: Vec<(u64, ChunkRecord, Bytes)>,
+}
+
+impl Reader<'_> {
+    /// Goes through the chunks of the range; `false` if they do not all fit into one reply.
+    fn plan(&mut self, chunk_log2: u8, records: Vec<(u64, ChunkRecord)>) -> Result<bool, Missed> {
+        for (number, record) in records {
+            let start = number << chunk_log2;
+            let data_end = start + u64::from(record.visible_len);
+            if data_end <= self.reply.at {
+                continue;
+            }
+            self.reply.hole_until(start.max(self.reply.at).min(self.range.end()));
+            let added = if self.range.sealed && record.visible_len == record.raw_len {
+                self.add_sealed(number, start, record)?
+            } else {
+                self.add_opened(number, start, record)?
+            };
+            if !added {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn add_sealed(&mut self, number: u64, start: u64, record: ChunkRecord) -> Result<bool, Missed> {
+        if !self.reply.admit(record.stored_len as usize) {
+            return Ok(false);
+        }
+        let follows = |last: SegmentExtent| last.segment == record.segment && last.offset + last.len == record.offset;
+        if self.run.last().is_some_and(|(_, last)| !follows(last.extent())) {
+            self.fetch()?;
+        }
+        self.run.push((number, record));
+        self.reply.push(Part {
+            offset: start,
+            raw_len: record.raw_len,
+            stored_len: record.stored_len,
+            codec: record.codec,
+            raw_crc32c: record.raw_crc,
+            stored_crc32c: record.stored_crc,
+            sealed: true,
+            hole: false,
+        });
+        Ok(true)
+    }
+
+    fn add_opened(&mut self, number: u64, start: u64, record: ChunkRecord) -> Result<bool, Missed> {
+        self.fetch()?;
+        let from = self.reply.at.max(start);
+        let length = (start + u64::from(record.visible_len)).min(self.range.end()) - from;
+        if !self.reply.admit(length as usize) {
+            return Ok(false);
+        }
+        let stored = self.read(number, record.extent(), record.stored_len as usize)?;
+        let opened = check(&record, &stored).and_then(|()| open(&record, stored));
+        let raw = Bytes::from(opened.map_err(|why| Missed::Chunk(number, why))?);
+        let bytes = raw.slice((from - start) as usize..(from - start + length) as usize);
+        let crc = crc32c::crc32c(&bytes);
+        self.reply.push(Part {
+            offset: from,
+            raw_len: length as u32,
+            stored_len: length as u32,
+            codec: Codec::Raw,
+            raw_crc32c: crc,
+            stored_crc32c: crc,
+            sealed: false,
+            hole: false,
+        });
+        self.reply.payload.push(bytes);
+        Ok(true)
+    }
+
+    /// Puts the bytes of `run` into the reply: one read, and one piece where they touch.
+    fn fetch(&mut self) -> Result<(), Missed> {
+        let (Some((number, first)), Some((_, last))) = (self.run.first(), self.run.last()) else { return Ok(()) };
+        let begin = first.offset;
+        let len = (last.offset - begin) as usize + last.stored_len as usize;
+        let bytes = Bytes::from(self.read(*number, first.extent(), len)?);
+        let mut piece = 0..0;
+        for (number, record) in self.run.drain(..) {
+            let from = (record.offset - begin) as usize;
+            let to = from + record.stored_len as usize;
+            self.runs.push((number, record, bytes.slice(from..to)));
+            if from > piece.end {
+                self.reply.payload.push(bytes.slice(piece));
+                piece = from..from;
+            }
+            piece.end = to;
+        }
+        self.reply.payload.push(bytes.slice(piece));
+        Ok(())
+    }
+
+    /// `len` bytes from the start of `extent` on.
+    fn read(&self, number: u64, extent: SegmentExtent, len: usize) -> Result<Vec<u8>, Missed> {
+        let segments = &self.store.segments;
+        if self.way == Way::Memory {
+            return segments.read_cached(extent.segment, extent.offset, len).ok_or(Missed::TryHarder);
+        }
+        segments.read(extent.segment, extent.offset, len).map_err(|why| Missed::Chunk(number, why))
+    }
+
+    /// Checks everything that is in the reply as stored.
+    fn verify(&self) -> Result<(), Missed> {
+        self.runs
+            .iter()
+            .try_for_each(|(number, record, stored)| check(record, stored).map_err(|why| Missed::Chunk(*number, why)))
+    }
+}
+
 struct Reply {
     parts: Vec<Part>,
-    payload: Vec<u8>,
+    payload: Payload,
+    /// Stored bytes of all parts, those included that are not in the payload yet.
+    stored: usize,
     /// Where the next part begins.
     at: u64,
 }
 
 impl Reply {
-    fn fits(&self, stored: usize) -> bool {
-        self.payload.len() + stored <= BULK_BYTES_MAX
+    fn new(range: ReadRange) -> Reply {
+        Reply { parts: Vec::new(), payload: Payload::new(), stored: 0, at: range.offset }
     }
 
-    /// Adds a part whose bytes are in the payload already.
+    /// Counts `stored` bytes more; `false` if they do not fit.
+    fn admit(&mut self, stored: usize) -> bool {
+        let fits = self.stored + stored <= BULK_BYTES_MAX;
+        if fits {
+            self.stored += stored;
+        }
+        fits
+    }
+
+    /// Adds a part; its bytes are or will be in the payload.
     fn push(&mut self, part: Part) {
         self.at = part.offset + u64::from(part.raw_len);
         self.parts.push(part);
@@ -281,6 +428,7 @@ impl Reply {
     }
 
     fn finish(self, object_size: u64) -> ReadOutcome {
-        ReadOutcome { parts: self.parts, payload: self.payload.into(), object_size }
+        debug_assert_eq!(self.stored, self.payload.len(), "every part has its bytes");
+        ReadOutcome { parts: self.parts, payload: self.payload, object_size }
     }
 }

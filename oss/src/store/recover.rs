@@ -68,8 +68,8 @@ impl Store {
         if row.before.is_some_and(|before| before.extent() == current.extent()) {
             return Ok(true);
         }
-        match self.fetch_into(current, &mut Vec::new()) {
-            Ok(()) => Ok(true),
+        match self.fetch_stored(current) {
+            Ok(_) => Ok(true),
             Err(ReadError::Missing(_) | ReadError::Damaged(_)) => Ok(false),
             // Nobody knows what is there; falling back could hide data that is answered for.
             Err(e @ ReadError::Io(_)) => Err(read_error(&e)),

@@ -8,8 +8,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sateen_runtime::envelope::Kind;
@@ -17,7 +18,7 @@ use sateen_types::limits::BLOCK_BYTES;
 use sateen_types::{FsCode, FsError, FsId, FsResult, OstUuid};
 
 use super::capacity::Capacity;
-use super::disk::{Disk, SegmentFile, SegmentId, read_exact_at, write_all_at};
+use super::disk::{Disk, SegmentFile, SegmentId, read_exact_at, write_all_at, write_all_vectored_at};
 use super::index::Index;
 use super::records::SegmentExtent;
 
@@ -69,6 +70,7 @@ pub struct Segments {
     segment_bytes: u64,
     state: Mutex<State>,
     handles: Mutex<HashMap<SegmentId, Arc<dyn SegmentFile>>>,
+    reclaims: AtomicU64,
 }
 
 struct State {
@@ -124,6 +126,7 @@ impl Segments {
             segment_bytes,
             state: Mutex::new(state),
             handles: Mutex::default(),
+            reclaims: AtomicU64::new(0),
         })
     }
 
@@ -191,10 +194,25 @@ impl Segments {
         SEGMENT_KIND.seal(0, &body)
     }
 
-    /// Reads `bytes.len()` bytes of a segment at `offset`.
-    pub fn read(&self, segment: SegmentId, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
+    /// Reads `len` bytes of a segment at `offset`.
+    pub fn read(&self, segment: SegmentId, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.handle(segment)?;
-        read_exact_at(&*file, bytes, offset).map_err(|e| classify(segment, e))
+        let mut bytes = vec![0; len];
+        read_exact_at(&*file, &mut bytes, offset).map_err(|e| classify(segment, e))?;
+        Ok(bytes)
+    }
+
+    /// [`Segments::read`] if it takes no disk access.
+    pub fn read_cached(&self, segment: SegmentId, offset: u64, len: usize) -> Option<Vec<u8>> {
+        let file = self.handles.lock().get(&segment).cloned()?;
+        let mut bytes = Vec::new();
+        file.read_cached(&mut bytes, len, offset).then_some(bytes)
+    }
+
+    /// How often space of dead extents was given back. An extent that was live when this was asked, and is read before
+    /// it has another value, was whole.
+    pub fn reclaims(&self) -> u64 {
+        self.reclaims.load(Ordering::SeqCst)
     }
 
     fn handle(&self, id: SegmentId) -> Result<Arc<dyn SegmentFile>, ReadError> {
@@ -251,6 +269,8 @@ impl Segments {
         if extents.is_empty() {
             return Ok(());
         }
+        // Before anything is taken away from readers.
+        self.reclaims.fetch_add(1, Ordering::SeqCst);
         let mut batch = self.index.batch();
         for extent in extents {
             let last = self.is_last(*extent);
@@ -360,10 +380,12 @@ impl Reservation<'_> {
         self.extent
     }
 
-    /// Writes `bytes` at `at` of the run. What is written is part of every commit that starts after this returned.
-    pub fn write(&self, at: u64, bytes: &[u8]) -> FsResult<()> {
-        debug_assert!(at + bytes.len() as u64 <= self.extent.len, "{} bytes at {at} of {:?}", bytes.len(), self.extent);
-        write_all_at(&*self.file, bytes, self.extent.offset + at)
+    /// Writes `pieces`, one behind the other, at `at` of the run. What is written is part of every commit that starts
+    /// after this returned.
+    pub fn write(&self, at: u64, pieces: &mut [IoSlice<'_>]) -> FsResult<()> {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        debug_assert!(at + len as u64 <= self.extent.len, "{len} bytes at {at} of {:?}", self.extent);
+        write_all_vectored_at(&*self.file, pieces, self.extent.offset + at)
             .map_err(|e| io_error(&format!("write segment {}", self.extent.segment), &e))?;
         let mut state = self.segments.state.lock();
         state.unsynced.entry(self.extent.segment).or_insert_with(|| self.file.clone());

@@ -6,6 +6,7 @@ mod promises;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use sateen_types::{
@@ -16,7 +17,7 @@ use super::capacity::Capacity;
 use super::disk::{Disk, RealDisk};
 use super::faulty::{Faults, FaultyDisk};
 use super::index::IndexCache;
-use super::read::ReadRange;
+use super::read::{ReadOutcome, ReadRange};
 use super::segments::SegmentOwner;
 use super::write::Write;
 use super::{Changed, Store, StoreOptions, codec};
@@ -70,7 +71,14 @@ fn plain(object: ObjectId, offset: u64, bytes: &[u8], compression: Compression) 
         });
         at += len;
     }
-    Write { object, chunk_log2: CHUNK_LOG2, compression, parts, payload: Bytes::copy_from_slice(bytes) }
+    Write {
+        object,
+        chunk_log2: CHUNK_LOG2,
+        compression,
+        fence: None,
+        parts,
+        payload: Bytes::copy_from_slice(bytes).into(),
+    }
 }
 
 /// `bytes` from chunk `number` on, sealed as a client does.
@@ -91,7 +99,7 @@ fn sealed(object: ObjectId, number: u64, bytes: &[u8], compression: Compression)
         });
         payload.extend_from_slice(&s.stored);
     }
-    Write { object, chunk_log2: CHUNK_LOG2, compression, parts, payload: payload.into() }
+    Write { object, chunk_log2: CHUNK_LOG2, compression, fence: None, parts, payload: Bytes::from(payload).into() }
 }
 
 fn put(store: &Store, object: ObjectId, offset: u64, bytes: &[u8]) -> FsResult<Changed> {
@@ -104,18 +112,27 @@ fn get(store: &Store, object: ObjectId, offset: u64, length: u32, as_sealed: boo
     let mut out = Vec::new();
     let mut at = offset;
     while at < end {
-        let range = ReadRange { offset: at, length: (end - at) as u32, sealed: as_sealed };
-        let reply = store.read(&object, CHUNK_LOG2, range)?;
+        let mut range = ReadRange { offset: at, length: (end - at) as u32, sealed: as_sealed, verify: false };
+        // Either way to read, in turn.
+        let from_memory = match READS.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => store.read_from_memory(&object, CHUNK_LOG2, range)?,
+            _ => None,
+        };
+        let mut reply = from_memory.map_or_else(|| store.read(&object, CHUNK_LOG2, range), Ok)?;
+        if !matches_checksums(&reply) {
+            // What a client does.
+            range.verify = true;
+            reply = store.read(&object, CHUNK_LOG2, range)?;
+        }
+        assert!(matches_checksums(&reply), "verified");
         assert!(!reply.parts.is_empty(), "a reply has at least one part");
-        let mut payload = &reply.payload[..];
+        let mut payload = reply.payload;
         for part in &reply.parts {
             assert!(part.offset <= at && at < part.offset + u64::from(part.raw_len), "parts cover without gaps");
             let raw = if part.hole {
                 vec![0; part.raw_len as usize]
             } else {
-                let (stored, rest) = payload.split_at(part.stored_len as usize);
-                payload = rest;
-                assert_eq!(crc32c::crc32c(stored), part.stored_crc32c);
+                let stored = payload.split_to(part.stored_len as usize).into_bytes();
                 codec::open(part.codec, stored.to_vec(), part.raw_len, part.raw_crc32c).expect("opens")
             };
             let from = (at - part.offset) as usize;
@@ -126,6 +143,17 @@ fn get(store: &Store, object: ObjectId, offset: u64, length: u32, as_sealed: boo
         assert!(payload.is_empty());
     }
     Ok(out)
+}
+
+/// Reads so far.
+static READS: AtomicU64 = AtomicU64::new(0);
+
+fn matches_checksums(reply: &ReadOutcome) -> bool {
+    let mut payload = reply.payload.clone();
+    reply.parts.iter().filter(|part| !part.hole).all(|part| {
+        let stored = payload.split_to(part.stored_len as usize).into_bytes();
+        crc32c::crc32c(&stored) == part.stored_crc32c
+    })
 }
 
 /// Bytes that LZ4 cannot shrink, the same for the same seed.

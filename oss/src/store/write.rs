@@ -5,12 +5,15 @@
 //! it in one batch. A failure before 4 leaves no trace but an extent that is punched.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 
 use bytes::Bytes;
-use sateen_types::{Codec, Compression, FsCode, FsError, FsResult, ObjectId, Part};
+use sateen_types::limits::BLOCK_BYTES;
+use sateen_types::{Codec, Compression, FsCode, FsError, FsResult, ObjectId, Part, Payload};
 
 use super::codec::seal;
 use super::disk::SegmentId;
+use super::fence::Fence;
 use super::records::{ChunkRecord, round_to_blocks};
 use super::segments::Reservation;
 use super::{Changed, Locked, Resize, Store};
@@ -23,15 +26,17 @@ pub struct Write {
     pub chunk_log2: u8,
     /// Whether chunks made here are compressed.
     pub compression: Compression,
+    /// Whose write it is, so that it is refused if it comes too late.
+    pub fence: Option<Fence>,
     /// In rising order, without overlap.
     pub parts: Vec<Part>,
     /// Stored bytes of all parts, in their order.
-    pub payload: Bytes,
+    pub payload: Payload,
 }
 
 /// New bytes of one chunk.
 enum Change {
-    Sealed { part: Part, stored: Bytes },
+    Sealed { part: Part, stored: Payload },
     Plain(Vec<(u32, Bytes)>),
 }
 
@@ -39,7 +44,7 @@ impl Store {
     /// Stores the parts. Survives a crash of this process when it returns, and a power cut after the next commit.
     pub fn write(&self, write: Write) -> FsResult<Changed> {
         self.check_healthy()?;
-        let changes = sort(&write)?;
+        let (write, changes) = sort(write)?;
         self.make_room()?;
         let end = write.parts.iter().map(|p| p.offset + u64::from(p.raw_len)).max().unwrap_or(0);
         let needed: u64 = changes
@@ -55,12 +60,14 @@ impl Store {
         let reservation = self.segments.reserve(needed)?;
         let mut run = Run { reservation: &reservation, at: 0 };
         let mut records = Vec::with_capacity(changes.len());
-        for (&number, change) in &changes {
-            if let Change::Sealed { part, stored } = change {
-                records.push((number, Some(run.append(part, stored)?)));
-            }
-        }
+        let sealed = changes.iter().filter_map(|(&number, change)| match change {
+            Change::Sealed { part, stored } => Some((number, part, stored)),
+            Change::Plain(_) => None,
+        });
+        run.append_all(sealed, &mut records)?;
         let locked = self.lock(&write.object);
+        // Under the lock: whoever sends again with a higher generation takes it after us, or we are refused.
+        write.fence.map_or(Ok(()), |fence| self.fences.pass(fence))?;
         for (&number, change) in &changes {
             if let Change::Plain(ranges) = change {
                 let record = self.merge(&locked, &write, number, ranges, &mut run)?;
@@ -125,9 +132,37 @@ pub(super) struct Run<'a, 'b> {
     pub(super) at: u64,
 }
 
+/// What fills a chunk's last block.
+static PADDING: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+
 impl Run<'_, '_> {
+    /// Writes chunks one behind the other in one go and adds their records to `records`.
+    fn append_all<'a>(
+        &mut self,
+        chunks: impl Iterator<Item = (u64, &'a Part, &'a Payload)>,
+        records: &mut Vec<(u64, Option<ChunkRecord>)>,
+    ) -> FsResult<()> {
+        let start = self.at;
+        let mut pieces = Vec::new();
+        for (number, part, stored) in chunks {
+            records.push((number, Some(self.place(part))));
+            pieces.extend(stored.pieces().map(|piece| IoSlice::new(piece)));
+            // Whole blocks: the kernel need not fill up the last page, and neighbours go out in one write.
+            let padding = round_to_blocks(stored.len() as u64) as usize - stored.len();
+            pieces.push(IoSlice::new(&PADDING[..padding]));
+        }
+        if pieces.is_empty() { Ok(()) } else { self.reservation.write(start, &mut pieces) }
+    }
+
     fn append(&mut self, part: &Part, stored: &[u8]) -> FsResult<ChunkRecord> {
-        self.reservation.write(self.at, stored)?;
+        let at = self.at;
+        let record = self.place(part);
+        self.reservation.write(at, &mut [IoSlice::new(stored)])?;
+        Ok(record)
+    }
+
+    /// The record of a chunk that will be written next, and room for it.
+    fn place(&mut self, part: &Part) -> ChunkRecord {
         let extent = self.reservation.extent();
         let record = ChunkRecord {
             codec: part.codec,
@@ -140,8 +175,8 @@ impl Run<'_, '_> {
             raw_crc: part.raw_crc32c,
             stored_crc: part.stored_crc32c,
         };
-        self.at += round_to_blocks(stored.len() as u64);
-        Ok(record)
+        self.at += round_to_blocks(u64::from(part.stored_len));
+        record
     }
 }
 
@@ -157,10 +192,10 @@ fn replaces(ranges: &[(u32, Bytes)], visible: u32) -> bool {
     covered >= visible
 }
 
-/// Verifies the parts and sorts them by chunk.
-fn sort(write: &Write) -> FsResult<BTreeMap<u64, Change>> {
+/// Verifies the parts and sorts them by chunk; the payload moves into the changes.
+fn sort(mut write: Write) -> FsResult<(Write, BTreeMap<u64, Change>)> {
     let mut changes: BTreeMap<u64, Change> = BTreeMap::new();
-    let mut at = 0usize;
+    let mut payload = std::mem::take(&mut write.payload);
     for part in &write.parts {
         let refuse = |code: FsCode, why: &str| {
             Err(FsError::new(
@@ -168,13 +203,12 @@ fn sort(write: &Write) -> FsResult<BTreeMap<u64, Change>> {
                 format!("part: {} bytes at {} of {}: {why}", part.raw_len, part.offset, write.object),
             ))
         };
-        let end = at + part.stored_len as usize;
-        if part.hole || end > write.payload.len() {
+        if part.hole || part.stored_len as usize > payload.len() {
             return refuse(FsCode::Invalid, "a write carries bytes for each part");
         }
-        let stored = write.payload.slice(at..end);
-        at = end;
-        if crc32c::crc32c(&stored) != part.stored_crc32c {
+        let stored = payload.split_to(part.stored_len as usize);
+        let crc = stored.pieces().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        if crc != part.stored_crc32c {
             return refuse(FsCode::Corrupt, "the bytes do not match their checksum (damaged on the way?)");
         }
         if part.codec == Codec::Raw && part.raw_crc32c != part.stored_crc32c {
@@ -190,11 +224,11 @@ fn sort(write: &Write) -> FsResult<BTreeMap<u64, Change>> {
                 return refuse(FsCode::Invalid, "a plain range is not compressed");
             }
             (false, None) => {
-                changes.insert(number, Change::Plain(vec![(inside, stored)]));
+                changes.insert(number, Change::Plain(vec![(inside, stored.into_bytes())]));
             }
-            (false, Some(Change::Plain(ranges))) => ranges.push((inside, stored)),
+            (false, Some(Change::Plain(ranges))) => ranges.push((inside, stored.into_bytes())),
             _ => return refuse(FsCode::Invalid, "a sealed chunk stands alone in its chunk"),
         }
     }
-    Ok(changes)
+    Ok((write, changes))
 }
