@@ -39,6 +39,10 @@ use crate::args::{Args, Command};
 use crate::bench::Bench;
 use crate::report::{Outcome, Report};
 
+/// What a program that moves much data would choose, and what the servers and the mount use.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let done = match &args.command {

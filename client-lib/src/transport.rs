@@ -1,12 +1,18 @@
 //! Channels and deadlines: how one request reaches one server. Whether it is sent again is decided elsewhere.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use sateen_proto::socket::tune;
 use sateen_proto::{common, convert, status};
 use sateen_types::limits::BULK_BYTES_MAX;
 use sateen_types::{Compression, FsCode, FsError, FsResult};
+use tokio::net::TcpStream;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 /// Flow-control window of one request: a whole bulk payload travels without waiting for the reader.
 const STREAM_WINDOW_BYTES: u32 = BULK_BYTES_MAX as u32 + (64 << 10);
@@ -26,14 +32,22 @@ pub(crate) fn channel(host: &str, connect_timeout: Duration, request_timeout: Du
     Ok(endpoint
         .connect_timeout(connect_timeout)
         .timeout(request_timeout)
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .connect_lazy())
+        .connect_with_connector_lazy(service_fn(dial)))
+}
+
+/// A TCP connection to the host and port of `uri`.
+async fn dial(uri: Uri) -> io::Result<TokioIo<TcpStream>> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} has no host or no port"));
+    let host = uri.host().ok_or_else(missing)?.trim_start_matches('[').trim_end_matches(']');
+    let socket = TcpStream::connect((host, uri.port_u16().ok_or_else(missing)?)).await?;
+    tune(&socket);
+    Ok(TokioIo::new(socket))
 }
 
 /// One attempt with a deadline; errors say which peer.

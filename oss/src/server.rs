@@ -185,6 +185,7 @@ async fn bind(listen: &str) -> FsResult<TcpSocket> {
 fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    sateen_proto::socket::tune(&socket);
     socket.bind(address)?;
     Ok(socket)
 }

@@ -5,6 +5,7 @@
 
 pub mod bulk;
 pub mod convert;
+pub mod socket;
 pub mod status;
 pub mod version;
 

@@ -71,9 +71,13 @@ fn read_file(
         let file = open(&client, dir, name).await?;
         let start = Instant::now();
         for offset in (0..bytes).step_by(BLOCK) {
-            let got = file.read_at(offset, BLOCK).await?;
+            let got = file.read_pieces(offset, BLOCK).await?;
             ensure!(got.len() == BLOCK, "{} bytes at offset {offset} of {name}, of {BLOCK}", got.len());
-            check(offset, &got)?;
+            let mut at = offset;
+            for piece in got.pieces() {
+                check(at, piece)?;
+                at += piece.len() as u64;
+            }
         }
         let took = start.elapsed();
         file.close().await?;
