@@ -5,14 +5,16 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::FallocateFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// Number of a segment in its store; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,9 +58,17 @@ pub trait SegmentFile: Send + Sync {
     /// Writes some of `bytes`; returns how many.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Writes some of `pieces`, one behind the other; returns how many bytes.
-    fn write_vectored_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+    fn write_pieces_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let first = pieces.iter().find(|piece| !piece.is_empty());
         first.map_or(Ok(0), |piece| self.write_at(piece, offset))
+    }
+    /// [`SegmentFile::write_pieces_at`] of bytes that will hardly be read soon: they need not stay in memory.
+    fn write_stream_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.write_pieces_at(pieces, offset)
+    }
+    /// [`SegmentFile::read_at`] of bytes that will hardly be read again soon.
+    fn read_stream_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(bytes, offset)
     }
     /// Appends `len` bytes at `offset` to `out` if that takes no disk access, and says whether it did. If not, `out` is
     /// as it was.
@@ -92,15 +102,30 @@ pub fn write_all_at(file: &dyn SegmentFile, mut bytes: &[u8], mut offset: u64) -
 /// Most pieces of one vectored write (Linux `UIO_MAXIOV`).
 const PIECES_MAX: usize = 1024;
 
+/// Whether bytes are worth the memory of the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// They may be wanted again.
+    Keep,
+    /// Part of a stream.
+    Stream,
+}
+
 /// Writes all of `pieces`, one behind the other, however short the single writes are.
-pub fn write_all_vectored_at(
+pub fn write_all_pieces_at(
     file: &dyn SegmentFile,
     mut pieces: &mut [IoSlice<'_>],
     mut offset: u64,
+    caching: Caching,
 ) -> io::Result<()> {
     IoSlice::advance_slices(&mut pieces, 0);
     while !pieces.is_empty() {
-        match file.write_vectored_at(&pieces[..pieces.len().min(PIECES_MAX)], offset) {
+        let some = &pieces[..pieces.len().min(PIECES_MAX)];
+        let written = match caching {
+            Caching::Keep => file.write_pieces_at(some, offset),
+            Caching::Stream => file.write_stream_at(some, offset),
+        };
+        match written {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 IoSlice::advance_slices(&mut pieces, n);
@@ -114,9 +139,18 @@ pub fn write_all_vectored_at(
 }
 
 /// Fills all of `bytes`; `UnexpectedEof` if the file ends before.
-pub fn read_exact_at(file: &dyn SegmentFile, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+pub fn read_exact_at(
+    file: &dyn SegmentFile,
+    mut bytes: &mut [u8],
+    mut offset: u64,
+    caching: Caching,
+) -> io::Result<()> {
     while !bytes.is_empty() {
-        match file.read_at(bytes, offset) {
+        let read = match caching {
+            Caching::Keep => file.read_at(bytes, offset),
+            Caching::Stream => file.read_stream_at(bytes, offset),
+        };
+        match read {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => {
                 bytes = &mut bytes[n..];
@@ -195,8 +229,23 @@ impl SegmentFile for File {
         FileExt::write_at(self, bytes, offset)
     }
 
-    fn write_vectored_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+    fn write_pieces_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         Ok(rustix::io::pwritev(self, pieces, offset)?)
+    }
+
+    fn write_stream_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        if let Some(written) = if_supported(|| rustix::io::pwritev2(self, pieces, offset, DONTCACHE)) {
+            return written;
+        }
+        self.write_pieces_at(pieces, offset)
+    }
+
+    fn read_stream_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut first = [IoSliceMut::new(bytes)];
+        if let Some(read) = if_supported(|| rustix::io::preadv2(self, &mut first, offset, DONTCACHE)) {
+            return read;
+        }
+        FileExt::read_at(self, bytes, offset)
     }
 
     fn read_cached(&self, out: &mut Vec<u8>, len: usize, offset: u64) -> bool {
@@ -229,6 +278,25 @@ impl SegmentFile for File {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         Ok(rustix::fs::fallocate(self, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+    }
+}
+
+/// `RWF_DONTCACHE` (Linux 6.14): through the page cache, whose pages are written back at once and given up after.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+/// The kernel or the file system below does not have it.
+static NO_DONTCACHE: AtomicBool = AtomicBool::new(false);
+
+/// Tries a call with [`DONTCACHE`]; `None` if that does not exist here.
+fn if_supported(call: impl FnOnce() -> rustix::io::Result<usize>) -> Option<io::Result<usize>> {
+    if NO_DONTCACHE.load(Ordering::Relaxed) {
+        return None;
+    }
+    match call() {
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+            NO_DONTCACHE.store(true, Ordering::Relaxed);
+            None
+        }
+        outcome => Some(outcome.map_err(io::Error::from)),
     }
 }
 

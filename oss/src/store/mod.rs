@@ -34,6 +34,7 @@ pub mod read;
 pub mod records;
 pub mod recover;
 pub mod segments;
+pub mod streams;
 pub mod trim;
 pub mod write;
 

@@ -18,9 +18,10 @@ use sateen_types::limits::BLOCK_BYTES;
 use sateen_types::{FsCode, FsError, FsId, FsResult, OstUuid};
 
 use super::capacity::Capacity;
-use super::disk::{Disk, SegmentFile, SegmentId, read_exact_at, write_all_at, write_all_vectored_at};
+use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at, write_all_at, write_all_pieces_at};
 use super::index::Index;
 use super::records::SegmentExtent;
+use super::streams::{self, Streams};
 
 /// Open segment files kept for readers, per store. A segment is 1 GiB, so this covers 256 GiB without reopening.
 const HANDLES_MAX: usize = 256;
@@ -71,6 +72,7 @@ pub struct Segments {
     state: Mutex<State>,
     handles: Mutex<HashMap<SegmentId, Arc<dyn SegmentFile>>>,
     reclaims: AtomicU64,
+    streams: Streams,
 }
 
 struct State {
@@ -127,6 +129,7 @@ impl Segments {
             state: Mutex::new(state),
             handles: Mutex::default(),
             reclaims: AtomicU64::new(0),
+            streams: Streams::default(),
         })
     }
 
@@ -198,7 +201,8 @@ impl Segments {
     pub fn read(&self, segment: SegmentId, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.handle(segment)?;
         let mut bytes = vec![0; len];
-        read_exact_at(&*file, &mut bytes, offset).map_err(|e| classify(segment, e))?;
+        let caching = self.streams.caching(segment, offset, len);
+        read_exact_at(&*file, &mut bytes, offset, caching).map_err(|e| classify(segment, e))?;
         Ok(bytes)
     }
 
@@ -221,7 +225,7 @@ impl Segments {
         }
         let file = self.disk.open(id).map_err(|e| classify(id, e))?;
         let mut header = [0; ENVELOPE_BYTES];
-        read_exact_at(&*file, &mut header, 0).map_err(|e| classify(id, e))?;
+        read_exact_at(&*file, &mut header, 0, Caching::Keep).map_err(|e| classify(id, e))?;
         if header[..] != self.header(id)[..] {
             return Err(ReadError::Damaged(format!("segment {id} has a damaged or foreign header")));
         }
@@ -385,7 +389,7 @@ impl Reservation<'_> {
     pub fn write(&self, at: u64, pieces: &mut [IoSlice<'_>]) -> FsResult<()> {
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         debug_assert!(at + len as u64 <= self.extent.len, "{len} bytes at {at} of {:?}", self.extent);
-        write_all_vectored_at(&*self.file, pieces, self.extent.offset + at)
+        write_all_pieces_at(&*self.file, pieces, self.extent.offset + at, streams::caching_of_write(len))
             .map_err(|e| io_error(&format!("write segment {}", self.extent.segment), &e))?;
         let mut state = self.segments.state.lock();
         state.unsynced.entry(self.extent.segment).or_insert_with(|| self.file.clone());
