@@ -16,6 +16,7 @@ use crate::fs::MountedFs;
 use crate::kernel;
 use crate::options::{MountOptions, Patience};
 use crate::shell::Shell;
+use crate::worker::Worker;
 
 /// Threads that read requests from the kernel. They only decode and start tasks, and copy written data.
 const THREADS_MAX: usize = 4;
@@ -84,7 +85,7 @@ impl Mount {
         config.clone_fd = is_root;
         config.acl = acl;
         let notifier = Arc::new(OnceLock::new());
-        let shell = Shell::new(fs.clone(), Handle::current(), notifier.clone());
+        let shell = Shell::new(fs.clone(), Worker::new(Handle::current()), notifier.clone());
         let (tell_end, ended) = watch::channel(false);
         let served = tokio::task::spawn_blocking(move || Session::from_fd(shell, connection, acl, config)).await;
         let failed = |e: String| FsError::new(FsCode::Io, format!("the kernel did not accept the mount: {e}"));
