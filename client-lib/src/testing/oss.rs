@@ -135,8 +135,11 @@ impl FakeOss {
             let stored = (to.min(data.len() as u64)).max(from);
             if from < stored {
                 let raw = bytes::Bytes::copy_from_slice(&data[from as usize..stored as usize]);
-                let Sealed { part, payload: bytes } =
-                    if r.sealed { seal::seal(from, &raw, Compression::Lz4) } else { seal::plain(from, raw) };
+                let Sealed { part, payload: bytes } = if r.sealed {
+                    seal::seal(from, &raw, Compression::Lz4, &seal::Outlook::default())
+                } else {
+                    seal::plain(from, raw)
+                };
                 parts.push(oss::Part::from(&part));
                 payload.extend_from_slice(&bytes);
             }
