@@ -4,10 +4,12 @@
 //! Here are the kernel's protocol ([`fuser`]), inode numbers, handles, mount options and the mount itself.
 //!
 //! * `shell.rs`: callbacks, nothing but decoding and replying; `worker.rs`: the threads behind them;
+//!   `answers.rs`: data to the kernel without copies;
 //! * `fs/`: the operations, callable without a mount;
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
 //! * `options.rs`: what stands behind `-o`.
 
+mod answers;
 mod convert;
 mod credential;
 mod errno;

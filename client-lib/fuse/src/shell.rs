@@ -20,6 +20,7 @@ use fuser::{
 use sateen_types::op::SetAttr;
 use sateen_types::{Attr, FsResult};
 
+use crate::answers::Answers;
 use crate::convert::{file_attr, kind, nameless, open_flags, set_time};
 use crate::credential::of_request;
 use crate::errno::report;
@@ -54,14 +55,15 @@ const WANTED: [InitFlags; 10] = [
 pub struct Shell {
     fs: Arc<MountedFs>,
     worker: Worker,
+    answers: Answers,
     /// Our way to tell the kernel something unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
 }
 
 impl Shell {
     /// Callbacks whose work is done by `worker`.
-    pub fn new(fs: Arc<MountedFs>, worker: Worker, kernel: Arc<OnceLock<Notifier>>) -> Shell {
-        Shell { fs, worker, kernel }
+    pub fn new(fs: Arc<MountedFs>, worker: Worker, answers: Answers, kernel: Arc<OnceLock<Notifier>>) -> Shell {
+        Shell { fs, worker, answers, kernel }
     }
 
     /// Runs `work`, then hands its outcome to `answer`.
@@ -281,7 +283,7 @@ impl Filesystem for Shell {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -291,8 +293,9 @@ impl Filesystem for Shell {
         reply: ReplyData,
     ) {
         let fs = self.fs.clone();
+        let (answers, unique) = (self.answers.clone(), req.unique());
         self.run("read", ino, async move { fs.read(fh.0, offset, size).await }, move |result| match result {
-            Ok(data) => reply.data(&data),
+            Ok(data) => answers.data(unique, reply, data),
             Err(errno) => reply.error(errno),
         });
     }
