@@ -123,7 +123,8 @@ fn what_a_program_says_is_followed() {
     assert_eq!(r.on_read(MIB, MIB, LARGE, LARGE), NOTHING);
     r.advise(Advice::Sequential);
     let plan = r.on_read(70 * MIB, MIB, LARGE, LARGE);
-    assert!(plan.whole_chunks && plan.prefetch == [71 * MIB..72 * MIB], "{plan:?}");
+    assert!(plan.whole_chunks, "{plan:?}");
+    assert_eq!(plan.prefetch.first(), Some(&(71 * MIB..72 * MIB)));
     r.advise(Advice::Normal);
     assert_eq!(r.on_read(90 * MIB, MIB, LARGE, LARGE), NOTHING);
 }
