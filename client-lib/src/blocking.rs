@@ -224,6 +224,12 @@ pub struct File {
 }
 
 impl File {
+    /// How the program will read. See [`crate::File::advise`].
+    pub fn advise(&self, offset: u64, len: u64, advice: crate::Advice) {
+        let _background_work = self.runtime.enter();
+        self.file.advise(offset, len, advice);
+    }
+
     /// The async file inside.
     pub fn inner(&self) -> &crate::File {
         &self.file

@@ -3,6 +3,7 @@
 //! A chunk is filed under its file's *epoch*. When a file may have changed elsewhere it gets a new epoch, and what was
 //! cached before (or arrives late for the old epoch) can never be read again; it ages out.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -137,6 +138,14 @@ impl ChunkCache {
     /// Takes a chunk out.
     pub fn remove(&self, key: &ChunkKey) {
         self.chunks.remove(key);
+    }
+
+    /// Takes out what is cached of `range` of a file, whole chunks only.
+    pub fn remove_range(&self, fid: Fid, range: &Range<u64>) {
+        self.chunks.retain(|key, chunk| {
+            let inside = range.start <= key.chunk && key.chunk.saturating_add(chunk.len() as u64) <= range.end;
+            key.fid != fid || !inside
+        });
     }
 
     /// Remembers the version under which a file's chunks were cached, when its last user goes.

@@ -40,8 +40,8 @@ impl Dirty {
         assert!(end <= chunk_len as usize, "a write of {} bytes at {at} leaves its chunk", bytes.len());
         if self.data.len() < end {
             if self.data.capacity() < end {
-                // Doubling, but never beyond the chunk.
-                let room = end.max(self.data.capacity() * 2).min(chunk_len as usize);
+                // A small file takes what it needs; whoever goes on is likely to fill the chunk.
+                let room = if self.data.is_empty() { end } else { chunk_len as usize };
                 self.data.reserve_exact(room - self.data.len());
             }
             self.data.resize((at as usize).max(self.data.len()), 0);

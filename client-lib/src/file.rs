@@ -11,7 +11,7 @@ use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Pay
 
 use crate::inner::Inner;
 use crate::inode::Inode;
-use crate::readahead::Readahead;
+use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
 use crate::write::{self, Where};
 use crate::{durable, read, report, seek, truncate};
@@ -133,6 +133,23 @@ impl File {
             return Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for reading", self.fid())));
         }
         read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
+    }
+
+    /// Takes in how the program will read; `len` 0 is up to the end of the file. It changes how fast reads are, never what
+    /// they give. See [`Advice`].
+    pub fn advise(&self, offset: u64, len: u64, advice: Advice) {
+        let (inner, inode) = (&self.open.inner, &self.open.inode);
+        let end = if len == 0 { u64::MAX } else { offset.saturating_add(len) };
+        match advice {
+            Advice::WillNeed => {
+                let most = inner.options.readahead_bytes_max.min(inner.readahead_room());
+                let end = end.min(inode.state().size()).min(offset.saturating_add(most));
+                // Too much under way: the program reads it when it needs it.
+                let _ = offset < end && read::prefetch(inner, inode, &inode.view(), offset..end);
+            }
+            Advice::DontNeed => inner.cache.remove_range(inode.fid, &(offset..end)),
+            _ => self.open.readahead.lock().advise(advice),
+        }
     }
 
     /// Writes all of `data` at `offset` into the cache; waits while too much is dirty.

@@ -3,20 +3,17 @@
 use std::sync::Arc;
 
 use sateen_types::Fid;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, UNIT_BYTES};
 use crate::cache::ChunkCache;
 use crate::commit::Committer;
 use crate::osts::Osts;
 use crate::session::Session;
 use crate::table::Table;
 use crate::{MountSource, Options};
-
-/// Read-aheads under way in the whole client.
-const PREFETCHES_MAX: usize = 32;
 
 /// The shared parts. Owned by every [`crate::Client`], [`crate::File`] and background task.
 #[derive(Debug)]
@@ -33,7 +30,8 @@ pub(crate) struct Inner {
     pub root: Fid,
     /// Sealing and opening happen on as many threads as there are processors.
     pub processors: Arc<Semaphore>,
-    pub prefetches: Arc<Semaphore>,
+    /// Bytes that may be read ahead at a time, in units of [`UNIT_BYTES`].
+    readahead: Arc<Semaphore>,
     /// Told when so much is uncommitted that a commit is worth its while.
     pub commit_wanted: Arc<Notify>,
     /// Everything that runs in the background.
@@ -56,13 +54,24 @@ impl Inner {
             table: Table::default(),
             root,
             processors: Arc::new(Semaphore::new(processors)),
-            prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
+            readahead: Arc::new(Semaphore::new((options.readahead_total_bytes_max / UNIT_BYTES) as usize)),
             commit_wanted: Arc::new(Notify::new()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
             options,
         }
+    }
+
+    /// Bytes that may be read ahead now, for all files.
+    pub fn readahead_room(&self) -> u64 {
+        self.readahead.available_permits() as u64 * UNIT_BYTES
+    }
+
+    /// Takes `bytes` of what may be read ahead, if that much is left.
+    pub fn reserve_readahead(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
+        Arc::clone(&self.readahead).try_acquire_many_owned(units).ok()
     }
 
     /// Runs `work` on a thread meant for it, as many at a time as there are processors.

@@ -66,6 +66,7 @@ mod write;
 pub use client::{Client, Created, DefaultLayout, NewFile, StatFs};
 pub use file::File;
 pub use options::Options;
+pub use readahead::Advice;
 pub use source::MountSource;
 
 pub use sateen_types::op::{Access, DirEntry, RenameMode, SetAttr, SetTime, XattrMode};

@@ -19,8 +19,10 @@ pub struct Options {
     pub dirty_bytes_max: u64,
     /// Most bytes of clean chunks that are kept for reading again.
     pub cache_bytes_max: u64,
-    /// Largest read-ahead of one file, in bytes; 0 turns it off.
+    /// Largest read-ahead of one reader of a file, in bytes; 0 turns it off.
     pub readahead_bytes_max: u64,
+    /// Most bytes being read ahead at a time, for all files. What has arrived counts as cached.
+    pub readahead_total_bytes_max: u64,
     /// Usual payload of one bulk request, in bytes; 128 KiB to 4 MiB.
     pub bulk_bytes: usize,
     /// Bulk requests under way to one OST at a time.
@@ -44,7 +46,8 @@ impl Default for Options {
             retry_for: Some(Duration::from_secs(60)),
             dirty_bytes_max: 256 << 20,
             cache_bytes_max: 256 << 20,
-            readahead_bytes_max: 8 << 20,
+            readahead_bytes_max: 32 << 20,
+            readahead_total_bytes_max: 64 << 20,
             bulk_bytes: 1 << 20,
             inflight_per_ost: 8,
             connections_per_oss: 2,
@@ -57,6 +60,8 @@ impl Default for Options {
 
 /// Below it a single large write could not be taken in pieces of a few chunks.
 const DIRTY_BYTES_MIN: u64 = 4 << 20;
+/// More is a mistake: it is read before anybody asked for it.
+const READAHEAD_BYTES_MAX: u64 = 1 << 40;
 /// Most bytes of a client's name.
 const CLIENT_NAME_BYTES_MAX: usize = 255;
 /// More is a mistake: each is a task and a socket.
@@ -93,6 +98,14 @@ impl Options {
             );
         }
         for (name, value) in [
+            ("readahead_bytes_max", self.readahead_bytes_max),
+            ("readahead_total_bytes_max", self.readahead_total_bytes_max),
+        ] {
+            if value > READAHEAD_BYTES_MAX {
+                return refuse(format!("{name} {value} is out of range"), format!("use at most {READAHEAD_BYTES_MAX}"));
+            }
+        }
+        for (name, value) in [
             ("connect_timeout", self.connect_timeout),
             ("request_timeout", self.request_timeout),
             ("writeback_interval", self.writeback_interval),
@@ -118,10 +131,11 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_each_bad_value_is_refused_with_a_hint() {
         Options::default().validate().expect("defaults");
-        let bad: [fn(&mut Options); 6] = [
+        let bad: [fn(&mut Options); 7] = [
             |o| o.dirty_bytes_max = 0,
             |o| o.bulk_bytes = 5 << 20,
             |o| o.inflight_per_ost = 0,
+            |o| o.readahead_bytes_max = u64::MAX,
             |o| o.connections_per_oss = 1000,
             |o| o.request_timeout = Duration::ZERO,
             |o| o.client_name = "x".repeat(256),

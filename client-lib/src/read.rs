@@ -18,7 +18,7 @@ use crate::cache::{ChunkKey, Found, Loader};
 use crate::inner::Inner;
 use crate::inode::{Inode, ReadSpan, View};
 use crate::plan::{self, Place, Span};
-use crate::readahead::Readahead;
+use crate::readahead::{Advice, Met, Readahead};
 use crate::seal;
 
 /// Replies to one request for a range. Each brings at least one part, so a range of one bulk request never needs more
@@ -45,17 +45,31 @@ pub(crate) async fn read(
             None => return Ok(Payload::new()),
         }
     }
-    let advice = readahead.lock().on_read(offset, len as u64, size);
-    if let Some(range) = advice.prefetch {
-        prefetch(inner, inode, &view, range);
+    let plan = readahead.lock().on_read(offset, len as u64, size, inner.readahead_room());
+    for range in plan.prefetch {
+        if !prefetch(inner, inode, &view, range) {
+            readahead.lock().on_met(offset, Met::Gone);
+            break;
+        }
     }
-    if !advice.sequential
+    if !plan.whole_chunks
         && let Some(bytes) = read_small(inner, inode, &view, &spans).await?
     {
         return Ok(bytes.into());
     }
     let wanted: Vec<u64> = spans.iter().filter(|s| !s.complete).map(|s| s.span.chunk).collect();
-    let chunks = fetch(inner, inode, &view, &wanted).await?;
+    let (chunks, met) = fetch(inner, inode, &view, &wanted).await?;
+    if plan.expected
+        && let Some(met) = met
+    {
+        readahead.lock().on_met(offset, met);
+    }
+    if readahead.lock().hint() == Advice::NoReuse {
+        spans
+            .iter()
+            .filter(|s| s.span.to == s.span.chunk_len)
+            .for_each(|s| inner.cache.remove(&key(inode, &view, s.span.chunk)));
+    }
     Ok(assemble(&spans, &chunks))
 }
 
@@ -131,20 +145,26 @@ fn copy_over(target: &mut [u8], span: &Span, at: u32, bytes: &[u8]) {
     }
 }
 
-/// Fetches chunks of `range` into the cache in the background. Skipped when too many are under way.
-fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, view: &View, range: Range<u64>) {
-    let Ok(permit) = Arc::clone(&inner.prefetches).try_acquire_owned() else { return };
-    let Ok(spans) = plan::spans(&view.layout, range.start, range.end - range.start) else { return };
+/// Fetches chunks of `range` into the cache in the background; `false` if too much is under way.
+pub(crate) fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, view: &View, range: Range<u64>) -> bool {
+    let Ok(mut spans) = plan::spans(&view.layout, range.start, range.end - range.start) else { return true };
+    spans.retain(|s| !inner.cache.contains(&key(inode, view, s.chunk)));
+    if spans.is_empty() {
+        return true;
+    }
+    let Some(permit) = inner.reserve_readahead(spans.iter().map(|s| u64::from(s.chunk_len)).sum()) else {
+        return false;
+    };
     let (inner_, inode, view) = (Arc::clone(inner), Arc::clone(inode), view.clone());
     let task = async move {
-        let absent = |chunk: &u64| !inner_.cache.contains(&key(&inode, &view, *chunk));
-        let chunks: Vec<u64> = spans.iter().map(|s| s.chunk).filter(absent).collect();
+        let chunks: Vec<u64> = spans.iter().map(|s| s.chunk).collect();
         if let Err(error) = load(&inner_, &inode, &view, &chunks).await {
             tracing::debug!(%error, fid = %inode.fid, "read-ahead failed; the reader will see for itself");
         }
         drop(permit);
     };
     inner.tasks.spawn_on(task, &inner.runtime);
+    true
 }
 
 fn key(inode: &Inode, view: &View, chunk: u64) -> ChunkKey {
@@ -152,9 +172,14 @@ fn key(inode: &Inode, view: &View, chunk: u64) -> ChunkKey {
 }
 
 /// The contents of `chunks`, each up to some point after which it is zeros: from the cache, or fetched, or waited for
-/// if somebody else fetches them.
-async fn fetch(inner: &Arc<Inner>, inode: &Inode, view: &View, chunks: &[u64]) -> FsResult<HashMap<u64, Bytes>> {
-    let (mut have, loading) = load(inner, inode, view, chunks).await?;
+/// if somebody else fetches them. With the worst that was met.
+async fn fetch(
+    inner: &Arc<Inner>,
+    inode: &Inode,
+    view: &View,
+    chunks: &[u64],
+) -> FsResult<(HashMap<u64, Bytes>, Option<Met>)> {
+    let Loaded { mut have, loading, met } = load(inner, inode, view, chunks).await?;
     for chunk in loading {
         match inner.cache.wait(&key(inode, view, chunk)).await {
             Ok(bytes) => {
@@ -165,16 +190,17 @@ async fn fetch(inner: &Arc<Inner>, inode: &Inode, view: &View, chunks: &[u64]) -
             }
         }
     }
-    Ok(have)
+    Ok((have, met))
 }
 
-/// What is cached or can be loaded now, and what somebody else is loading.
-async fn load(
-    inner: &Arc<Inner>,
-    inode: &Inode,
-    view: &View,
-    chunks: &[u64],
-) -> FsResult<(HashMap<u64, Bytes>, Vec<u64>)> {
+/// What is cached or could be loaded, what somebody else is loading, and the worst that was met.
+struct Loaded {
+    have: HashMap<u64, Bytes>,
+    loading: Vec<u64>,
+    met: Option<Met>,
+}
+
+async fn load(inner: &Arc<Inner>, inode: &Inode, view: &View, chunks: &[u64]) -> FsResult<Loaded> {
     let (mut have, mut absent, mut loading) = (HashMap::new(), Vec::new(), Vec::new());
     for chunk in chunks {
         match inner.cache.find(&key(inode, view, *chunk)) {
@@ -185,8 +211,13 @@ async fn load(
             Found::Loading => loading.push(*chunk),
         }
     }
+    let met = match (absent.is_empty(), loading.is_empty()) {
+        (false, _) => Some(Met::Gone),
+        (true, false) => Some(Met::Loading),
+        (true, true) => None,
+    };
     have.extend(load_all(inner, inode, view, absent).await?);
-    Ok((have, loading))
+    Ok(Loaded { have, loading, met })
 }
 
 /// Fetches chunks from their OSTs, all at once, and caches them if they are still what is stored.

@@ -1,9 +1,13 @@
 //! Sealing: compress and checksum a chunk before it leaves this machine; opening: check and decompress what came back.
-//! Pure; callers run it on threads meant for work.
+//! Callers run it on threads meant for work; it keeps nothing but what a thread uses again and again.
 //!
 //! The checksums are made here and checked here: whatever happens to the bytes in between is noticed.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use bytes::Bytes;
+use lz4_flex::block::CompressTable;
 use sateen_types::limits::BLOCK_BYTES;
 use sateen_types::{Codec, Compression, Part};
 
@@ -16,27 +20,94 @@ pub(crate) struct Sealed {
     pub payload: Bytes,
 }
 
-/// A whole chunk, compressed if that saves at least one block of disk space.
-pub(crate) fn seal(offset: u64, raw: &Bytes, compression: Compression) -> Sealed {
+/// A whole chunk, compressed if that saves at least one block of disk space and `outlook` does not speak against it.
+pub(crate) fn seal(offset: u64, raw: &Bytes, compression: Compression, outlook: &Outlook) -> Sealed {
     let mut sealed = plain(offset, raw.clone());
     sealed.part.sealed = true;
-    if compression == Compression::Lz4 {
-        // More room would only be used by a result that is thrown away.
-        let useful = raw.len().saturating_sub(BLOCK_BYTES as usize);
-        let mut packed = vec![0; lz4_flex::block::get_maximum_output_size(raw.len())];
-        if let Ok(len) = lz4_flex::block::compress_into(raw, &mut packed)
-            && blocks(len) < blocks(raw.len())
-            && len <= useful
-        {
-            packed.truncate(len);
-            packed.shrink_to_fit();
-            sealed.part.codec = Codec::Lz4;
-            sealed.part.stored_len = len as u32;
-            sealed.part.stored_crc32c = crc32c::crc32c(&packed);
-            sealed.payload = packed.into();
-        }
+    if compression == Compression::Lz4
+        && let Some(packed) = PACKER.with_borrow_mut(|packer| pack(packer, raw, outlook))
+    {
+        sealed.part.codec = Codec::Lz4;
+        sealed.part.stored_len = packed.len() as u32;
+        sealed.part.stored_crc32c = crc32c::crc32c(&packed);
+        sealed.payload = packed;
     }
     sealed
+}
+
+/// What became of a file's latest chunks. Where they did not shrink, the next ones are only sampled, which costs a small
+/// part of a try; now and then one is tried all the same, so that data that shrinks is not taken for noise for long.
+#[derive(Debug, Default)]
+pub(crate) struct Outlook {
+    /// Chunks in a row that did not shrink.
+    misses: AtomicU32,
+}
+
+/// So many chunks in a row that did not shrink make the next ones be sampled.
+const MISSES_TRUSTED: u32 = 2;
+/// Of chunks that are sampled, one in so many is tried whatever its sample says.
+const PROBE_EVERY: u32 = 16;
+/// Bytes of a chunk's sample: four pieces from all over it.
+const SAMPLE_BYTES: usize = 8 << 10;
+const SAMPLE_PIECES: usize = 4;
+
+impl Outlook {
+    fn doubtful(&self) -> bool {
+        let misses = self.misses.load(Ordering::Relaxed);
+        misses >= MISSES_TRUSTED && !misses.is_multiple_of(PROBE_EVERY)
+    }
+
+    fn record(&self, shrank: bool) {
+        if shrank {
+            self.misses.store(0, Ordering::Relaxed);
+        } else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What compressing needs beside the data; kept per thread, because making it anew takes longer than a sample.
+struct Packer {
+    table: CompressTable,
+    /// Room for the worst result of the largest chunk so far.
+    room: Vec<u8>,
+}
+
+thread_local! {
+    static PACKER: RefCell<Packer> = RefCell::new(Packer { table: CompressTable::large(), room: Vec::new() });
+}
+
+impl Packer {
+    fn run(&mut self, raw: &[u8]) -> Option<&[u8]> {
+        let worst = lz4_flex::block::get_maximum_output_size(raw.len());
+        if self.room.len() < worst {
+            self.room.resize(worst, 0);
+        }
+        let len = lz4_flex::block::compress_into_with_table(raw, &mut self.room, &mut self.table).ok()?;
+        Some(&self.room[..len])
+    }
+}
+
+fn pack(packer: &mut Packer, raw: &[u8], outlook: &Outlook) -> Option<Bytes> {
+    let tried = !outlook.doubtful() || sample_shrinks(packer, raw);
+    let packed = if tried { packer.run(raw).filter(|packed| blocks(packed.len()) < blocks(raw.len())) } else { None };
+    outlook.record(packed.is_some());
+    packed.map(Bytes::copy_from_slice)
+}
+
+/// Whether a sample saves its part of the block that a chunk must save.
+fn sample_shrinks(packer: &mut Packer, raw: &[u8]) -> bool {
+    const PIECE: usize = SAMPLE_BYTES / SAMPLE_PIECES;
+    if raw.len() < SAMPLE_BYTES {
+        return true;
+    }
+    let mut sample = [0; SAMPLE_BYTES];
+    for (i, piece) in sample.chunks_exact_mut(PIECE).enumerate() {
+        let at = i * (raw.len() / SAMPLE_PIECES);
+        piece.copy_from_slice(&raw[at..at + PIECE]);
+    }
+    let saved_by_chunk = BLOCK_BYTES as usize;
+    packer.run(&sample).is_some_and(|packed| packed.len() + saved_by_chunk * SAMPLE_BYTES / raw.len() <= SAMPLE_BYTES)
 }
 
 /// A range inside one chunk, as it is; the store merges it.
@@ -115,14 +186,14 @@ mod tests {
         #[test]
         fn what_was_sealed_opens_to_the_same_bytes(raw in contents(), lz4: bool) {
             let compression = if lz4 { Compression::Lz4 } else { Compression::None };
-            let sealed = seal(0, &raw, compression);
+            let sealed = seal(0, &raw, compression, &Outlook::default());
             prop_assert!(lz4 || sealed.part.codec == Codec::Raw);
             prop_assert_eq!(open(&sealed.part, &sealed.payload).expect("whole"), raw);
         }
 
         #[test]
         fn any_flipped_bit_is_noticed(raw in contents(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let sealed = seal(0, &raw, Compression::Lz4);
+            let sealed = seal(0, &raw, Compression::Lz4, &Outlook::default());
             let mut damaged = sealed.payload.to_vec();
             let at = at.index(damaged.len());
             damaged[at] ^= 1 << bit;
@@ -140,9 +211,33 @@ mod tests {
 
     #[test]
     fn incompressible_chunks_stay_raw() {
-        let sealed = seal(0, &noise(), Compression::Lz4);
+        let sealed = seal(0, &noise(), Compression::Lz4, &Outlook::default());
         assert_eq!((sealed.part.codec, sealed.part.stored_len as usize), (Codec::Raw, CHUNK));
-        let zeros = seal(0, &Bytes::from(vec![0; CHUNK]), Compression::Lz4);
+        let zeros = seal(0, &Bytes::from(vec![0; CHUNK]), Compression::Lz4, &Outlook::default());
         assert!(zeros.part.codec == Codec::Lz4 && zeros.part.stored_len < 1024);
+    }
+
+    #[test]
+    fn a_file_of_noise_that_becomes_compressible_is_soon_compressed_again() {
+        let outlook = Outlook::default();
+        let sealed = |raw: &Bytes| seal(0, raw, Compression::Lz4, &outlook).part.codec;
+        for _ in 0..100 {
+            assert_eq!(sealed(&noise()), Codec::Raw);
+        }
+        assert!(outlook.doubtful());
+        assert_eq!(sealed(&vec![7; CHUNK].into()), Codec::Lz4, "its sample shows it at once");
+
+        // Noise wherever samples are taken from, zeros elsewhere.
+        let mut hidden = noise().to_vec();
+        for piece in hidden.chunks_exact_mut(CHUNK / SAMPLE_PIECES) {
+            piece[SAMPLE_BYTES / SAMPLE_PIECES..].fill(0);
+        }
+        let hidden = Bytes::from(hidden);
+        for _ in 0..100 {
+            sealed(&noise());
+        }
+        let missed = (0..100).take_while(|_| sealed(&hidden) == Codec::Raw).count();
+        assert!(missed < PROBE_EVERY as usize, "{missed} chunks in a row were taken for noise");
+        assert_eq!(sealed(&hidden), Codec::Lz4, "and from then on none is");
     }
 }

@@ -15,7 +15,7 @@ use crate::dirty::Outgoing;
 use crate::inner::Inner;
 use crate::inode::{Inode, Which};
 use crate::plan::{self, Batch, Place};
-use crate::seal::{self, Sealed};
+use crate::seal::{self, Outlook, Sealed};
 use crate::unstable::Unstable;
 
 /// One write into the cache is taken in pieces of this many bytes, so that it never needs more of the budget at once
@@ -23,6 +23,8 @@ use crate::unstable::Unstable;
 const PIECE_BYTES: usize = 1 << 20;
 /// Chunks handed to one background task.
 const TAKE_BYTES: u64 = 32 << 20;
+/// Fewer bytes are sealed where they are: handing them to another thread would take longer.
+const SEAL_HERE_BYTES: usize = 64 << 10;
 
 /// Where a write goes.
 #[derive(Clone, Copy, Debug)]
@@ -170,10 +172,12 @@ async fn send_batch(inner: &Arc<Inner>, inode: &Arc<Inode>, batch: Batch<(u64, A
     let chunk_len = 1u32 << chunk_log2;
     let compression = inner.session.facts.compression;
     let sealing: Vec<_> = items.iter().map(|(at, (_, outgoing, _))| (*at, Arc::clone(outgoing))).collect();
-    let seal_all = move || {
-        sealing.iter().map(|(at, outgoing)| seal_chunk(*at, outgoing, chunk_len, compression)).collect::<Vec<_>>()
-    };
-    let sealed: Vec<Vec<Sealed>> = inner.compute(seal_all).await;
+    let bytes: usize = sealing.iter().map(|(_, outgoing)| outgoing.data.len()).sum();
+    let inode_ = Arc::clone(inode);
+    let seal_one =
+        move |(at, outgoing): &(u64, Arc<Outgoing>)| seal_chunk(*at, outgoing, chunk_len, compression, &inode_.outlook);
+    let seal_all = move || sealing.iter().map(seal_one).collect();
+    let sealed: Vec<Vec<Sealed>> = if bytes <= SEAL_HERE_BYTES { seal_all() } else { inner.compute(seal_all).await };
     let at = |offset| Place { ost, object, chunk_log2, offset };
     match write_parts(inner, at(0), sealed.iter().flatten()).await {
         Ok((verifier, delta)) => {
@@ -202,9 +206,15 @@ async fn send_batch(inner: &Arc<Inner>, inode: &Arc<Inode>, batch: Batch<(u64, A
 }
 
 /// A chunk that is written all over is sealed; otherwise each written range goes as it is.
-fn seal_chunk(at: u64, outgoing: &Outgoing, chunk_len: u32, compression: sateen_types::Compression) -> Vec<Sealed> {
+fn seal_chunk(
+    at: u64,
+    outgoing: &Outgoing,
+    chunk_len: u32,
+    compression: sateen_types::Compression,
+    outlook: &Outlook,
+) -> Vec<Sealed> {
     if outgoing.ranges.covers(0, chunk_len) {
-        return vec![seal::seal(at, &outgoing.data, compression)];
+        return vec![seal::seal(at, &outgoing.data, compression, outlook)];
     }
     let range =
         |(from, to): (u32, u32)| seal::plain(at + u64::from(from), outgoing.data.slice(from as usize..to as usize));

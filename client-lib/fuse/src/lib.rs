@@ -3,11 +3,13 @@
 //! A thin shell: names, permissions, caching and striping are the client library's (`sateen-client`) and the servers'.
 //! Here are the kernel's protocol ([`fuser`]), inode numbers, handles, mount options and the mount itself.
 //!
-//! * `shell.rs`: callbacks, nothing but decoding and replying;
+//! * `shell.rs`: callbacks, nothing but decoding and replying; `worker.rs`: the threads behind them;
+//!   `answers.rs`: data to the kernel without copies;
 //! * `fs/`: the operations, callable without a mount;
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
 //! * `options.rs`: what stands behind `-o`.
 
+mod answers;
 mod convert;
 mod credential;
 mod errno;
@@ -17,6 +19,7 @@ pub mod kernel;
 mod mount;
 mod options;
 mod shell;
+mod worker;
 
 pub use mount::{Mount, client_options};
 pub use options::{MountOptions, Patience};

@@ -12,10 +12,12 @@ use sateen_types::{FsCode, FsError, FsResult};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::answers::Answers;
 use crate::fs::MountedFs;
 use crate::kernel;
 use crate::options::{MountOptions, Patience};
 use crate::shell::Shell;
+use crate::worker::Worker;
 
 /// Threads that read requests from the kernel. They only decode and start tasks, and copy written data.
 const THREADS_MAX: usize = 4;
@@ -80,11 +82,15 @@ impl Mount {
         let acl = if options.allow_other || is_root { SessionACL::All } else { SessionACL::Owner };
         let mut config = Config::default();
         config.n_threads = Some(std::thread::available_parallelism().map_or(1, usize::from).clamp(2, THREADS_MAX));
-        // A further connection needs /dev/fuse itself, which only root is sure to open.
-        config.clone_fd = is_root;
+        // An answer must go where its request came from, and `Answers` knows one connection.
+        config.clone_fd = false;
         config.acl = acl;
         let notifier = Arc::new(OnceLock::new());
-        let shell = Shell::new(fs.clone(), Handle::current(), notifier.clone());
+        let answers = Answers::new(&connection).map_err(|e| {
+            let _ = kernel::detach(point, true);
+            FsError::new(FsCode::Io, format!("the connection to the kernel cannot be shared: {e}"))
+        })?;
+        let shell = Shell::new(fs.clone(), Worker::new(Handle::current()), answers, notifier.clone());
         let (tell_end, ended) = watch::channel(false);
         let served = tokio::task::spawn_blocking(move || Session::from_fd(shell, connection, acl, config)).await;
         let failed = |e: String| FsError::new(FsCode::Io, format!("the kernel did not accept the mount: {e}"));

@@ -1,5 +1,5 @@
-//! The kernel's side: fuser's callbacks. Each decodes its arguments, starts a task that calls [`MountedFs`], and returns;
-//! the task replies. No decision is made here.
+//! The kernel's side: fuser's callbacks. Each decodes its arguments and hands work that calls [`MountedFs`] and replies to
+//! the [`Worker`]. No decision is made here.
 //!
 //! Locks (`getlk`, `setlk`) are left out on purpose: the kernel then keeps flock and fcntl locks by itself, for the
 //! processes of this node.
@@ -19,12 +19,13 @@ use fuser::{
 };
 use sateen_types::op::SetAttr;
 use sateen_types::{Attr, FsResult};
-use tokio::runtime::Handle;
 
+use crate::answers::Answers;
 use crate::convert::{file_attr, kind, nameless, open_flags, set_time};
 use crate::credential::of_request;
 use crate::errno::report;
 use crate::fs::MountedFs;
+use crate::worker::Worker;
 
 /// Largest write the kernel sends at once: one stripe.
 pub const WRITE_BYTES_MAX: u32 = 1 << 20;
@@ -53,15 +54,16 @@ const WANTED: [InitFlags; 10] = [
 /// Callbacks of one mount.
 pub struct Shell {
     fs: Arc<MountedFs>,
-    runtime: Handle,
+    worker: Worker,
+    answers: Answers,
     /// Our way to tell the kernel something unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
 }
 
 impl Shell {
-    /// Callbacks that run their work on `runtime`.
-    pub fn new(fs: Arc<MountedFs>, runtime: Handle, kernel: Arc<OnceLock<Notifier>>) -> Shell {
-        Shell { fs, runtime, kernel }
+    /// Callbacks whose work is done by `worker`.
+    pub fn new(fs: Arc<MountedFs>, worker: Worker, answers: Answers, kernel: Arc<OnceLock<Notifier>>) -> Shell {
+        Shell { fs, worker, answers, kernel }
     }
 
     /// Runs `work`, then hands its outcome to `answer`.
@@ -71,7 +73,7 @@ impl Shell {
         W: Future<Output = FsResult<T>> + Send + 'static,
         A: FnOnce(Result<T, Errno>) + Send + 'static,
     {
-        self.runtime.spawn(async move { answer(work.await.map_err(|e| report(operation, ino.0, &e))) });
+        self.worker.run(async move { answer(work.await.map_err(|e| report(operation, ino.0, &e))) });
     }
 
     /// For operations that answer with an inode's name and attributes.
@@ -281,7 +283,7 @@ impl Filesystem for Shell {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -291,8 +293,9 @@ impl Filesystem for Shell {
         reply: ReplyData,
     ) {
         let fs = self.fs.clone();
+        let (answers, unique) = (self.answers.clone(), req.unique());
         self.run("read", ino, async move { fs.read(fh.0, offset, size).await }, move |result| match result {
-            Ok(data) => reply.data(&data),
+            Ok(data) => answers.data(unique, reply, data),
             Err(errno) => reply.error(errno),
         });
     }
@@ -310,7 +313,14 @@ impl Filesystem for Shell {
         reply: ReplyWrite,
     ) {
         let (fs, size) = (self.fs.clone(), data.len() as u32);
-        // The buffer belongs to the callback's thread, which reads the next request into it.
+        if let Some(result) = self.worker.at_once(fs.write(fh.0, offset, data)) {
+            return match result {
+                Ok(()) => reply.written(size),
+                Err(e) => reply.error(report("write", ino.0, &e)),
+            };
+        }
+        // Again, with a copy: the buffer belongs to this thread, which reads the next request into it. What was begun was
+        // the same write to the same place.
         let data = data.to_vec();
         let work = async move { fs.write(fh.0, offset, &data).await };
         self.run("write", ino, work, move |result| match result {
@@ -352,7 +362,7 @@ impl Filesystem for Shell {
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let fs = self.fs.clone();
-        self.runtime.spawn(async move {
+        self.worker.run(async move {
             let take = |i: crate::fs::DirItem| {
                 reply.add(INodeNo(i.ino), i.position, kind(i.file_type), OsStr::from_bytes(&i.name))
             };
@@ -365,7 +375,7 @@ impl Filesystem for Shell {
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let fs = self.fs.clone();
-        self.runtime.spawn(async move {
+        self.worker.run(async move {
             let ttl = fs.attr_timeout.min(fs.entry_timeout);
             let take = |i: crate::fs::DirItem| {
                 // An entry without attributes (a dot, or one removed meanwhile) is inode 0: listed, not looked up.

@@ -23,6 +23,7 @@ use crate::cache::{ChunkCache, ChunkKey, Version};
 use crate::dirty::{Dirty, Outgoing};
 use crate::failure::Failure;
 use crate::plan::Span;
+use crate::seal::Outlook;
 use crate::unstable::UnstableSet;
 
 mod reading;
@@ -49,6 +50,8 @@ pub(crate) struct Inode {
     pub instantiating: tokio::sync::Mutex<()>,
     /// A background task is looking after it.
     pub tended: AtomicBool,
+    /// Whether its data compresses.
+    pub outlook: Outlook,
 }
 
 #[derive(Debug)]
@@ -125,6 +128,7 @@ impl Inode {
             reporting: tokio::sync::Mutex::new(()),
             instantiating: tokio::sync::Mutex::new(()),
             tended: AtomicBool::new(false),
+            outlook: Outlook::default(),
         };
         (inode, valid)
     }

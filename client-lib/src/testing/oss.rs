@@ -33,6 +33,8 @@ pub struct FakeOss {
     pub lose_write_replies: AtomicU64,
     pub writes: AtomicU64,
     pub commits: AtomicU64,
+    /// Bytes asked for by Read.
+    pub read_bytes: AtomicU64,
     /// Two writes of one chunk were under way at once.
     pub overtaking: AtomicBool,
     /// Writes wait for a permit.
@@ -48,6 +50,7 @@ impl Default for FakeOss {
             lose_write_replies: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
             overtaking: AtomicBool::new(false),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
         }
@@ -125,6 +128,7 @@ impl FakeOss {
         let log2 = convert::chunk_log2(r.chunk_log2)?;
         let chunk_len = 1u64 << log2;
         let key = (r.ost, ObjectId::try_from(convert::required(r.object, "object")?)?);
+        self.read_bytes.fetch_add(u64::from(r.length), Ordering::SeqCst);
         let data = self.store.lock().now.get(&key).cloned().unwrap_or_default();
         let end = r.offset + u64::from(r.length);
         let (mut parts, mut payload) = (Vec::new(), Vec::new());
@@ -135,8 +139,11 @@ impl FakeOss {
             let stored = (to.min(data.len() as u64)).max(from);
             if from < stored {
                 let raw = bytes::Bytes::copy_from_slice(&data[from as usize..stored as usize]);
-                let Sealed { part, payload: bytes } =
-                    if r.sealed { seal::seal(from, &raw, Compression::Lz4) } else { seal::plain(from, raw) };
+                let Sealed { part, payload: bytes } = if r.sealed {
+                    seal::seal(from, &raw, Compression::Lz4, &seal::Outlook::default())
+                } else {
+                    seal::plain(from, raw)
+                };
                 parts.push(oss::Part::from(&part));
                 payload.extend_from_slice(&bytes);
             }

@@ -9,7 +9,7 @@ use sateen_types::op::SetTime;
 use sateen_types::{FsCode, Timestamp};
 
 use super::*;
-use crate::SetAttr;
+use crate::{Advice, SetAttr};
 
 const MIB: usize = 1 << 20;
 static ROOT: Credential = Credential::ROOT;
@@ -282,6 +282,69 @@ async fn data_changed_elsewhere_is_seen_by_the_next_open() {
     peers.mds.touch(fid);
     ours.getattr(fid).await.expect("attr");
     assert!(!ours.open(&ROOT, fid, Access::READ).await.expect("open").cache_valid(), "though getattr saw it first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn advice_fetches_and_drops_and_keeps_random_reads_small() {
+    let peers = start().await;
+    let data = pattern(3, 8 * MIB);
+    let fid = {
+        let writer = peers.client(quick()).await;
+        let file = create(&writer, "a", Some(narrow())).await;
+        file.write_at(0, &data).await.expect("written");
+        let fid = file.fid();
+        file.close().await.expect("closed");
+        writer.close().await.expect("closed");
+        fid
+    };
+    let client = peers.client(quick()).await;
+    let file = client.open(&ROOT, fid, Access::READ).await.expect("open");
+    let fetched = || peers.oss.read_bytes.load(Ordering::SeqCst) as usize;
+    let check = async |offset: usize, len: usize| {
+        assert_eq!(file.read_at(offset as u64, len).await.expect("read"), data[offset..offset + len], "{offset}");
+    };
+
+    file.advise(0, 0, Advice::Random);
+    for offset in [0, 4096, 8192, MIB, MIB + 4096] {
+        check(offset, 4096).await;
+    }
+    assert_eq!(fetched(), 5 * 4096, "what is read at random is all that is fetched");
+
+    file.advise(0, 0, Advice::WillNeed);
+    until("all of it is fetched", || fetched() >= 5 * 4096 + data.len()).await;
+    check(0, data.len()).await;
+    assert_eq!(fetched(), 5 * 4096 + data.len(), "and not twice");
+
+    file.advise(MIB as u64, MIB as u64, Advice::DontNeed);
+    check(0, MIB).await;
+    assert_eq!(fetched(), 5 * 4096 + data.len(), "what lies beside the range stays");
+    check(MIB, MIB).await;
+    assert_eq!(fetched(), 5 * 4096 + data.len() + MIB);
+
+    file.advise(0, 0, Advice::NoReuse);
+    check(0, data.len()).await;
+    let once = fetched();
+    file.advise(0, 0, Advice::Random);
+    check(0, data.len()).await;
+    assert_eq!(fetched(), once + data.len(), "what was read without reuse is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequential_reader_finds_everything_fetched_once() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let data = pattern(4, 16 * MIB);
+    let file = create(&client, "a", Some(narrow())).await;
+    file.write_at(0, &data).await.expect("written");
+    let fid = file.fid();
+    file.close().await.expect("closed");
+    let other = peers.client(quick()).await;
+    let file = other.open(&ROOT, fid, Access::READ).await.expect("open");
+    for offset in (0..data.len()).step_by(100_000) {
+        let len = 100_000.min(data.len() - offset);
+        assert_eq!(file.read_at(offset as u64, len).await.expect("read"), data[offset..offset + len], "{offset}");
+    }
+    assert_eq!(peers.oss.read_bytes.load(Ordering::SeqCst), data.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,8 @@
 //! Open files and their data.
 
-use bytes::Bytes;
 use sateen_client::{Access, File, SetAttr};
 use sateen_types::limits::FILE_SIZE_MAX;
-use sateen_types::{Attr, Credential, FsCode, FsError, FsResult};
+use sateen_types::{Attr, Credential, FsCode, FsError, FsResult, Payload};
 
 use super::{MountedFs, gone_is_stale};
 
@@ -78,8 +77,8 @@ impl MountedFs {
     }
 
     /// Up to `len` bytes; fewer only at the end of the file.
-    pub async fn read(&self, handle: u64, offset: u64, len: u32) -> FsResult<Bytes> {
-        self.files.get(handle)?.file.read_at(offset, len as usize).await
+    pub async fn read(&self, handle: u64, offset: u64, len: u32) -> FsResult<Payload> {
+        self.files.get(handle)?.file.read_pieces(offset, len as usize).await
     }
 
     /// Writes all of `data`. (The client tells the MDS to drop setuid and setgid bits unless root opened the file.)
