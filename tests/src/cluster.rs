@@ -59,8 +59,8 @@ pub struct ClusterSpec {
     pub oss_extra: String,
     /// A disk of their own for the data of all servers; `None`: the disk the test is on.
     pub disk: Option<DiskSpec>,
-    /// Whether the servers only believe that they sync, see [`syncs`].
-    pub ignore_syncs: bool,
+    /// The program whose processes only believe that they sync, see [`syncs`].
+    pub ignore_syncs: Option<&'static str>,
 }
 
 impl ClusterSpec {
@@ -76,7 +76,7 @@ impl ClusterSpec {
             mds_extra: String::new(),
             oss_extra: String::new(),
             disk: None,
-            ignore_syncs: false,
+            ignore_syncs: None,
         }
     }
 }
@@ -187,7 +187,7 @@ impl Cluster {
             port: Port::free(),
             config: etc.join(format!("{name}.toml")),
             log: log.join(format!("{name}.log")),
-            ignore_syncs: spec.ignore_syncs,
+            ignore_syncs: spec.ignore_syncs == Some(program),
             process: None,
         };
         let mds = server("mds", "sateen-mds");

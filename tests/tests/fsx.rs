@@ -9,7 +9,7 @@ use sateen_tests::size::amount;
 use sateen_tests::{Cluster, ClusterSpec, bins, command};
 
 /// Operations on each geometry in CI, and all: a million over the four.
-const OPERATIONS: (u64, u64) = (50_000, 250_000);
+const OPERATIONS: (u64, u64) = (25_000, 250_000);
 
 /// Every operation fsx knows and Linux has, over a file of several stripes. Mapped writes are left to the kernel to
 /// write back (no msync after each), which is the harder case, and the quicker one.

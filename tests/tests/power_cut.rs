@@ -1,7 +1,7 @@
 //! Power cuts: all servers live on one disk, whose file system is shut down by force in the middle of work.
 //!
 //! What was fsynced is there afterwards, every other chunk is its old or its new version as a whole, and the servers start
-//! again. The last test shows that these tests can see: with syncs switched off they fail.
+//! again. The last two show that these tests can see: with the syncs of one kind of server switched off they fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -115,22 +115,34 @@ fn a_power_cut_on_xfs_loses_nothing_promised() {
     nothing_promised_is_lost("power-xfs", FileSystem::Xfs);
 }
 
-#[test]
-fn servers_that_do_not_sync_are_found_out_by_a_power_cut() {
-    let mut rng = seeded("power-blind");
+/// The same with `program`'s syncs switched off must fail.
+fn is_found_out(label: &'static str, program: &'static str) {
+    let mut rng = seeded(label);
     for round in 0..BLIND_CUTS {
-        let mut cluster = Cluster::start(ClusterSpec { ignore_syncs: true, ..spec("power-blind", FileSystem::Ext4) });
+        let spec = spec(label, FileSystem::Ext4);
+        let mut cluster = Cluster::start(ClusterSpec { ignore_syncs: Some(program), ..spec });
         let mut mount = cluster.mount();
         let work = Work::start(&mount, round, &mut rng);
         let ledgers = cut_everything(&mut cluster, &mut mount, work);
         cluster.disk().power_on();
         // Servers that do not start, or promises that were not kept: both are what the other tests fail with.
-        if catch_unwind(AssertUnwindSafe(|| recover(&mut cluster, &mut mount, &ledgers))).is_err() {
-            // With servers that may be dead nothing can be flushed.
-            mount.kill9();
-            eprintln!("found out after {} power cuts", round + 1);
+        let outcome = catch_unwind(AssertUnwindSafe(|| recover(&mut cluster, &mut mount, &ledgers)));
+        // With servers that may be dead nothing can be flushed.
+        mount.kill9();
+        if outcome.is_err() {
+            eprintln!("{label}: found out by power cut {}", round + 1);
             return;
         }
     }
-    panic!("nothing was lost in {BLIND_CUTS} power cuts without syncs: these tests see nothing");
+    panic!("nothing was lost in {BLIND_CUTS} power cuts while {program} did not sync: these tests see nothing");
+}
+
+#[test]
+fn object_servers_that_do_not_sync_are_found_out() {
+    is_found_out("power-blind-oss", "sateen-oss");
+}
+
+#[test]
+fn a_metadata_server_that_does_not_sync_is_found_out() {
+    is_found_out("power-blind-mds", "sateen-mds");
 }
