@@ -63,6 +63,13 @@ impl Disk {
         &self.point
     }
 
+    /// Makes everything durable that is on it now.
+    #[track_caller]
+    pub fn sync(&self) {
+        let root = std::fs::File::open(&self.point).expect("the mount point can be opened");
+        rustix::fs::syncfs(&root).expect("syncfs");
+    }
+
     /// Takes the file system down at once, as a power cut does. Calls on it fail from now on.
     #[track_caller]
     pub fn cut_power(&self) {
