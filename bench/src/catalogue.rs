@@ -16,19 +16,19 @@ use crate::limits::{disk, fuse_null, local, memory, rpc, tcp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// 10^9 bytes per second.
-    GbPerSecond,
+    Throughput,
     /// Operations per second.
-    PerSecond,
+    Rate,
     /// 10^6 bytes per second of work of any processor.
-    MbPerCpuSecond,
+    Efficiency,
 }
 
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Unit::GbPerSecond => "GB/s",
-            Unit::PerSecond => "1/s",
-            Unit::MbPerCpuSecond => "MB/cpu-s",
+            Unit::Throughput => "GB/s",
+            Unit::Rate => "1/s",
+            Unit::Efficiency => "MB/cpu-s",
         })
     }
 }
@@ -75,12 +75,12 @@ impl Case {
 
 /// A throughput.
 const fn bytes(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit: Unit::GbPerSecond, limit: Some(limit), floor: None, measure: Measure::By(measure) }
+    Case { name, unit: Unit::Throughput, limit: Some(limit), floor: None, measure: Measure::By(measure) }
 }
 
 /// A rate.
 const fn rate(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit: Unit::PerSecond, limit: Some(limit), floor: None, measure: Measure::By(measure) }
+    Case { name, unit: Unit::Rate, limit: Some(limit), floor: None, measure: Measure::By(measure) }
 }
 
 /// A limit.
@@ -90,25 +90,25 @@ const fn limit(name: &'static str, unit: Unit, measure: fn(&Bench) -> anyhow::Re
 
 /// What the whole machine worked for a throughput.
 const fn cpu(name: &'static str, of: &'static str) -> Case {
-    Case { name, unit: Unit::MbPerCpuSecond, limit: None, floor: None, measure: Measure::CpuOf(of) }
+    Case { name, unit: Unit::Efficiency, limit: None, floor: None, measure: Measure::CpuOf(of) }
 }
 
 /// All of them, in the order in which they are measured.
 static CATALOGUE: [Case; 53] = [
-    limit("memcpy", Unit::GbPerSecond, memory::copy),
-    limit("crc32c.one_core", Unit::GbPerSecond, memory::crc32c),
-    limit("lz4.compress.one_core", Unit::GbPerSecond, memory::lz4_compress),
-    limit("lz4.decompress.one_core", Unit::GbPerSecond, memory::lz4_decompress),
-    limit("raw_tcp.read", Unit::GbPerSecond, |b| tcp::read(b.sizes.durable_bytes)),
-    limit("raw_tcp.write", Unit::GbPerSecond, |b| tcp::write(b.sizes.durable_bytes)),
-    limit("raw_tcp.roundtrips", Unit::PerSecond, tcp::round_trips),
-    limit("disk.write.direct", Unit::GbPerSecond, disk::write_direct),
-    limit("disk.read.direct", Unit::GbPerSecond, disk::read_direct),
-    limit("disk.fsync", Unit::PerSecond, disk::fsync),
-    limit("local.write.seq.random.fsync", Unit::GbPerSecond, |b| local::write_fsync(b, Random)),
-    limit("local.write.seq.half.fsync", Unit::GbPerSecond, |b| local::write_fsync(b, Half)),
-    limit("fuse_null.read", Unit::GbPerSecond, fuse_null::read),
-    limit("null_rpc", Unit::PerSecond, rpc::null),
+    limit("memcpy", Unit::Throughput, memory::copy),
+    limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
+    limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),
+    limit("lz4.decompress.one_core", Unit::Throughput, memory::lz4_decompress),
+    limit("raw_tcp.read", Unit::Throughput, |b| tcp::read(b.sizes.durable_bytes)),
+    limit("raw_tcp.write", Unit::Throughput, |b| tcp::write(b.sizes.durable_bytes)),
+    limit("raw_tcp.roundtrips", Unit::Rate, tcp::round_trips),
+    limit("disk.write.direct", Unit::Throughput, disk::write_direct),
+    limit("disk.read.direct", Unit::Throughput, disk::read_direct),
+    limit("disk.fsync", Unit::Rate, disk::fsync),
+    limit("local.write.seq.random.fsync", Unit::Throughput, |b| local::write_fsync(b, Random)),
+    limit("local.write.seq.half.fsync", Unit::Throughput, |b| local::write_fsync(b, Half)),
+    limit("fuse_null.read", Unit::Throughput, fuse_null::read),
+    limit("null_rpc", Unit::Rate, rpc::null),
     bytes("client.write.seq.random", "raw_tcp.write", |b| client_seq::write(b, Random)).floor(0.40),
     bytes("client.write.seq.half", "lz4.compress.one_core", |b| client_seq::write(b, Half)).floor(1.20),
     bytes("client.write.seq.random.commit", "disk.write.direct", |b| client_seq::write_commit(b, Random)).floor(0.60),
@@ -124,7 +124,8 @@ static CATALOGUE: [Case; 53] = [
     bytes("fuse.write.seq.half", "lz4.compress.one_core", |b| fuse_seq::write_close(b, Half)),
     cpu("fuse.write.seq.half.mb_per_cpu_second", "fuse.write.seq.half"),
     bytes("fuse.write.seq.4k", "fuse.write.seq.random", fuse_seq::write_small).floor(0.50),
-    bytes("fuse.write.seq.random.fsync", "local.write.seq.random.fsync", |b| fuse_seq::write_fsync(b, Random)).floor(0.80),
+    bytes("fuse.write.seq.random.fsync", "local.write.seq.random.fsync", |b| fuse_seq::write_fsync(b, Random))
+        .floor(0.80),
     cpu("fuse.write.seq.random.fsync.mb_per_cpu_second", "fuse.write.seq.random.fsync"),
     bytes("fuse.write.seq.half.fsync", "local.write.seq.half.fsync", |b| fuse_seq::write_fsync(b, Half)).floor(1.00),
     cpu("fuse.write.seq.half.fsync.mb_per_cpu_second", "fuse.write.seq.half.fsync"),

@@ -239,7 +239,8 @@ mod tests {
         ]);
         assert_eq!(json, expected);
         // Of an older version.
-        std::fs::write(&path, r#"[{"case": "a", "value": 1.0, "unit": "GB/s", "limit": null, "ratio": null}]"#).expect("w");
+        std::fs::write(&path, r#"[{"case": "a", "value": 1.0, "unit": "GB/s", "limit": null, "ratio": null}]"#)
+            .expect("w");
         assert_eq!(Report::read(&path).expect("read").get("a").map(|o| (o.floor, o.runs)), Some((None, 0)));
     }
 

@@ -6,7 +6,8 @@
 pub fn amount(test: &str, ci: u64, full: u64) -> u64 {
     let amount = match std::env::var("SATEEN_TEST_PERCENT") {
         Ok(text) => {
-            let percent: u64 = text.parse().unwrap_or_else(|e| panic!("SATEEN_TEST_PERCENT={text:?} is no number: {e}"));
+            let percent: u64 =
+                text.parse().unwrap_or_else(|e| panic!("SATEEN_TEST_PERCENT={text:?} is no number: {e}"));
             (full * percent).div_ceil(100).max(1)
         }
         Err(_) => ci,

@@ -74,7 +74,9 @@ fn no_mismatch_on_four_small_stripes() {
 
 #[test]
 fn no_mismatch_on_a_progressive_layout() {
-    let components = ["-E", "192K", "-c", "1", "-S", "64K", "-E", "512K", "-c", "2", "-S", "64K", "-E", "-1", "-c", "4", "-S", "64K"];
+    let components = [
+        "-E", "192K", "-c", "1", "-S", "64K", "-E", "512K", "-c", "2", "-S", "64K", "-E", "-1", "-c", "4", "-S", "64K",
+    ];
     no_mismatch(ClusterSpec::new("fsx-pfl"), 20_263, &components);
 }
 

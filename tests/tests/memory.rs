@@ -84,7 +84,11 @@ fn flat_over(cluster: &Cluster, mount: &Mount, what: &str, gib: u64, mut step: i
     }
     let [first, second] = peaks;
     for ((name, first), (_, second)) in first.0.into_iter().zip(second.0) {
-        eprintln!("{what} {gib} GiB: {name} {:.0} MiB at most in the first half, {:.0} in the second", mib(first), mib(second));
+        eprintln!(
+            "{what} {gib} GiB: {name} {:.0} MiB at most in the first half, {:.0} in the second",
+            mib(first),
+            mib(second)
+        );
         assert!(second <= first + FLAT, "{what}: {name} grew from {:.0} to {:.0} MiB", mib(first), mib(second));
         let most = if name == "mount" { MOUNT_MAX } else { OSS_MAX };
         assert!(second <= most, "{what}: {name} has {:.0} MiB, at most {:.0} are expected", mib(second), mib(most));
@@ -164,11 +168,20 @@ fn open_files_cost_little_and_use_of_them_nothing_more() {
     let [first, _, last] = [round(1), round(2), round(3)];
     for (((name, before), (_, first)), (_, last)) in before.into_iter().zip(first).zip(last) {
         let per_file = first.saturating_sub(before) / count;
-        eprintln!("{count} open files: {name} {:.0} MiB before, {per_file} bytes a file, then {:.0} and {:.0} MiB",
-            mib(before), mib(first), mib(last));
+        eprintln!(
+            "{count} open files: {name} {:.0} MiB before, {per_file} bytes a file, then {:.0} and {:.0} MiB",
+            mib(before),
+            mib(first),
+            mib(last)
+        );
         let most = if name == "mount" { MOUNT_PER_FILE } else { OSS_PER_FILE };
         assert!(first <= before + count * most + FLAT, "{name}: {per_file} bytes for each open file, at most {most}");
-        assert!(last <= first + FLAT, "{name} grew from {:.0} to {:.0} MiB by use of open files", mib(first), mib(last));
+        assert!(
+            last <= first + FLAT,
+            "{name} grew from {:.0} to {:.0} MiB by use of open files",
+            mib(first),
+            mib(last)
+        );
     }
     drop(files);
     cluster.assert_runs();
@@ -254,7 +267,8 @@ fn readers_that_do_not_read_grow_no_memory_and_give_it_back() {
         let bytes = pattern(1, 4 * MIB);
         let parts = bytes.chunks(CHUNK).enumerate().map(|(i, data)| raw(i as u64 * CHUNK_BYTES, data, true)).collect();
         let wire = Wire::connect(oss, 8 << 20).await;
-        let written = wire.exchange(WRITE, framed(&write(ost, &object, parts, bytes.clone())), repeat(usize::MAX)).await;
+        let written =
+            wire.exchange(WRITE, framed(&write(ost, &object, parts, bytes.clone())), repeat(usize::MAX)).await;
         assert_eq!(written.status, Some(0), "{}", written.said);
         let want: Bytes = framed(&read(ost, &object, 0, bytes.len()));
 
@@ -277,7 +291,11 @@ fn readers_that_do_not_read_grow_no_memory_and_give_it_back() {
         let watched = tokio::task::spawn_blocking(move || watch(oss_id));
         let most = watched.await.expect("watching does not panic");
         let wanted = CONNECTIONS * REQUESTS * 4;
-        eprintln!("{wanted} MiB asked for by readers that are stuck: {:.0} MiB before, at most {:.0}", mib(before), mib(most));
+        eprintln!(
+            "{wanted} MiB asked for by readers that are stuck: {:.0} MiB before, at most {:.0}",
+            mib(before),
+            mib(most)
+        );
         assert!(most <= before + NARROW_MAX, "grew from {:.0} to {:.0} MiB", mib(before), mib(most));
         stuck.shutdown().await;
 

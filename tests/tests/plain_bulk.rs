@@ -87,7 +87,7 @@ fn a_request_may_come_in_data_frames_of_any_size() {
         let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
         let wire = Wire::connect(oss_of(cluster.mds_address(), ost).await, 1 << 20).await;
         // One byte at a time through all that comes before the payload, and on.
-        let slow_start: Vec<usize> = repeat(1).take(600).chain([CHUNK - 1, 1, 2, 3]).collect();
+        let slow_start: Vec<usize> = std::iter::repeat_n(1, 600).chain([CHUNK - 1, 1, 2, 3]).collect();
         let random: Vec<usize> = (0..64).map(|_| rng.random_range(1..40_000)).collect();
         for (n, sizes) in [slow_start, vec![7_777], vec![16_384], vec![1 << 20], random].iter().enumerate() {
             let bytes = pattern(n as u64, 3 * CHUNK);

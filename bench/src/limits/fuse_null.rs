@@ -58,7 +58,8 @@ pub fn serve(point: &Path, bytes: u64) -> anyhow::Result<()> {
     config.n_threads = Some(std::thread::available_parallelism().map_or(1, usize::from).clamp(2, THREADS_MAX));
     config.clone_fd = rustix::process::geteuid().is_root();
     let null = Null { blocks: Blocks::generate(Kind::Random), bytes };
-    let session = Session::from_fd(null, connection, SessionACL::All, config).context("the kernel refused the mount")?;
+    let session =
+        Session::from_fd(null, connection, SessionACL::All, config).context("the kernel refused the mount")?;
     let served = std::thread::spawn(move || session.run());
     let device = std::fs::metadata(point)?.dev();
     kernel::raise_read_ahead(&format!("{}:{}", libc::major(device), libc::minor(device)), READ_AHEAD_BYTES);
