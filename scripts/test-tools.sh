@@ -18,6 +18,8 @@ if command -v dpkg-query >/dev/null; then
     have rsync rsync
     have setfattr attr
     have fio fio
+    have mkfs.ext4 e2fsprogs
+    have mkfs.xfs xfsprogs # and xfs_io, for the forced shutdown
     have git git
     have make make
     have gcc gcc
@@ -26,7 +28,7 @@ if command -v dpkg-query >/dev/null; then
     have umount util-linux
     install_wanted
 else
-    echo "note: this is not Debian; the tests need fusermount3, rsync, setfattr, fio, git, make, gcc, python3 and libacl"
+    echo "note: this is not Debian; the tests need fusermount3, rsync, setfattr, fio, mkfs.ext4, xfsprogs, git, make, gcc, python3 and libacl"
 fi
 
 # installed CRATE VERSION: whether cargo's own record in the tools directory says so

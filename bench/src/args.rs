@@ -26,7 +26,7 @@ pub struct Args {
     /// with --quick 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=99))]
     pub runs: Option<u16>,
-    /// Show the results of an earlier run beside these.
+    /// Show the results of an earlier run beside these [default: what --out is about to replace].
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
     /// Put the cluster's directories under this one, which should be on the disk to measure [default: the system's
@@ -72,6 +72,13 @@ pub enum Peer {
     Tcp {
         /// Where to listen.
         listen: SocketAddr,
+    },
+    /// Serves a file from memory through a FUSE mount until its standard input ends.
+    FuseNull {
+        /// Where to mount.
+        point: PathBuf,
+        /// Size of the file.
+        bytes: u64,
     },
     /// Does one kind of operation on many files, after a line on its standard input.
     Files {

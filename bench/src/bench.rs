@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use crate::args::Args;
 use crate::cases::client_seq;
 use crate::cluster::Cluster;
+use crate::cpu;
 use crate::data::{Blocks, Kind};
 use crate::guard::Guard;
 use crate::mount::Mount;
@@ -86,6 +87,8 @@ pub struct Bench {
     /// Names and sizes of files that stay for several cases.
     prepared: RefCell<HashMap<String, u64>>,
     names: Cell<u32>,
+    /// MB per CPU-second of the last transfer that [`Bench::with_cpu`] looked at.
+    efficiency: Cell<Option<f64>>,
     /// Last, so that what lies in its directory is dropped before it.
     guard: Guard,
 }
@@ -114,6 +117,7 @@ impl Bench {
             cluster: OnceCell::new(),
             prepared: RefCell::default(),
             names: Cell::new(0),
+            efficiency: Cell::new(None),
         })
     }
 
@@ -187,6 +191,19 @@ impl Bench {
             self.prepared.borrow_mut().insert(name.clone(), bytes);
         }
         Ok(name)
+    }
+
+    /// Runs `transfer`, which moves `bytes` bytes, and remembers how much the machine worked for it.
+    pub fn with_cpu<T>(&self, bytes: u64, transfer: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let before = cpu::busy()?;
+        let value = transfer()?;
+        self.efficiency.set(Some(cpu::mb_per_cpu_second(bytes, cpu::busy()?.saturating_sub(before))));
+        Ok(value)
+    }
+
+    /// MB per CPU-second of the last such transfer, once.
+    pub fn take_efficiency(&self) -> Option<f64> {
+        self.efficiency.take()
     }
 
     /// Removes a file of [`DIRECTORY`].

@@ -10,24 +10,36 @@ use anyhow::bail;
 use crate::bench::Bench;
 use crate::cases::{client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small};
 use crate::data::Kind::{Half, Random};
-use crate::limits::{disk, local, memory, rpc, tcp};
+use crate::limits::{disk, fuse_null, local, memory, rpc, tcp};
 
 /// What a value counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// 10^9 bytes per second.
-    GbPerSecond,
+    Throughput,
     /// Operations per second.
-    PerSecond,
+    Rate,
+    /// 10^6 bytes per second of work of any processor.
+    Efficiency,
 }
 
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Unit::GbPerSecond => "GB/s",
-            Unit::PerSecond => "1/s",
+            Unit::Throughput => "GB/s",
+            Unit::Rate => "1/s",
+            Unit::Efficiency => "MB/cpu-s",
         })
     }
+}
+
+/// How a case gets its value.
+#[derive(Clone, Copy, Debug)]
+pub enum Measure {
+    /// Measures once.
+    By(fn(&Bench) -> anyhow::Result<f64>),
+    /// MB per CPU-second of the case of this name, seen while that was measured.
+    CpuOf(&'static str),
 }
 
 /// One line of the results.
@@ -39,62 +51,95 @@ pub struct Case {
     pub unit: Unit,
     /// Name of the case that bounds it; `None` for a limit.
     pub limit: Option<&'static str>,
-    /// Measures once.
-    pub measure: fn(&Bench) -> anyhow::Result<f64>,
+    /// Ratio to the limit that must be reached.
+    pub floor: Option<f64>,
+    /// Where the value comes from.
+    pub measure: Measure,
+}
+
+impl Case {
+    /// Cases that must be measured before this one.
+    fn needs(&self) -> impl Iterator<Item = &'static str> {
+        let base = match self.measure {
+            Measure::By(_) => None,
+            Measure::CpuOf(base) => Some(base),
+        };
+        self.limit.into_iter().chain(base)
+    }
+
+    /// The same with a floor.
+    const fn floor(self, floor: f64) -> Case {
+        Case { floor: Some(floor), ..self }
+    }
 }
 
 /// A throughput.
 const fn bytes(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit: Unit::GbPerSecond, limit: Some(limit), measure }
+    Case { name, unit: Unit::Throughput, limit: Some(limit), floor: None, measure: Measure::By(measure) }
 }
 
 /// A rate.
 const fn rate(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit: Unit::PerSecond, limit: Some(limit), measure }
+    Case { name, unit: Unit::Rate, limit: Some(limit), floor: None, measure: Measure::By(measure) }
 }
 
 /// A limit.
 const fn limit(name: &'static str, unit: Unit, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit, limit: None, measure }
+    Case { name, unit, limit: None, floor: None, measure: Measure::By(measure) }
+}
+
+/// What the whole machine worked for a throughput.
+const fn cpu(name: &'static str, of: &'static str) -> Case {
+    Case { name, unit: Unit::Efficiency, limit: None, floor: None, measure: Measure::CpuOf(of) }
 }
 
 /// All of them, in the order in which they are measured.
-static CATALOGUE: [Case; 44] = [
-    limit("memcpy", Unit::GbPerSecond, memory::copy),
-    limit("crc32c.one_core", Unit::GbPerSecond, memory::crc32c),
-    limit("lz4.compress.one_core", Unit::GbPerSecond, memory::lz4_compress),
-    limit("lz4.decompress.one_core", Unit::GbPerSecond, memory::lz4_decompress),
-    limit("raw_tcp.read", Unit::GbPerSecond, |b| tcp::read(b.sizes.durable_bytes)),
-    limit("raw_tcp.write", Unit::GbPerSecond, |b| tcp::write(b.sizes.durable_bytes)),
-    limit("raw_tcp.roundtrips", Unit::PerSecond, tcp::round_trips),
-    limit("disk.write.direct", Unit::GbPerSecond, disk::write_direct),
-    limit("disk.read.direct", Unit::GbPerSecond, disk::read_direct),
-    limit("disk.fsync", Unit::PerSecond, disk::fsync),
-    limit("local.write.seq.random.fsync", Unit::GbPerSecond, |b| local::write_fsync(b, Random)),
-    limit("local.write.seq.half.fsync", Unit::GbPerSecond, |b| local::write_fsync(b, Half)),
-    limit("null_rpc", Unit::PerSecond, rpc::null),
-    bytes("client.write.seq.random", "raw_tcp.write", |b| client_seq::write(b, Random)),
-    bytes("client.write.seq.half", "lz4.compress.one_core", |b| client_seq::write(b, Half)),
-    bytes("client.write.seq.random.commit", "disk.write.direct", |b| client_seq::write_commit(b, Random)),
+static CATALOGUE: [Case; 53] = [
+    limit("memcpy", Unit::Throughput, memory::copy),
+    limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
+    limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),
+    limit("lz4.decompress.one_core", Unit::Throughput, memory::lz4_decompress),
+    limit("raw_tcp.read", Unit::Throughput, |b| tcp::read(b.sizes.durable_bytes)),
+    limit("raw_tcp.write", Unit::Throughput, |b| tcp::write(b.sizes.durable_bytes)),
+    limit("raw_tcp.roundtrips", Unit::Rate, tcp::round_trips),
+    limit("disk.write.direct", Unit::Throughput, disk::write_direct),
+    limit("disk.read.direct", Unit::Throughput, disk::read_direct),
+    limit("disk.fsync", Unit::Rate, disk::fsync),
+    limit("local.write.seq.random.fsync", Unit::Throughput, |b| local::write_fsync(b, Random)),
+    limit("local.write.seq.half.fsync", Unit::Throughput, |b| local::write_fsync(b, Half)),
+    limit("fuse_null.read", Unit::Throughput, fuse_null::read),
+    limit("null_rpc", Unit::Rate, rpc::null),
+    bytes("client.write.seq.random", "raw_tcp.write", |b| client_seq::write(b, Random)).floor(0.40),
+    bytes("client.write.seq.half", "lz4.compress.one_core", |b| client_seq::write(b, Half)).floor(1.20),
+    bytes("client.write.seq.random.commit", "disk.write.direct", |b| client_seq::write_commit(b, Random)).floor(0.60),
     bytes("client.write.seq.half.commit", "disk.write.direct", |b| client_seq::write_commit(b, Half)),
-    bytes("client.read.seq.random", "raw_tcp.read", |b| client_seq::read(b, Random)),
-    bytes("client.read.seq.half", "lz4.decompress.one_core", |b| client_seq::read(b, Half)),
-    rate("client.read.4k.rand", "raw_tcp.roundtrips", client_rand::read),
+    bytes("client.read.seq.random", "raw_tcp.read", |b| client_seq::read(b, Random)).floor(0.60),
+    bytes("client.read.seq.half", "lz4.decompress.one_core", |b| client_seq::read(b, Half)).floor(0.50),
+    rate("client.read.4k.rand", "raw_tcp.roundtrips", client_rand::read).floor(0.50),
     rate("client.create", "null_rpc", client_meta::create),
     rate("client.stat.uncached", "null_rpc", client_meta::stat_uncached),
     rate("client.unlink", "null_rpc", client_meta::unlink),
     bytes("fuse.write.seq.random", "raw_tcp.write", |b| fuse_seq::write_close(b, Random)),
+    cpu("fuse.write.seq.random.mb_per_cpu_second", "fuse.write.seq.random"),
     bytes("fuse.write.seq.half", "lz4.compress.one_core", |b| fuse_seq::write_close(b, Half)),
-    bytes("fuse.write.seq.4k", "fuse.write.seq.random", fuse_seq::write_small),
-    bytes("fuse.write.seq.random.fsync", "local.write.seq.random.fsync", |b| fuse_seq::write_fsync(b, Random)),
-    bytes("fuse.write.seq.half.fsync", "local.write.seq.half.fsync", |b| fuse_seq::write_fsync(b, Half)),
-    bytes("fuse.read.seq.random", "raw_tcp.read", |b| fuse_seq::read(b, Random)),
+    cpu("fuse.write.seq.half.mb_per_cpu_second", "fuse.write.seq.half"),
+    bytes("fuse.write.seq.4k", "fuse.write.seq.random", fuse_seq::write_small).floor(0.50),
+    bytes("fuse.write.seq.random.fsync", "local.write.seq.random.fsync", |b| fuse_seq::write_fsync(b, Random))
+        .floor(0.80),
+    cpu("fuse.write.seq.random.fsync.mb_per_cpu_second", "fuse.write.seq.random.fsync"),
+    bytes("fuse.write.seq.half.fsync", "local.write.seq.half.fsync", |b| fuse_seq::write_fsync(b, Half)).floor(1.00),
+    cpu("fuse.write.seq.half.fsync.mb_per_cpu_second", "fuse.write.seq.half.fsync"),
+    bytes("fuse.read.seq.random", "fuse_null.read", |b| fuse_seq::read(b, Random)).floor(0.50),
+    cpu("fuse.read.seq.random.mb_per_cpu_second", "fuse.read.seq.random"),
     bytes("fuse.read.seq.half", "lz4.decompress.one_core", |b| fuse_seq::read(b, Half)),
-    bytes("fuse.read.seq.random.cold", "disk.read.direct", |b| fuse_seq::read_cold(b, Random)),
-    bytes("fuse.read.seq.half.cold", "disk.read.direct", |b| fuse_seq::read_cold(b, Half)),
-    rate("fuse.read.4k.rand", "raw_tcp.roundtrips", fuse_rand::read),
-    rate("fuse.write.4k.rand", "raw_tcp.roundtrips", fuse_rand::write),
-    rate("fuse.write.4k.fsync", "disk.fsync", fuse_rand::write_fsync),
+    cpu("fuse.read.seq.half.mb_per_cpu_second", "fuse.read.seq.half"),
+    bytes("fuse.read.seq.random.cold", "disk.read.direct", |b| fuse_seq::read_cold(b, Random)).floor(0.80),
+    cpu("fuse.read.seq.random.cold.mb_per_cpu_second", "fuse.read.seq.random.cold"),
+    bytes("fuse.read.seq.half.cold", "disk.read.direct", |b| fuse_seq::read_cold(b, Half)).floor(1.20),
+    cpu("fuse.read.seq.half.cold.mb_per_cpu_second", "fuse.read.seq.half.cold"),
+    rate("fuse.read.4k.rand", "raw_tcp.roundtrips", fuse_rand::read).floor(0.30),
+    rate("fuse.write.4k.rand", "raw_tcp.roundtrips", fuse_rand::write).floor(0.25),
+    rate("fuse.write.4k.fsync", "disk.fsync", fuse_rand::write_fsync).floor(0.30),
     rate("fuse.mdtest.create.1p", "null_rpc", |b| fuse_files::create(b, 1)),
     rate("fuse.mdtest.create.4p", "null_rpc", |b| fuse_files::create(b, 4)),
     rate("fuse.mdtest.stat.1p.cold", "null_rpc", |b| fuse_files::stat_cold(b, 1)),
@@ -120,7 +165,8 @@ pub fn select(prefix: Option<&str>) -> anyhow::Result<Vec<&'static Case>> {
     }
     let mut i = 0;
     while let Some(case) = names.get(i).and_then(|name| get(name)) {
-        names.extend(case.limit.filter(|limit| !names.contains(limit)));
+        let missing: Vec<&str> = case.needs().filter(|need| !names.contains(need)).collect();
+        names.extend(missing);
         i += 1;
     }
     Ok(CATALOGUE.iter().filter(|case| names.contains(&case.name)).collect())
@@ -134,7 +180,13 @@ mod tests {
     fn names_are_unique_and_every_limit_stands_before_its_cases_and_has_their_unit() {
         for (i, case) in CATALOGUE.iter().enumerate() {
             assert!(CATALOGUE[..i].iter().all(|other| other.name != case.name), "{} twice", case.name);
-            let Some(limit) = case.limit else { continue };
+            if let Measure::CpuOf(base) = case.measure {
+                assert!(CATALOGUE[..i].iter().any(|other| other.name == base), "{base} is not before {}", case.name);
+            }
+            let Some(limit) = case.limit else {
+                assert_eq!(case.floor, None, "{} has a floor and no limit", case.name);
+                continue;
+            };
             let limit =
                 CATALOGUE[..i].iter().find(|c| c.name == limit).unwrap_or_else(|| panic!("{limit} is not before"));
             assert_eq!(limit.unit, case.unit, "{}", case.name);
@@ -146,6 +198,9 @@ mod tests {
         let names = |prefix| select(Some(prefix)).expect("some").iter().map(|c| c.name).collect::<Vec<_>>();
         assert_eq!(names("fuse.write.seq.4k"), ["raw_tcp.write", "fuse.write.seq.random", "fuse.write.seq.4k"]);
         assert_eq!(names("disk.fsync"), ["disk.fsync"]);
+        let read = "fuse.read.seq.random.cold";
+        let worked = "fuse.read.seq.random.cold.mb_per_cpu_second";
+        assert_eq!(names(worked), ["disk.read.direct", read, worked]);
         assert_eq!(select(None).expect("all").len(), CATALOGUE.len());
         assert!(select(Some("nothing")).is_err());
     }

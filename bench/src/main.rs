@@ -13,7 +13,8 @@
 //! | [`mod@bench`] | what the cases share: sizes, data, cluster, directory |
 //! | [`limits`] | what the machine can do |
 //! | [`cases`] | what Sateen does |
-//! | [`report`] | medians, ratios, table, JSON, comparison |
+//! | [`cpu`], [`machine`] | what the processors worked; under which circumstances a run was made |
+//! | [`report`] | medians, ratios, floors, table, JSON, comparison |
 
 mod aligned;
 mod args;
@@ -21,14 +22,17 @@ mod bench;
 mod cases;
 mod catalogue;
 mod cluster;
+mod cpu;
 mod data;
 mod guard;
 mod limits;
+mod machine;
 mod mount;
 mod peer;
 mod rate;
 mod report;
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -37,6 +41,8 @@ use clap::Parser;
 
 use crate::args::{Args, Command};
 use crate::bench::Bench;
+use crate::catalogue::Measure;
+use crate::machine::Machine;
 use crate::report::{Outcome, Report};
 
 /// What a program that moves much data would choose, and what the servers and the mount use.
@@ -64,18 +70,22 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<bool> {
     let cases = catalogue::select(args.case.as_deref())?;
     if args.list {
-        cases.iter().for_each(|case| println!("{:<34} {:<6} {}", case.name, case.unit, case.limit.unwrap_or("-")));
+        for case in cases {
+            let floor = case.floor.map_or(String::new(), |floor| format!(" {floor:.2}"));
+            println!("{:<45} {:<8} {}{floor}", case.name, case.unit, case.limit.unwrap_or("-"));
+        }
         return Ok(true);
     }
-    let previous = args.compare.as_deref().map(Report::read).transpose()?;
+    let previous = previous(args)?;
     let bench = Bench::new(args)?;
     let mut report = Report::default();
     let mut failed = Vec::new();
+    let mut efficiencies = HashMap::new();
     for case in cases {
-        eprint!("{:<34} ", case.name);
-        match measure(&bench, case, args) {
-            Ok(value) => {
-                let outcome = Outcome::new(case, value, &report);
+        eprint!("{:<45} ", case.name);
+        match measure(&bench, case, args, &mut efficiencies) {
+            Ok(values) => {
+                let outcome = Outcome::new(case, values, &report);
                 eprintln!("{}", outcome.line());
                 report.add(outcome);
             }
@@ -86,9 +96,15 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         }
     }
     drop(bench);
-    println!("{}", report.table(previous.as_ref()));
+    let machine = Machine::here(args.runs(), args.quick);
+    println!("{}\n{}", machine.line(), report.table(previous.as_ref()));
+    let below = report.below_floor();
+    if !below.is_empty() {
+        println!("{} below their floors: {}", below.len(), below.join(", "));
+    }
     if let Some(out) = &args.out {
         report.write(out).with_context(|| format!("cannot write {}", out.display()))?;
+        machine.write_beside(out)?;
         println!("written to {}", out.display());
     }
     if !failed.is_empty() {
@@ -98,14 +114,38 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// Median of as many measurements as were asked for.
-fn measure(bench: &Bench, case: &catalogue::Case, args: &Args) -> anyhow::Result<f64> {
-    let start = Instant::now();
-    let mut values = vec![(case.measure)(bench)?];
-    while values.len() < args.runs() && args.patience().is_none_or(|patience| start.elapsed() < patience) {
-        values.push((case.measure)(bench)?);
+/// The earlier results to show: those asked for, else those that are about to be replaced.
+fn previous(args: &Args) -> anyhow::Result<Option<Report>> {
+    match (&args.compare, &args.out) {
+        (Some(path), _) => Report::read(path).map(Some),
+        (None, Some(out)) if out.exists() => Report::read(out).map(Some),
+        _ => Ok(None),
     }
-    Ok(report::median(values))
+}
+
+/// As many measurements as were asked for. What the machine worked for them is put into `efficiencies`, under the name of
+/// the case.
+fn measure(
+    bench: &Bench,
+    case: &catalogue::Case,
+    args: &Args,
+    efficiencies: &mut HashMap<&'static str, Vec<f64>>,
+) -> anyhow::Result<Vec<f64>> {
+    let once = match case.measure {
+        Measure::By(once) => once,
+        Measure::CpuOf(base) => return efficiencies.remove(base).with_context(|| format!("{base} was not measured")),
+    };
+    let start = Instant::now();
+    let mut values = Vec::new();
+    while values.is_empty()
+        || values.len() < args.runs() && args.patience().is_none_or(|patience| start.elapsed() < patience)
+    {
+        values.push(once(bench)?);
+        if let Some(efficiency) = bench.take_efficiency() {
+            efficiencies.entry(case.name).or_default().push(efficiency);
+        }
+    }
+    Ok(values)
 }
 
 fn hint(e: &anyhow::Error) -> String {

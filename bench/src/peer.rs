@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::args::{FileOp, Peer};
-use crate::limits::tcp;
+use crate::limits::{fuse_null, tcp};
 
 /// A peer that was started.
 #[derive(Debug)]
@@ -43,6 +43,15 @@ impl Remote {
         let address = remote.line()?;
         let address = address.parse().with_context(|| format!("{address:?} is not an address"))?;
         Ok((remote, address))
+    }
+
+    /// A process that serves a file of `bytes` bytes at `point`.
+    pub fn fuse_null(point: &Path, bytes: u64) -> anyhow::Result<Remote> {
+        let bytes = bytes.to_string();
+        let mut remote = Remote::start(&["fuse-null".as_ref(), point.as_os_str(), bytes.as_ref()])?;
+        let ready = remote.line()?;
+        ensure!(ready == "ready", "a process to serve a mount said {ready:?}");
+        Ok(remote)
     }
 
     /// A process that will do `op` on `count` files in `dir`.
@@ -90,6 +99,7 @@ pub fn race(mut remotes: Vec<Remote>) -> anyhow::Result<Duration> {
 pub fn run(peer: &Peer) -> anyhow::Result<()> {
     match peer {
         Peer::Tcp { listen } => tcp::serve(*listen),
+        Peer::FuseNull { point, bytes } => fuse_null::serve(point, *bytes),
         Peer::Files { op, dir, count } => files(*op, dir, *count),
     }
 }

@@ -22,11 +22,19 @@ pub struct Outcome {
     pub limit: Option<String>,
     /// `value` divided by the limit's; `null` for a limit, and if the limit could not be measured.
     pub ratio: Option<f64>,
+    /// Ratio that must be reached; `null` where nothing was asked.
+    #[serde(default)]
+    pub floor: Option<f64>,
+    /// How often it was measured.
+    #[serde(default)]
+    pub runs: usize,
 }
 
 impl Outcome {
-    /// `value` for `case`, related to its limit in `report`.
-    pub fn new(case: &Case, value: f64, report: &Report) -> Outcome {
+    /// The median of `values` for `case`, related to its limit in `report`. There must be values.
+    pub fn new(case: &Case, values: Vec<f64>, report: &Report) -> Outcome {
+        let runs = values.len();
+        let value = median(values);
         let limit = case.limit.and_then(|limit| report.get(limit)).map(|limit| limit.value);
         Outcome {
             case: case.name.to_owned(),
@@ -34,7 +42,14 @@ impl Outcome {
             unit: case.unit.to_string(),
             limit: case.limit.map(str::to_owned),
             ratio: limit.and_then(|limit| ratio(value, limit)),
+            floor: case.floor,
+            runs,
         }
+    }
+
+    /// Whether it reached less than it must.
+    pub fn is_below_floor(&self) -> bool {
+        matches!((self.ratio, self.floor), (Some(ratio), Some(floor)) if ratio < floor)
     }
 
     /// Value, unit and ratio for people.
@@ -44,7 +59,7 @@ impl Outcome {
             (Some(limit), None) => format!("{:>8} of {limit}", "?"),
             (None, _) => String::new(),
         };
-        format!("{:>12} {:<5} {ratio}", shown(self.value), self.unit).trim_end().to_owned()
+        format!("{:>12} {:<8} {ratio}", shown(self.value), self.unit).trim_end().to_owned()
     }
 }
 
@@ -84,22 +99,31 @@ impl Report {
     }
 
     /// A table for people, with the values of an earlier run and the change of the ratios (of the values for limits).
+    /// `<` marks a ratio below its floor.
     pub fn table(&self, previous: Option<&Report>) -> String {
-        let mut text = format!("{:<34} {:>12} {:<5} {:>8}  {:<30}", "case", "value", "unit", "ratio", "limit");
+        let mut text =
+            format!("{:<45} {:>12} {:<8} {:>8} {:>7}  {:<28}", "case", "value", "unit", "ratio", "floor", "limit");
         if previous.is_some() {
             let _ = write!(text, " {:>12} {:>8}", "before", "change");
         }
         for outcome in &self.outcomes {
             let ratio = outcome.ratio.map_or(String::new(), |ratio| format!("{ratio:.3}"));
+            let below = if outcome.is_below_floor() { "<" } else { "" };
+            let floor = outcome.floor.map_or(String::new(), |floor| format!("{below} {floor:.2}"));
             let limit = outcome.limit.as_deref().unwrap_or("");
-            let value = shown(outcome.value);
-            let _ = write!(text, "\n{:<34} {value:>12} {:<5} {ratio:>8}  {limit:<30}", outcome.case, outcome.unit);
+            let (case, unit, value) = (&outcome.case, &outcome.unit, shown(outcome.value));
+            let _ = write!(text, "\n{case:<45} {value:>12} {unit:<8} {ratio:>8} {floor:>7}  {limit:<28}");
             if let Some(before) = previous.and_then(|report| report.get(&outcome.case)) {
                 let change = change(before, outcome).map_or(String::new(), |change| format!("{change:+.1}%"));
                 let _ = write!(text, " {:>12} {change:>8}", shown(before.value));
             }
         }
         text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Names of the cases that reached less than they must.
+    pub fn below_floor(&self) -> Vec<&str> {
+        self.outcomes.iter().filter(|o| o.is_below_floor()).map(|o| o.case.as_str()).collect()
     }
 }
 
@@ -162,7 +186,8 @@ mod tests {
     use crate::catalogue;
 
     fn outcome(case: &str, value: f64, limit: Option<&str>, ratio: Option<f64>) -> Outcome {
-        Outcome { case: case.into(), value, unit: "GB/s".into(), limit: limit.map(str::to_owned), ratio }
+        let limit = limit.map(str::to_owned);
+        Outcome { case: case.into(), value, unit: "GB/s".into(), limit, ratio, floor: ratio.map(|_| 0.6), runs: 3 }
     }
 
     #[test]
@@ -176,12 +201,12 @@ mod tests {
     fn a_ratio_relates_a_case_to_the_limit_of_the_same_run() {
         let case = catalogue::get("client.read.seq.random").expect("in the catalogue");
         let mut report = Report::default();
-        assert_eq!(Outcome::new(case, 2.0, &report).ratio, None, "the limit was not measured");
+        assert_eq!(Outcome::new(case, vec![2.0], &report).ratio, None, "the limit was not measured");
         report.add(outcome("raw_tcp.read", 4.0, None, None));
-        let got = Outcome::new(case, 2.0, &report);
+        let got = Outcome::new(case, vec![2.0], &report);
         assert_eq!((got.limit.as_deref(), got.ratio), (Some("raw_tcp.read"), Some(0.5)));
         report.outcomes[0].value = 0.0;
-        assert_eq!(Outcome::new(case, 2.0, &report).ratio, None, "nothing is divided by zero");
+        assert_eq!(Outcome::new(case, vec![2.0], &report).ratio, None, "nothing is divided by zero");
     }
 
     #[test]
@@ -208,10 +233,27 @@ mod tests {
         assert_eq!(Report::read(&path).expect("read"), report);
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("file")).expect("JSON");
         let expected = serde_json::json!([
-            {"case": "raw_tcp.read", "value": 4.0, "unit": "GB/s", "limit": null, "ratio": null},
-            {"case": "client.read.seq.random", "value": 2.0, "unit": "GB/s", "limit": "raw_tcp.read", "ratio": 0.5},
+            {"case": "raw_tcp.read", "value": 4.0, "unit": "GB/s", "limit": null, "ratio": null, "floor": null, "runs": 3},
+            {"case": "client.read.seq.random", "value": 2.0, "unit": "GB/s", "limit": "raw_tcp.read", "ratio": 0.5,
+             "floor": 0.6, "runs": 3},
         ]);
         assert_eq!(json, expected);
+        // Of an older version.
+        std::fs::write(&path, r#"[{"case": "a", "value": 1.0, "unit": "GB/s", "limit": null, "ratio": null}]"#)
+            .expect("w");
+        assert_eq!(Report::read(&path).expect("read").get("a").map(|o| (o.floor, o.runs)), Some((None, 0)));
+    }
+
+    #[test]
+    fn what_is_below_its_floor_is_marked_and_named() {
+        let mut report = Report::default();
+        report.add(outcome("slow", 2.0, Some("l"), Some(0.599)));
+        report.add(outcome("good", 2.0, Some("l"), Some(0.6)));
+        report.add(outcome("l", 2.0, None, None));
+        assert_eq!(report.below_floor(), ["slow"]);
+        let table = report.table(None);
+        let marked: Vec<&str> = table.lines().filter(|line| line.contains("< 0.60")).collect();
+        assert!(marked.len() == 1 && marked[0].starts_with("slow"), "{table}");
     }
 
     #[test]

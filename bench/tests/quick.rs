@@ -5,7 +5,7 @@
 use std::process::Command;
 
 /// Fields of one line of the results.
-const FIELDS: [&str; 5] = ["case", "limit", "ratio", "unit", "value"];
+const FIELDS: [&str; 7] = ["case", "floor", "limit", "ratio", "runs", "unit", "value"];
 
 fn bench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_sateen-bench"))
@@ -33,6 +33,10 @@ fn a_quick_run_measures_every_case_and_leaves_nothing_behind() {
         assert!(line["value"].as_f64().is_some_and(|value| value > 0.0), "{line}");
         assert_eq!(line["limit"].is_null(), line["ratio"].is_null(), "{line}");
     }
+
+    let machine = std::fs::read(dir.path().join("results.machine.json")).expect("the circumstances");
+    let machine: serde_json::Value = serde_json::from_slice(&machine).expect("JSON");
+    assert_eq!((machine["quick"].as_bool(), machine["runs"].as_u64()), (Some(true), Some(1)));
 
     let left: Vec<_> = std::fs::read_dir(&base).expect("the directory").collect();
     assert!(left.is_empty(), "left behind: {left:?}");

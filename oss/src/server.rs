@@ -37,12 +37,13 @@ const REQUEST_MAX: Duration = Duration::from_secs(60);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// Requests of one connection at once: eight clients' worth of bulk transfers.
-const STREAMS_MAX: u32 = 128;
-/// Bytes a peer may send ahead on one stream: one bulk payload, so that a write is not slowed by round trips.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Bytes a peer may send ahead on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Requests of one connection at once: four clients' worth of bulk transfers.
+const STREAMS_MAX: u32 = 64;
+/// Bytes a peer may send ahead on one stream.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// Bytes a peer may send ahead on one connection: as much as on all its streams. If it were less, requests that wait for
+/// admission could fill it, and those that were admitted would wait for ever for the rest of their bodies.
+const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
 /// HTTP/2 frame: large ones mean fewer of them for bulk payloads.
 const FRAME_BYTES: u32 = 1 << 20;
 /// Silence after which a peer is asked whether it is there, and how long it has to answer.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/etc/*.toml    DIR/log/*.log    DIR/mds/    DIR/oss<i>/ost<j>/    DIR/mnt<k>/
+//! DIR/disk/mds/     DIR/disk/oss<i>/ost<j>/     with a disk of its own ([`ClusterSpec::disk`])
 //! ```
 
 use std::ffi::OsString;
@@ -13,20 +14,25 @@ use std::time::Duration;
 use sateen_proto::common::{Compression, LayoutTemplate};
 
 use crate::command::{self, Done};
+use crate::disk::{Disk, DiskSpec};
 use crate::guard::Guard;
 use crate::mount::{Mount, MountSpec};
 use crate::ports::Port;
 use crate::process::Process;
 use crate::scratch::Scratch;
-use crate::{bins, rpc, wait};
+use crate::{bins, rpc, syncs, wait};
 
 /// Takes every mount below `$2` off and removes the directory, if the test could not. The processes die with the test, but
-/// not at once, and a mount may just be coming up: so it looks until all is gone.
+/// not at once, and a mount may just be coming up: so it looks until all is gone. A disk that a test made stand still is
+/// made to move again first, else its processes could not even die.
 const DETACH_ALL: &str = r#"
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 1
     while read -r _ _ _ _ point _; do
-        case $(printf '%b' "$point") in "$2"/*) umount -l "$(printf '%b' "$point")" ;; esac
+        case $(printf '%b' "$point") in "$2"/*)
+            [ "$point" != "$2/disk" ] || fsfreeze -u "$point"
+            umount -l "$(printf '%b' "$point")" ;;
+        esac
     done < /proc/self/mountinfo
     rm -rf --one-file-system "$2" && break
 done
@@ -49,6 +55,12 @@ pub struct ClusterSpec {
     pub default_layout: Option<LayoutTemplate>,
     /// More lines for every MDS configuration.
     pub mds_extra: String,
+    /// More lines for every OSS configuration.
+    pub oss_extra: String,
+    /// A disk of their own for the data of all servers; `None`: the disk the test is on.
+    pub disk: Option<DiskSpec>,
+    /// The program whose processes only believe that they sync, see [`syncs`].
+    pub ignore_syncs: Option<&'static str>,
 }
 
 impl ClusterSpec {
@@ -62,6 +74,9 @@ impl ClusterSpec {
             compression: Compression::Lz4,
             default_layout: None,
             mds_extra: String::new(),
+            oss_extra: String::new(),
+            disk: None,
+            ignore_syncs: None,
         }
     }
 }
@@ -77,6 +92,7 @@ struct Server {
     port: Port,
     config: PathBuf,
     log: PathBuf,
+    ignore_syncs: bool,
     process: Option<Process>,
 }
 
@@ -89,7 +105,11 @@ impl Server {
 
     fn spawn(&self) -> Process {
         let args: [OsString; 2] = ["--config".into(), self.config.clone().into()];
-        Process::start(&self.name, &bins::path(self.program), &args, &[], &self.log)
+        Process::start(&self.name, &bins::path(self.program), &args, &self.log, |command| {
+            if self.ignore_syncs {
+                syncs::ignore(command);
+            }
+        })
     }
 
     #[track_caller]
@@ -126,6 +146,9 @@ pub struct Cluster {
     mds: Server,
     oss: Vec<Server>,
     mounts: std::cell::Cell<usize>,
+    disk: Option<Disk>,
+    /// Where the servers' directories are.
+    data: PathBuf,
     _guard: Guard,
     scratch: Scratch,
 }
@@ -135,10 +158,7 @@ impl Cluster {
     #[track_caller]
     pub fn start(spec: ClusterSpec) -> Cluster {
         let mut cluster = Cluster::prepare(spec);
-        cluster.mds.start();
-        cluster.mds.wait_ready();
-        cluster.oss.iter_mut().for_each(Server::start);
-        cluster.wait_osts_up();
+        cluster.start_all();
         let created = rpc::create_file_system(
             cluster.mds_address(),
             FS,
@@ -154,22 +174,31 @@ impl Cluster {
         let scratch = Scratch::new(spec.label);
         let guard = Guard::new(DETACH_ALL, &[scratch.path().as_os_str()]);
         let (etc, log) = (scratch.dir("etc"), scratch.dir("log"));
+        let disk = spec.disk.map(|disk| Disk::make(disk, scratch.path().join("disk.img"), scratch.dir("disk")));
+        let data = disk.as_ref().map_or(scratch.path(), Disk::path).to_owned();
+        let dir = |name: &str| {
+            let dir = data.join(name);
+            std::fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("cannot create {}: {e}", dir.display()));
+            dir
+        };
         let server = |name: &str, program| Server {
             name: name.to_owned(),
             program,
             port: Port::free(),
             config: etc.join(format!("{name}.toml")),
             log: log.join(format!("{name}.log")),
+            ignore_syncs: spec.ignore_syncs == Some(program),
             process: None,
         };
         let mds = server("mds", "sateen-mds");
         let oss: Vec<Server> = (0..spec.oss).map(|i| server(&format!("oss{i}"), "sateen-oss")).collect();
-        write(&mds.config, &mds_config(&mds.port.address(), &scratch.dir("mds"), &spec.mds_extra));
+        write(&mds.config, &mds_config(&mds.port.address(), &dir("mds"), &spec.mds_extra));
         for (i, oss) in oss.iter().enumerate() {
-            let osts: Vec<PathBuf> = (0..spec.osts_per_oss).map(|j| scratch.dir(&format!("oss{i}/ost{j}"))).collect();
-            write(&oss.config, &oss_config(&oss.port.address(), &mds.port.address(), &osts, spec.ost_capacity));
+            let osts: Vec<PathBuf> = (0..spec.osts_per_oss).map(|j| dir(&format!("oss{i}/ost{j}"))).collect();
+            let config = oss_config(&oss.port.address(), &mds.port.address(), &osts, spec.ost_capacity);
+            write(&oss.config, &format!("{config}\n{}", spec.oss_extra));
         }
-        Cluster { spec, mds, oss, mounts: 0.into(), _guard: guard, scratch }
+        Cluster { spec, mds, oss, mounts: 0.into(), disk, data, _guard: guard, scratch }
     }
 
     /// Private directory of the cluster.
@@ -209,12 +238,12 @@ impl Cluster {
 
     /// Directory of the MDS.
     pub fn mds_dir(&self) -> PathBuf {
-        self.dir().join("mds")
+        self.data.join("mds")
     }
 
     /// Directory of an OST.
     pub fn ost_dir(&self, oss: usize, ost: usize) -> PathBuf {
-        self.dir().join(format!("oss{oss}/ost{ost}"))
+        self.data.join(format!("oss{oss}/ost{ost}"))
     }
 
     /// Directories of all OSTs.
@@ -242,6 +271,35 @@ impl Cluster {
     pub fn assert_runs(&mut self) {
         let servers = std::iter::once(&mut self.mds).chain(&mut self.oss);
         servers.filter_map(|s| s.process.as_mut()).for_each(Process::assert_runs);
+    }
+
+    /// Id of the process of an OSS, which must run.
+    pub fn oss_id(&self, i: usize) -> u32 {
+        self.oss[i].process.as_ref().expect("the OSS runs").id()
+    }
+
+    /// Starts all servers and waits until every OST is UP.
+    #[track_caller]
+    pub fn start_all(&mut self) {
+        self.mds.start();
+        self.mds.wait_ready();
+        self.oss.iter_mut().for_each(Server::start);
+        self.wait_osts_up();
+    }
+
+    /// The disk all servers are on.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("the cluster was made with a disk of its own")
+    }
+
+    /// Power cut of all servers and their disk. No server says a word between the end of its disk and its own.
+    #[track_caller]
+    pub fn cut_power(&mut self) {
+        let servers = || std::iter::once(&self.mds).chain(&self.oss);
+        servers().filter_map(|s| s.process.as_ref()).for_each(Process::freeze);
+        self.disk().cut_power();
+        self.mds.kill9();
+        self.oss.iter_mut().for_each(Server::kill9);
     }
 
     /// `kill -9` of the MDS.
@@ -290,11 +348,8 @@ impl Cluster {
     pub fn restart_all(&mut self) {
         self.oss.iter_mut().for_each(Server::terminate);
         self.mds.terminate();
-        self.mds.start();
-        self.mds.wait_ready();
-        self.oss.iter_mut().for_each(Server::start);
+        self.start_all();
         self.oss.iter_mut().for_each(Server::wait_ready);
-        self.wait_osts_up();
     }
 
     /// Waits until the MDS says that every OST is UP.

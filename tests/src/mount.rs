@@ -47,7 +47,7 @@ impl Mount {
             args.extend(["-o".into(), self.spec.options.join(",").into()]);
         }
         args.push("--foreground".into());
-        let mut process = Process::start("mount", &bins::path("sateen"), &args, &[], &self.spec.log);
+        let mut process = Process::start("mount", &bins::path("sateen"), &args, &self.spec.log, |_| ());
         wait::until("a root that answers", wait::SERVER, || {
             process.assert_runs();
             (is_mounted(self.path()) && std::fs::metadata(self.path()).is_ok()).then_some(())

@@ -13,6 +13,15 @@ use rustix::process::{Pid, Signal};
 use crate::command::tail;
 use crate::wait;
 
+/// Environment variables that are read by the tests themselves.
+const OWN_SETTINGS: [&str; 6] = [
+    "SATEEN_BIN_DIR",
+    "SATEEN_TEST_DIR",
+    "SATEEN_TOOLS_DIR",
+    "SATEEN_TEST_SEED",
+    "SATEEN_TEST_READY",
+    "SATEEN_TEST_PERCENT",
+];
 /// How long a process may take to stop after SIGTERM.
 const STOP: Duration = Duration::from_secs(60);
 
@@ -25,23 +34,24 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with its output appended to `log`.
+    /// Starts `program` with its output appended to `log`, after `prepare` has had its way with the command.
     #[track_caller]
     pub fn start(
         name: &str,
         program: &Path,
         args: &[std::ffi::OsString],
-        env: &[(String, String)],
         log: &Path,
+        prepare: impl FnOnce(&mut Command),
     ) -> Process {
         let out = File::options().create(true).append(true).open(log).expect("the log file can be created");
         let err = out.try_clone().expect("a file handle can be copied");
         let mut command = Command::new(program);
         // Settings of the tests are none of the servers'.
-        for name in ["SATEEN_BIN_DIR", "SATEEN_TEST_DIR", "SATEEN_TOOLS_DIR", "SATEEN_TEST_SEED", "SATEEN_TEST_READY"] {
+        OWN_SETTINGS.iter().for_each(|name| {
             command.env_remove(name);
-        }
-        command.args(args).envs(env.iter().cloned()).stdin(Stdio::null()).stdout(out).stderr(err);
+        });
+        command.args(args).stdin(Stdio::null()).stdout(out).stderr(err);
+        prepare(&mut command);
         let child = spawn_tied(command).unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
         Process { name: name.to_owned(), log: log.to_owned(), child }
     }
@@ -67,6 +77,11 @@ impl Process {
         if let Some(status) = self.exited() {
             panic!("{} has ended ({status})\n--- log\n{}", self.name, tail(&self.log(), 40));
         }
+    }
+
+    /// Stops it where it is (SIGSTOP): it answers nobody until it is killed.
+    pub fn freeze(&self) {
+        let _ = rustix::process::kill_process(self.pid(), Signal::STOP);
     }
 
     /// `kill -9`, and waits until it is gone.

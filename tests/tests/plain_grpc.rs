@@ -5,146 +5,25 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use bytes::Bytes;
-use sateen_proto::common::{
-    Compression, Fid, HelloRequest, Layout, LayoutTemplate, Pattern, StripePattern, TemplateComponent,
-};
+use sateen_proto::common::{Fid, HelloRequest};
 use sateen_proto::mds::cluster_client::ClusterClient;
 use sateen_proto::mds::execute_request::Op;
 use sateen_proto::mds::namespace_client::NamespaceClient;
-use sateen_proto::mds::{self, Create, Credential, ExecuteRequest, OpenSessionReply, OpenSessionRequest};
+use sateen_proto::mds::{self, Credential, ExecuteRequest, OpenSessionRequest};
 use sateen_proto::oss::object_store_client::ObjectStoreClient;
 use sateen_proto::oss::{self, Codec, ObjectId, Part};
 use sateen_proto::status::from_status;
 use sateen_tests::cluster::FS;
+use sateen_tests::plain::{CHUNK, ROOT, Session, hello, object_store, raw, root_user, write};
 use sateen_tests::rng::pattern;
 use sateen_tests::rpc::{block_on, connect, is_serving};
 use sateen_tests::{Cluster, ClusterSpec};
 use sateen_types::FsCode;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
-
-const CHUNK: usize = 128 << 10;
-
-/// Fid of the root directory of every file system.
-const ROOT: Fid = Fid { seq: 0x2_0000_0007, oid: 1, ver: 0 };
-
-fn hello() -> HelloRequest {
-    HelloRequest { protocol_min: 1, protocol_max: 1, software: "plain tonic".into() }
-}
-
-fn root_user() -> Option<Credential> {
-    Some(Credential { uid: 0, gid: 0, groups: Vec::new() })
-}
-
-/// A session and the number of its next request on slot 0.
-struct Session {
-    namespace: NamespaceClient<Channel>,
-    opened: OpenSessionReply,
-    number: u64,
-}
-
-impl Session {
-    async fn open(mds: SocketAddr) -> Session {
-        let mut namespace = NamespaceClient::new(connect(mds).await.expect("connect"));
-        let request = OpenSessionRequest { hello: Some(hello()), fs_name: FS.into(), client: "plain tonic".into() };
-        let opened = namespace.open_session(request).await.expect("OpenSession").into_inner();
-        Session { namespace, opened, number: 0 }
-    }
-
-    fn next(&mut self, op: Op) -> ExecuteRequest {
-        self.number += 1;
-        ExecuteRequest {
-            session_id: self.opened.session_id.clone(),
-            slot: 0,
-            number: self.number,
-            credential: root_user(),
-            op: Some(op),
-        }
-    }
-
-    async fn execute(&mut self, op: Op) -> Result<mds::execute_reply::Result, Status> {
-        let request = self.next(op);
-        let reply = self.namespace.execute(request).await;
-        // A failed request is not recorded: its number is still to be used.
-        if reply.is_err() {
-            self.number -= 1;
-        }
-        Ok(reply?.into_inner().result.expect("a result"))
-    }
-
-    /// Creates and opens a file of two 64 KiB-stripes... of one stripe of 1 MiB units, wherever the MDS puts it.
-    async fn create(&mut self, name: &[u8]) -> (Fid, Layout) {
-        let striping = StripePattern {
-            pattern: Pattern::Raid0 as i32,
-            stripe_size: 1 << 20,
-            stripe_count: 1,
-            start_ost: None,
-            ost_list: Vec::new(),
-            pool: String::new(),
-        };
-        let component = TemplateComponent { extent_start: 0, extent_end: u64::MAX, striping: Some(striping) };
-        let create = Create {
-            parent: Some(ROOT),
-            name: name.to_vec(),
-            mode: 0o644,
-            exclusive: true,
-            open: true,
-            layout: Some(LayoutTemplate { components: vec![component] }),
-            read: true,
-            write: true,
-        };
-        match self.execute(Op::Create(create)).await.expect("Create") {
-            mds::execute_reply::Result::Entry(entry) => {
-                (entry.attr.expect("attr").fid.expect("fid"), entry.layout.expect("layout"))
-            }
-            other => panic!("Create was answered with {other:?}"),
-        }
-    }
-}
-
-async fn object_store(mds: SocketAddr, ost: u32) -> ObjectStoreClient<Channel> {
-    let mut cluster = ClusterClient::new(connect(mds).await.expect("connect"));
-    let osts = cluster.list_osts(mds::ListOstsRequest { known_version: 0 }).await.expect("ListOsts").into_inner().osts;
-    let address = &osts.iter().find(|o| o.index == ost).expect("the OST is on the map").address;
-    let channel = connect(address.parse().expect("an address")).await.expect("connect");
-    let mut store = ObjectStoreClient::new(channel);
-    let reply = store.hello(hello()).await.expect("Hello").into_inner();
-    assert_eq!(reply.hello.expect("hello").protocol, 1);
-    assert!(reply.osts.contains(&ost));
-    store
-}
-
-/// An uncompressed part: a sealed chunk or a plain range.
-fn raw(offset: u64, data: &[u8], sealed: bool) -> Part {
-    let crc = crc32c::crc32c(data);
-    Part {
-        offset,
-        raw_len: data.len() as u32,
-        stored_len: data.len() as u32,
-        codec: Codec::Raw as i32,
-        raw_crc32c: crc,
-        stored_crc32c: crc,
-        sealed,
-        hole: false,
-    }
-}
-
-fn write(ost: u32, object: &ObjectId, parts: Vec<Part>, payload: Vec<u8>) -> oss::WriteRequest {
-    oss::WriteRequest {
-        ost,
-        object: Some(*object),
-        chunk_log2: 17,
-        compression: Compression::Lz4 as i32,
-        parts,
-        payload: Bytes::from(payload),
-        ..Default::default()
-    }
-}
 
 #[test]
 fn a_generated_client_creates_a_file_and_writes_and_reads_its_object() {

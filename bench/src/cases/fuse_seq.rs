@@ -46,7 +46,8 @@ fn measure_write(bench: &Bench, kind: Kind, bytes: u64, piece: usize, fsync: boo
     let blocks = bench.blocks(kind);
     bench.settle()?;
     let mount = bench.mount()?;
-    let took = write(blocks, &mount.path().join(DIRECTORY).join(&name), bytes, piece, fsync)?;
+    let path = mount.path().join(DIRECTORY).join(&name);
+    let took = bench.with_cpu(bytes, || write(blocks, &path, bytes, piece, fsync))?;
     drop(mount);
     let mount = bench.mount()?;
     let path = mount.path().join(DIRECTORY).join(&name);
@@ -64,7 +65,8 @@ fn measure_read(bench: &Bench, kind: Kind, bytes: u64, cold: bool) -> anyhow::Re
     }
     let mount = bench.mount()?;
     let path = mount.path().join(DIRECTORY).join(&name);
-    let took = read_through(&path, bytes, |offset, got| blocks.check_pages(offset, got))?;
+    let check = |offset, got: &[u8]| blocks.check_pages(offset, got);
+    let took = bench.with_cpu(bytes, || read_through(&path, bytes, check))?;
     Ok(gb_per_second(bytes, took))
 }
 

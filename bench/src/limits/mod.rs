@@ -4,6 +4,7 @@
 //! sizes, the same concurrency and, where two sides talk, two processes.
 
 pub mod disk;
+pub mod fuse_null;
 pub mod local;
 pub mod memory;
 pub mod rpc;

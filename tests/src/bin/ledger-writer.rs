@@ -1,6 +1,7 @@
-//! Writes and fsyncs files into the directory given until standard input closes; see `sateen_tests::ledger`.
+//! Writes and fsyncs into the directory given until standard input closes; see `sateen_tests::ledger`.
 
 fn main() {
-    let dir = std::env::args_os().nth(1).expect("usage: ledger-writer DIR");
-    sateen_tests::ledger::write_ledger(dir.as_ref());
+    let mut args = std::env::args_os().skip(1);
+    let (Some(kind), Some(dir)) = (args.next(), args.next()) else { panic!("usage: ledger-writer files|versions DIR") };
+    sateen_tests::ledger::write_ledger(&kind.to_string_lossy(), dir.as_ref());
 }
