@@ -6,6 +6,7 @@
 //! - [`store`]: the chunk store, one per OST and file system. Start there.
 //! - [`ost`], [`superblock`]: one OST directory and who it is.
 //! - [`rpc`], [`server`]: the service and the process around it. [`registration`]: the MDS's side of its life.
+//! - [`offline`]: the check of an OST that nobody serves (`sateen fsck --dir`).
 //! - [`config`]: its settings.
 //!
 //! Promises: what was answered survives `kill -9` of the process; what was committed survives a power cut; damaged data
@@ -13,6 +14,7 @@
 //! Formats on disk are in `docs/formats-oss.md`.
 
 pub mod config;
+pub mod offline;
 pub mod ost;
 pub mod registration;
 pub mod rpc;

@@ -1,14 +1,16 @@
-//! `sateen-oss`: arguments, configuration, run.
+//! `sateen-oss`: arguments, configuration, run; or the check of an OST directory.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use sateen_oss::config::Config;
-use sateen_oss::server;
+use sateen_oss::{offline, server};
 use sateen_runtime::config::ConfigError;
 use sateen_runtime::{Shutdown, config, telemetry};
-use sateen_types::{FsCode, FsError};
+use sateen_types::{FsCode, FsError, FsckEvent};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -17,11 +19,29 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 ///
 /// Settings of the file may be overridden by variables SATEEN_<KEY> and SATEEN_<SECTION>_<KEY>.
 #[derive(Parser)]
-#[command(name = "sateen-oss", version)]
+#[command(name = "sateen-oss", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check an OST that no server uses. Writes one JSON document per line; `sateen fsck --dir` shows them.
+    Fsck {
+        /// Directory of the OST.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Read and verify every stored byte.
+        #[arg(long)]
+        deep: bool,
+        /// Correct counters and put aside what nobody knows.
+        #[arg(long)]
+        repair: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -39,7 +59,10 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> Result<(), FsError> {
-    let loaded = config::load::<Config>(Some(&arguments.config)).map_err(refused)?;
+    if let Some(Command::Fsck { dir, deep, repair }) = arguments.command {
+        return check(&dir, offline::Options { deep, repair });
+    }
+    let loaded = config::load::<Config>(arguments.config.as_deref()).map_err(refused)?;
     telemetry::init(&loaded.config.log)?;
     telemetry::abort_on_panic();
     if !loaded.ignored_variables.is_empty() {
@@ -59,6 +82,19 @@ fn start(arguments: Arguments) -> Result<(), FsError> {
         })
         .await
     })
+}
+
+/// Checks an OST directory; events go to standard output. Nobody reads them any more: the check ends.
+fn check(dir: &Path, options: offline::Options) -> Result<(), FsError> {
+    let mut out = std::io::stdout().lock();
+    let mut sink = |event: FsckEvent| {
+        let line = serde_json::to_string(&event).map_err(std::io::Error::from);
+        match line.and_then(|line| writeln!(out, "{line}")).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    };
+    offline::check(dir, options, &mut sink).map(drop)
 }
 
 fn refused(error: ConfigError) -> FsError {

@@ -49,21 +49,28 @@ pub struct Member {
 impl Superblock {
     /// Reads the superblock of `dir`, or makes one if the directory is empty.
     pub fn load_or_format(dir: &Path) -> FsResult<Superblock> {
+        if let Some(known) = Superblock::load(dir)? {
+            return Ok(known);
+        }
+        refuse_foreign(dir)?;
+        let fresh = Superblock { ost: OstUuid(rand::random()), member: None };
+        fresh.store(dir)?;
+        Ok(fresh)
+    }
+
+    /// Reads the superblock of `dir`; `None` if there is none.
+    pub fn load(dir: &Path) -> FsResult<Option<Superblock>> {
         let path = dir.join(FILE);
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let (_, body) =
                     KIND.open(&bytes).map_err(|e| FsError { message: format!("{}: {e}", path.display()), ..e })?;
-                Superblock::decode(body).ok_or_else(|| {
+                let known = Superblock::decode(body).ok_or_else(|| {
                     FsError::new(FsCode::Corrupt, format!("{}: the superblock has an impossible body", path.display()))
-                })
+                })?;
+                Ok(Some(known))
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                refuse_foreign(dir)?;
-                let fresh = Superblock { ost: OstUuid(rand::random()), member: None };
-                fresh.store(dir)?;
-                Ok(fresh)
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(io_error(&format!("read {}", path.display()), &e)),
         }
     }

@@ -20,6 +20,19 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// Moves `from` into `dir`, which is made if it is missing, under its own name. Never over a file that is there.
+pub fn move_into(from: &Path, dir: &Path) -> io::Result<()> {
+    let name = from.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    create_dir_all(dir)?;
+    let to = dir.join(name);
+    if to.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(from, &to)?;
+    sync_dir(dir)?;
+    sync_parent(from)
+}
+
 /// Makes the creation, removal or renaming of `path` durable.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -61,6 +74,19 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).expect("readable"), content);
         }
         assert_eq!(std::fs::read_dir(path.parent().expect("has one")).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_moved_only_where_its_name_is_free() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (from, aside) = (dir.path().join("f"), dir.path().join("aside"));
+        for content in ["one", "two"] {
+            std::fs::write(&from, content).expect("written");
+            let moved = move_into(&from, &aside);
+            assert_eq!(moved.is_ok(), content == "one", "{moved:?}");
+        }
+        assert_eq!(std::fs::read(aside.join("f")).expect("readable"), b"one");
+        assert_eq!(std::fs::read(&from).expect("still there"), b"two");
     }
 
     #[test]

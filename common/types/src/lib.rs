@@ -5,6 +5,7 @@
 
 pub mod attr;
 pub mod bulk;
+pub mod fsck;
 pub mod ids;
 pub mod layout;
 pub mod limits;
@@ -15,6 +16,7 @@ pub mod status;
 
 pub use attr::{Attr, Compression, Credential, FileType, Timestamp};
 pub use bulk::{Codec, Part, Space};
+pub use fsck::{Finding, FindingKind, FsckEvent, Repair, Tally};
 pub use ids::{ClusterId, ComponentId, Fid, FsId, ObjectId, OstIndex, OstUuid, SessionId, StripeIndex, Verifier};
 pub use layout::{Component, Extent, Layout, LayoutTemplate, ObjectOffset, Pattern, Slice, StripePattern};
 pub use name::{FsName, Name, PoolName, XattrName};

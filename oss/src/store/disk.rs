@@ -177,9 +177,26 @@ impl RealDisk {
         Ok(RealDisk { dir: dir.to_owned() })
     }
 
-    fn path(&self, id: SegmentId) -> PathBuf {
+    /// The segments in `dir`, which is left as it is, even missing.
+    pub fn existing(dir: &Path) -> RealDisk {
+        RealDisk { dir: dir.to_owned() }
+    }
+
+    /// The file of a segment.
+    pub fn path(&self, id: SegmentId) -> PathBuf {
         self.dir.join(format!("{id}{SUFFIX}"))
     }
+
+    /// Whether a file has the name of a segment.
+    pub fn is_segment(path: &Path) -> bool {
+        path.file_name().and_then(|n| n.to_str()).is_some_and(|name| segment_of(name).is_some())
+    }
+}
+
+/// The segment a file is named after.
+fn segment_of(name: &str) -> Option<SegmentId> {
+    let digits = name.strip_suffix(SUFFIX).filter(|d| d.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok().map(SegmentId)
 }
 
 impl Disk for RealDisk {
@@ -200,9 +217,8 @@ impl Disk for RealDisk {
         let mut ids = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            let digits = name.to_str().and_then(|n| n.strip_suffix(SUFFIX)).filter(|d| d.len() == 16);
-            match digits.and_then(|d| u64::from_str_radix(d, 16).ok()) {
-                Some(id) => ids.push(SegmentId(id)),
+            match name.to_str().and_then(segment_of) {
+                Some(id) => ids.push(id),
                 None => tracing::warn!(dir = %self.dir.display(), ?name, "not a segment file; left alone"),
             }
         }

@@ -53,29 +53,17 @@ impl IndexCache {
 
 /// The index of one store.
 pub struct Index {
-    db: DB,
+    /// For [`fsck`](super::fsck), which looks at rows that do not decode.
+    pub(super) db: DB,
 }
 
 impl Index {
     /// Opens or creates the index in `dir`.
     pub fn open(dir: &Path, cache: &IndexCache) -> FsResult<Index> {
-        let mut options = Options::default();
+        let mut options = db_options(cache);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
-        options.set_paranoid_checks(true);
-        options.set_atomic_flush(true);
-        options.set_track_and_verify_wals_in_manifest(true);
-        // What a power cut tears lies behind the last sync, so nothing that was committed is after it.
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        options.set_max_total_wal_size(WAL_BYTES_MAX);
-        options.set_write_buffer_manager(&cache.buffers);
-        options.set_max_open_files(OPEN_FILES_MAX);
-        options.set_keep_log_file_num(4);
-        options.set_log_level(LogLevel::Warn);
-        let families = [CF_OBJECTS, CF_CHUNKS, CF_PENDING, CF_SEGMENTS, CF_FREES, CF_META];
-        let descriptors = families.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, cache)));
-        let db = DB::open_cf_descriptors(&options, dir, descriptors)
-            .map_err(|e| error("open the index", &e).with_hint(format!("see {}/LOG", dir.display())))?;
+        let db = DB::open_cf_descriptors(&options, dir, families(cache)).map_err(|e| open_error(dir, &e))?;
         let index = Index { db };
         match index.counter(CF_META, META_FORMAT)? {
             None => {
@@ -96,7 +84,18 @@ impl Index {
         Ok(index)
     }
 
-    fn cf(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
+    /// Opens an index that must exist, as it is: no row is added, whatever it lacks. Read-only, nothing on disk changes.
+    pub fn open_existing(dir: &Path, cache: &IndexCache, read_only: bool) -> FsResult<Index> {
+        let options = db_options(cache);
+        let db = if read_only {
+            DB::open_cf_descriptors_read_only(&options, dir, families(cache), false)
+        } else {
+            DB::open_cf_descriptors(&options, dir, families(cache))
+        };
+        Ok(Index { db: db.map_err(|e| open_error(dir, &e))? })
+    }
+
+    pub(super) fn cf(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
         self.db.cf_handle(name).expect("every family was opened with the index")
     }
 
@@ -324,6 +323,30 @@ impl Batch<'_> {
     }
 }
 
+fn db_options(cache: &IndexCache) -> Options {
+    let mut options = Options::default();
+    options.set_paranoid_checks(true);
+    options.set_atomic_flush(true);
+    options.set_track_and_verify_wals_in_manifest(true);
+    // What a power cut tears lies behind the last sync, so nothing that was committed is after it.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_write_buffer_manager(&cache.buffers);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_keep_log_file_num(4);
+    options.set_log_level(LogLevel::Warn);
+    options
+}
+
+fn families(cache: &IndexCache) -> [ColumnFamilyDescriptor; 6] {
+    [CF_OBJECTS, CF_CHUNKS, CF_PENDING, CF_SEGMENTS, CF_FREES, CF_META]
+        .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, cache)))
+}
+
+fn open_error(dir: &Path, e: &rocksdb::Error) -> FsError {
+    error("open the index", e).with_hint(format!("see {}/LOG", dir.display()))
+}
+
 fn family_options(name: &str, cache: &IndexCache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&cache.blocks);
@@ -354,7 +377,7 @@ fn disk_needed(what: &str, e: &rocksdb::Error) -> Option<FsError> {
     (e.kind() != rocksdb::ErrorKind::Incomplete).then(|| error(what, e))
 }
 
-fn error(what: &str, e: &rocksdb::Error) -> FsError {
+pub(super) fn error(what: &str, e: &rocksdb::Error) -> FsError {
     let code = match e.kind() {
         rocksdb::ErrorKind::Corruption => FsCode::Corrupt,
         _ => FsCode::Io,

@@ -61,6 +61,11 @@ impl ObjectKey {
         ObjectKey(key)
     }
 
+    /// From the bytes in the index; `None` if there are more or fewer.
+    pub fn from_bytes(bytes: &[u8]) -> Option<ObjectKey> {
+        bytes.try_into().ok().map(ObjectKey)
+    }
+
     /// The object, given the file system of the index the key was found in.
     pub fn object(&self, fs: FsId) -> ObjectId {
         let word = |at: usize| u32::from_be_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]]);

@@ -27,6 +27,7 @@ pub mod disk;
 #[cfg(test)]
 mod faulty;
 pub mod fence;
+pub mod fsck;
 pub mod index;
 pub mod keys;
 pub mod pending;

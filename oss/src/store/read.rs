@@ -236,7 +236,7 @@ impl Store {
 }
 
 /// Stored bytes against the checksum of their record.
-fn check(record: &ChunkRecord, stored: &[u8]) -> Result<(), ReadError> {
+pub(super) fn check(record: &ChunkRecord, stored: &[u8]) -> Result<(), ReadError> {
     let crc = crc32c::crc32c(stored);
     if crc == record.stored_crc {
         return Ok(());
@@ -248,7 +248,7 @@ fn check(record: &ChunkRecord, stored: &[u8]) -> Result<(), ReadError> {
 }
 
 /// Stored bytes that were checked, opened.
-fn open(record: &ChunkRecord, stored: Vec<u8>) -> Result<Vec<u8>, ReadError> {
+pub(super) fn open(record: &ChunkRecord, stored: Vec<u8>) -> Result<Vec<u8>, ReadError> {
     codec::open(record.codec, stored, record.raw_len, record.raw_crc).ok_or_else(|| {
         ReadError::Damaged(format!(
             "{} stored bytes do not open to {} bytes with the right checksum",

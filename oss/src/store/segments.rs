@@ -26,9 +26,9 @@ use super::streams::{self, Streams};
 /// Open segment files kept for readers, per store. A segment is 1 GiB, so this covers 256 GiB without reopening.
 const HANDLES_MAX: usize = 256;
 /// Where the first extent of a segment begins.
-const HEADER_BYTES: u64 = BLOCK_BYTES as u64;
+pub(super) const HEADER_BYTES: u64 = BLOCK_BYTES as u64;
 /// Bytes of the envelope in the header block.
-const ENVELOPE_BYTES: usize = 24 + 28;
+pub(super) const ENVELOPE_BYTES: usize = 24 + 28;
 
 const SEGMENT_KIND: Kind = Kind { magic: b"SATSEGMT", version: 1, features: 0, what: "a segment header" };
 
@@ -39,6 +39,17 @@ pub struct SegmentOwner {
     pub ost: OstUuid,
     /// The file system.
     pub fs: FsId,
+}
+
+impl SegmentOwner {
+    /// How segment `id` of this owner begins.
+    pub(super) fn header(&self, id: SegmentId) -> Vec<u8> {
+        let mut body = Vec::with_capacity(28);
+        body.extend_from_slice(&self.ost.0);
+        body.extend_from_slice(&self.fs.0.to_be_bytes());
+        body.extend_from_slice(&id.0.to_be_bytes());
+        SEGMENT_KIND.seal(0, &body)
+    }
 }
 
 /// Why stored bytes could not be read.
@@ -190,11 +201,7 @@ impl Segments {
     }
 
     fn header(&self, id: SegmentId) -> Vec<u8> {
-        let mut body = Vec::with_capacity(28);
-        body.extend_from_slice(&self.owner.ost.0);
-        body.extend_from_slice(&self.owner.fs.0.to_be_bytes());
-        body.extend_from_slice(&id.0.to_be_bytes());
-        SEGMENT_KIND.seal(0, &body)
+        self.owner.header(id)
     }
 
     /// Reads `len` bytes of a segment at `offset`.
@@ -436,7 +443,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn classify(segment: SegmentId, e: io::Error) -> ReadError {
+pub(super) fn classify(segment: SegmentId, e: io::Error) -> ReadError {
     match e.kind() {
         io::ErrorKind::NotFound => ReadError::Missing(segment),
         io::ErrorKind::UnexpectedEof => ReadError::Damaged(format!("segment {segment} is cut short")),

@@ -1,0 +1,211 @@
+//! The check of an OST directory that no server uses: who it is, its file systems one by one, and what does not belong.
+//!
+//! Holds the directory's lock while it works. Without `repair` it changes nothing but the lock file.
+//!
+//! What a repair finds and nobody knows goes to `DIR/fs/<id>/lost+found/`, which no store looks into.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use sateen_runtime::{DirLock, durable};
+use sateen_types::{Finding, FindingKind, FsCode, FsError, FsId, FsResult, FsckEvent, OstUuid, Repair, Tally};
+
+use crate::store::disk::{RealDisk, SegmentId};
+use crate::store::fsck::report::Report;
+use crate::store::fsck::rows::View;
+use crate::store::fsck::{self, Job, Offline};
+use crate::store::index::{Index, IndexCache};
+use crate::store::segments::{SegmentOwner, io_error};
+use crate::superblock::{self, Superblock};
+
+/// Memory for the index.
+const INDEX_CACHE_BYTES: usize = 64 << 20;
+/// A repair may make more of the index readable; so often it is gone through at most.
+const PASSES_MAX: u32 = 4;
+/// Where a repair puts what nobody knows.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// What a check of a directory does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Read and verify every stored byte.
+    pub deep: bool,
+    /// Correct what can be corrected.
+    pub repair: bool,
+}
+
+/// Checks the OST in `dir`; findings go to `sink`, which stops the check by breaking.
+pub fn check(dir: &Path, options: Options, sink: &mut dyn FnMut(FsckEvent) -> ControlFlow<()>) -> FsResult<Tally> {
+    if !dir.join(superblock::FILE).exists() && !dir.join("fs").is_dir() {
+        return Err(FsError::new(FsCode::NotFound, format!("{} is not an OST: it has no superblock", dir.display()))
+            .with_hint("give the directory of an [[ost]] section; is its disk mounted?"));
+    }
+    let _lock = DirLock::acquire(dir).map_err(|e| match e.code {
+        FsCode::Busy => e.with_hint("check an OST at work with: sateen fsck --ost N   (or stop its OSS first)"),
+        _ => e,
+    })?;
+    let mut report = Report::new(sink);
+    let ost = who(dir, &mut report)?;
+    foreign(dir, &["superblock", "superblock.tmp", "lock", "fs", "scrub", "scrub.tmp", LOST_AND_FOUND], &mut report)?;
+    for (fs, path) in file_systems(dir, &mut report)? {
+        foreign(&path, &["index", "segments", LOST_AND_FOUND], &mut report)?;
+        FileSystem { path, fs, ost, options }.check(&mut report)?;
+    }
+    report.done()
+}
+
+/// The OST's identity, if its superblock tells.
+fn who(dir: &Path, report: &mut Report<'_>) -> FsResult<Option<OstUuid>> {
+    let what = match Superblock::load(dir) {
+        Ok(Some(known)) => return Ok(Some(known.ost)),
+        Ok(None) => "the superblock is missing".to_owned(),
+        Err(e) => e.message,
+    };
+    report.finding(Finding::new(FindingKind::Superblock, Repair::Impossible, what))?;
+    Ok(None)
+}
+
+/// The directories of file systems that were not removed.
+fn file_systems(dir: &Path, report: &mut Report<'_>) -> FsResult<Vec<(FsId, PathBuf)>> {
+    let root = dir.join("fs");
+    let mut found = Vec::new();
+    for path in entries(&root)? {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        match (name.parse::<u32>(), name.strip_suffix(".dropped").map(str::parse::<u32>)) {
+            (Ok(n), _) if n > 0 && path.is_dir() => {
+                if !root.join(format!("{n}.dropped")).exists() {
+                    found.push((FsId(n), path));
+                }
+            }
+            (_, Some(Ok(_))) => {}
+            _ => foreign_file(&path, report)?,
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Entries of `dir` that are none of `known`.
+fn foreign(dir: &Path, known: &[&str], report: &mut Report<'_>) -> FsResult<()> {
+    for path in entries(dir)? {
+        if !known.iter().any(|k| path.file_name().is_some_and(|n| n == *k)) {
+            foreign_file(&path, report)?;
+        }
+    }
+    Ok(())
+}
+
+fn foreign_file(path: &Path, report: &mut Report<'_>) -> FsResult<()> {
+    let what = format!("{} does not belong to an OST; it is left alone", path.display());
+    report.finding(Finding::new(FindingKind::ForeignFile, Repair::Impossible, what))
+}
+
+/// What is in `dir`, in order; nothing if it is not there.
+fn entries(dir: &Path) -> FsResult<Vec<PathBuf>> {
+    let failed = |e: io::Error| io_error(&format!("list {}", dir.display()), &e);
+    let mut found = Vec::new();
+    match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
+        Ok(all) => {
+            for entry in all {
+                found.push(entry.map_err(failed)?.path());
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+struct FileSystem {
+    path: PathBuf,
+    fs: FsId,
+    ost: Option<OstUuid>,
+    options: Options,
+}
+
+impl FileSystem {
+    fn check(&self, report: &mut Report<'_>) -> FsResult<()> {
+        let segments = self.path.join("segments");
+        for path in entries(&segments)? {
+            if !RealDisk::is_segment(&path) {
+                foreign_file(&path, report)?;
+            }
+        }
+        let index = self.path.join("index");
+        if !index.is_dir() {
+            let what = format!("{} is missing", index.display());
+            return self.unreadable(what, report);
+        }
+        if !self.options.repair {
+            return self.look(&index, report);
+        }
+        // Read-only first: opening an index for changes lets RocksDB remove files that, being damaged, it does not name.
+        let mut readable = true;
+        let mut sink = |event| {
+            readable &= !matches!(event, FsckEvent::Finding(f) if f.kind == FindingKind::IndexUnreadable);
+            ControlFlow::Continue(())
+        };
+        self.look(&index, &mut Report::new(&mut sink))?;
+        if readable { self.mend(&index, report) } else { self.look(&index, report) }
+    }
+
+    /// Goes through the store without changing anything.
+    fn look(&self, index: &Path, report: &mut Report<'_>) -> FsResult<()> {
+        match Index::open_existing(index, &IndexCache::new(INDEX_CACHE_BYTES), true) {
+            Ok(index) => self.pass(&index, None, report),
+            Err(e) => self.unreadable(e.message, report),
+        }
+    }
+
+    /// Goes through the store and corrects, until there is nothing left to correct.
+    fn mend(&self, index: &Path, report: &mut Report<'_>) -> FsResult<()> {
+        let index = match Index::open_existing(index, &IndexCache::new(INDEX_CACHE_BYTES), false) {
+            Ok(index) => index,
+            Err(e) => return self.unreadable(e.message, report),
+        };
+        let put_aside = |id| self.put_aside(id);
+        let offline = Offline { index: &index, put_aside: &put_aside };
+        self.pass(&index, Some(offline), report)?;
+        for _ in 1..PASSES_MAX {
+            // What cannot be repaired was told in the first pass.
+            let mut mended = Vec::new();
+            let mut sink = |event| {
+                mended.extend(match event {
+                    FsckEvent::Finding(finding) if finding.repair == Repair::Done => Some(finding),
+                    _ => None,
+                });
+                ControlFlow::Continue(())
+            };
+            self.pass(&index, Some(offline), &mut Report::new(&mut sink))?;
+            if mended.is_empty() {
+                break;
+            }
+            mended.into_iter().try_for_each(|finding| report.finding(finding))?;
+        }
+        Ok(())
+    }
+
+    fn pass(&self, index: &Index, repair: Option<Offline<'_>>, report: &mut Report<'_>) -> FsResult<()> {
+        let disk = RealDisk::existing(&self.path.join("segments"));
+        let job = Job {
+            owner: SegmentOwner { ost: self.ost.unwrap_or(OstUuid([0; 16])), fs: self.fs },
+            ost_known: self.ost.is_some(),
+            view: View::of(index),
+            disk: &disk,
+            deep: self.options.deep,
+            repair,
+            online: None,
+        };
+        fsck::check(&job, report)
+    }
+
+    fn unreadable(&self, what: String, report: &mut Report<'_>) -> FsResult<()> {
+        report.finding(Finding::new(FindingKind::IndexUnreadable, Repair::Impossible, what).in_fs(self.fs))
+    }
+
+    fn put_aside(&self, id: SegmentId) -> io::Result<()> {
+        durable::move_into(&RealDisk::existing(&self.path.join("segments")).path(id), &self.path.join(LOST_AND_FOUND))
+    }
+}
