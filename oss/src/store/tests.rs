@@ -1,6 +1,7 @@
 //! The store as a whole: against a model, across crashes, with failing disks and damaged bytes.
 
 mod faults;
+mod kept;
 mod model;
 mod promises;
 
