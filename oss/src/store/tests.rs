@@ -1,5 +1,6 @@
 //! The store as a whole: against a model, across crashes, with failing disks and damaged bytes.
 
+mod crash;
 mod faults;
 mod kept;
 mod model;
