@@ -8,6 +8,7 @@ pub mod config;
 pub mod dirlock;
 pub mod durable;
 pub mod envelope;
+pub mod rocksdb_log;
 pub mod shutdown;
 pub mod telemetry;
 

@@ -4,7 +4,8 @@
 //!
 //! 1. take the epoch of pending changes and the list of unsynced segments, together;
 //! 2. fdatasync the segments, fsync their directory if files came;
-//! 3. end the epoch: one batch removes its rows and notes the extents that are dead now;
+//! 3. end the epoch: one batch removes its rows, notes the extents that are dead now, forgets those whose punch step 2
+//!    has made durable, and notes up to where every extent is accounted for;
 //! 4. sync the index's log;
 //! 5. give the dead extents back.
 //!
@@ -18,6 +19,10 @@ use sateen_types::{FsResult, Verifier};
 
 use super::Store;
 use super::segments::io_error;
+
+/// Punches of segments that are not written any more, and so are not synced by commits, that may wait for a sync of
+/// their own. Bounds the rows of `frees`, and with them what a restart punches again.
+pub(super) const PUNCHES_MAX: usize = 1024;
 
 /// Who commits now and who waits.
 #[derive(Default)]
@@ -69,11 +74,15 @@ impl Store {
             self.pending.lock().begin();
             self.segments.take_unsynced()
         };
-        unsynced.sync(&self.segments).map_err(|e| self.fail(&io_error("sync the segments", &e)))?;
+        let punched = unsynced.sync(&self.segments).map_err(|e| self.fail(&io_error("sync the segments", &e)))?;
         let dead = {
             let _gate = self.gate.write();
             let settled = self.pending.lock().end();
             let mut batch = self.index.batch();
+            batch.set_settled(self.segments.settled());
+            for extent in &punched {
+                batch.forget_free(*extent);
+            }
             for (key, row) in &settled.rows {
                 batch.set_pending(*key, row.as_ref());
             }
@@ -84,6 +93,7 @@ impl Store {
             settled.dead
         };
         self.index.sync().map_err(|e| self.fail(&e))?;
-        self.segments.reclaim(&dead).map_err(|e| self.fail(&e))
+        self.segments.reclaim(&dead).map_err(|e| self.fail(&e))?;
+        self.segments.finish_punches(PUNCHES_MAX).map_err(|e| self.fail(&e))
     }
 }

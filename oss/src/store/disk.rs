@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 /// Number of a segment in its store; never reused.
@@ -81,6 +81,11 @@ pub trait SegmentFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Gives the range back to the file system; it reads as zeros then.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Bytes up to the end of the file, holes included.
+    fn length(&self) -> io::Result<u64>;
+    /// The first byte at or after `offset` that is not in a hole, if there is one. Where the file system knows no
+    /// holes, everything is data.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
 }
 
 /// Writes all of `bytes`, however short the single writes are.
@@ -294,6 +299,19 @@ impl SegmentFile for File {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         Ok(rustix::fs::fallocate(self, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        // The position in the file is used by nobody else.
+        match rustix::fs::seek(self, SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 

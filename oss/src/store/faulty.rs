@@ -145,4 +145,14 @@ impl SegmentFile for FaultyFile {
         self.faults.call()?;
         self.inner.punch(offset, len)
     }
+
+    fn length(&self) -> io::Result<u64> {
+        self.faults.call()?;
+        self.inner.length()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.faults.call()?;
+        self.inner.next_data(offset)
+    }
 }

@@ -18,12 +18,15 @@ use sateen_types::{FsCode, FsError, FsResult};
 use super::disk::SegmentId;
 use super::keys::{
     CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_FORMAT, META_NEXT_SEGMENT,
-    META_OBJECTS, ObjectKey, free_from_key, free_key, segment_from_key, segment_key,
+    META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key, free_key, segment_from_key,
+    segment_key,
 };
-use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent};
+use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
+use super::segments::io_error;
 
-/// Version of the families and their records.
-const FORMAT: i64 = 1;
+/// Version of the families and their records. Version 1 had no journal and no settled place; it is taken over.
+const FORMAT: i64 = 2;
+const FORMAT_FIRST: i64 = 1;
 /// Memory of one family before it is flushed to a file, in bytes.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// Step in which that memory is taken: small, because most families of most stores hold little.
@@ -63,16 +66,21 @@ impl Index {
         let mut options = db_options(cache);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
+        let cut = sateen_runtime::rocksdb_log::cut_garbage(dir)
+            .map_err(|e| io_error(&format!("read the log of the index in {}", dir.display()), &e))?;
+        if cut > 0 {
+            tracing::warn!(dir = %dir.display(), bytes = cut, "cut what a power cut left at the end of the index's log");
+        }
         let db = DB::open_cf_descriptors(&options, dir, families(cache)).map_err(|e| open_error(dir, &e))?;
         let index = Index { db };
         match index.counter(CF_META, META_FORMAT)? {
-            None => {
+            Some(FORMAT) => {}
+            None | Some(FORMAT_FIRST) => {
                 let mut batch = index.batch();
-                batch.inner.put_cf(&index.cf(CF_META), META_FORMAT, Counter(FORMAT).encode());
+                batch.set_meta(META_FORMAT, FORMAT);
                 index.write(batch)?;
                 index.sync()?;
             }
-            Some(FORMAT) => {}
             Some(n) => {
                 return Err(FsError::new(
                     FsCode::NotSupported,
@@ -216,6 +224,14 @@ impl Index {
         Ok(SegmentId(self.counter(CF_META, META_NEXT_SEGMENT)?.unwrap_or(1).max(1) as u64))
     }
 
+    /// The place before which every extent is accounted for; `None` in an index of version 1.
+    pub fn settled(&self) -> FsResult<Option<SegmentPlace>> {
+        let segment = self.counter(CF_META, META_SETTLED_SEGMENT)?;
+        let offset = self.counter(CF_META, META_SETTLED_OFFSET)?;
+        let place = segment.zip(offset).map(|(s, o)| (SegmentId(s.unsigned_abs()), o.unsigned_abs()));
+        Ok(place.map(|(segment, offset)| SegmentPlace { segment, offset }))
+    }
+
     fn rows<T>(&self, family: &str, decode: impl Fn(&[u8], &[u8]) -> FsResult<T>) -> FsResult<Vec<T>> {
         let rows = self.db.iterator_cf(&self.cf(family), IteratorMode::Start);
         rows.map(|row| {
@@ -237,12 +253,19 @@ impl Index {
 
     /// Applies a batch whole. It survives a crash of this process; [`Index::sync`] makes it survive a power cut.
     pub fn write(&self, batch: Batch<'_>) -> FsResult<()> {
+        #[cfg(test)]
+        super::crashing::storage_call(super::crashing::Call::IndexWrite);
         self.db.write_opt(batch.inner, &WriteOptions::default()).map_err(|e| error("write the index", &e))
     }
 
     /// Makes every batch written so far durable.
     pub fn sync(&self) -> FsResult<()> {
-        self.db.flush_wal(true).map_err(|e| error("sync the index", &e))
+        #[cfg(test)]
+        super::crashing::storage_call(super::crashing::Call::IndexSync);
+        self.db.flush_wal(true).map_err(|e| error("sync the index", &e))?;
+        #[cfg(test)]
+        super::crashing::storage_call(super::crashing::Call::IndexSynced);
+        Ok(())
     }
 }
 
@@ -288,11 +311,16 @@ impl Batch<'_> {
     /// Counts an extent as dead and notes that it has to be punched.
     pub fn release(&mut self, extent: SegmentExtent) {
         self.add(CF_SEGMENTS, &segment_key(extent.segment), -(extent.len as i64));
+        self.note_free(extent);
+    }
+
+    /// Notes that an extent that was never counted has to be punched.
+    pub fn note_free(&mut self, extent: SegmentExtent) {
         let cf = self.index.cf(CF_FREES);
         self.inner.put_cf(&cf, free_key(extent.segment, extent.offset), Counter(extent.len as i64).encode());
     }
 
-    /// Notes that an extent is punched.
+    /// Notes that an extent is punched, durably.
     pub fn forget_free(&mut self, extent: SegmentExtent) {
         let cf = self.index.cf(CF_FREES);
         self.inner.delete_cf(&cf, free_key(extent.segment, extent.offset));
@@ -306,8 +334,18 @@ impl Batch<'_> {
 
     /// Notes the segment number after the highest ever used.
     pub fn set_next_segment(&mut self, next: SegmentId) {
+        self.set_meta(META_NEXT_SEGMENT, next.0 as i64);
+    }
+
+    /// Notes the place before which every extent is accounted for.
+    pub fn set_settled(&mut self, place: SegmentPlace) {
+        self.set_meta(META_SETTLED_SEGMENT, place.segment.0 as i64);
+        self.set_meta(META_SETTLED_OFFSET, place.offset as i64);
+    }
+
+    fn set_meta(&mut self, key: &[u8], value: i64) {
         let cf = self.index.cf(CF_META);
-        self.inner.put_cf(&cf, META_NEXT_SEGMENT, Counter(next.0 as i64).encode());
+        self.inner.put_cf(&cf, key, Counter(value).encode());
     }
 
     /// Counts objects that came (or, negative, went).

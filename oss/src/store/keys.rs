@@ -7,10 +7,11 @@
 //! |----------|--------------------------------------------------|--------------------------------------|---------:|
 //! | objects  | fid 16, component 4, stripe 4                    | [`ObjectRecord`]                     |       36 |
 //! | chunks   | object key 24, chunk number 8                    | [`ChunkRecord`]                      |       52 |
-//! | pending  | object key 24, chunk number 8                    | [`PendingRecord`]                    | 12 or 64 |
+//! | pending  | object key 24, chunk number 8                    | [`PendingRecord`]                    | 12 - 116 |
 //! | segments | segment 8                                        | [`Counter`]: live bytes              |        8 |
 //! | frees    | segment 8, offset 8                              | [`Counter`]: bytes to punch          |        8 |
-//! | meta     | `format`, `next-segment`, `objects`              | [`Counter`]                          |        8 |
+//! | meta     | `format`, `next-segment`, `objects`,             | [`Counter`]                          |        8 |
+//! |          | `settled-segment`, `settled-offset`              |                                      |          |
 //!
 //! [`ObjectRecord`]: super::records::ObjectRecord
 //! [`ChunkRecord`]: super::records::ChunkRecord
@@ -41,6 +42,10 @@ pub const META_FORMAT: &[u8] = b"format";
 /// The segment number after the highest ever used. Numbers are never reused, so that a stale row in `frees` can never
 /// punch a live extent.
 pub const META_NEXT_SEGMENT: &[u8] = b"next-segment";
+/// With [`META_SETTLED_OFFSET`]: every extent before this place is in the index, noted in `frees`, or punched.
+pub const META_SETTLED_SEGMENT: &[u8] = b"settled-segment";
+/// See [`META_SETTLED_SEGMENT`].
+pub const META_SETTLED_OFFSET: &[u8] = b"settled-offset";
 /// How many objects there are.
 pub const META_OBJECTS: &[u8] = b"objects";
 

@@ -23,6 +23,8 @@
 pub mod capacity;
 pub mod codec;
 pub mod commit;
+#[cfg(test)]
+mod crashing;
 pub mod disk;
 #[cfg(test)]
 mod faulty;
@@ -32,6 +34,7 @@ pub mod index;
 pub mod keys;
 pub mod pending;
 pub mod read;
+pub mod reclaim;
 pub mod records;
 pub mod recover;
 pub mod segments;
@@ -159,6 +162,7 @@ impl Store {
             commits: commit::Queue::default(),
             fences: fence::Fences::default(),
         };
+        store.segments.punch_lost()?;
         store.recover()?;
         store.segments.sweep()?;
         Ok(store)
@@ -200,7 +204,7 @@ impl Store {
 
     /// Commits if so much is uncommitted that memory or recovery would suffer. Called without locks, before a change.
     fn make_room(&self) -> FsResult<()> {
-        let full = self.pending.lock().chunks() >= PENDING_CHUNKS_MAX;
+        let full = self.pending.lock().chunks() >= PENDING_CHUNKS_MAX || self.segments.punches() >= PENDING_CHUNKS_MAX;
         if full { self.commit().map(|_| ()) } else { Ok(()) }
     }
 

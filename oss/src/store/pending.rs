@@ -7,8 +7,8 @@
 //! - the committed version is dead once a commit has made its successor durable.
 //!
 //! A commit takes the open epoch ([`Pending::begin`]), syncs the segments, and ends the epoch ([`Pending::end`]). A
-//! chunk changed again meanwhile is in both epochs; its row keeps the older record until the end, and then gets the
-//! one that the commit made durable.
+//! chunk changed again meanwhile is in both epochs; its row keeps both records until the end, and then only the one
+//! that the commit made durable.
 
 use std::collections::HashMap;
 
@@ -71,10 +71,11 @@ impl Pending {
                 Consequence { row: None, dead }
             }
             None => {
-                let record = PendingRecord { before: old.copied(), object_size };
+                let record = PendingRecord { before: old.copied(), between: None, object_size };
                 self.open.insert(key, Entry { record, shared: same(old_extent, new_extent) });
-                let row = (!self.committing.contains_key(&key)).then_some(record);
-                Consequence { row, dead: None }
+                let first = self.committing.get(&key);
+                let row = first.map_or(record, |first| PendingRecord { between: old.copied(), ..first.record });
+                Consequence { row: Some(row), dead: None }
             }
         }
     }
@@ -147,9 +148,11 @@ mod tests {
         let (a, b, c) = (record(1, 4096), record(2, 4096), record(3, 4096));
         p.change(key(), Some(&a), Some(&b), 10);
         p.begin();
-        assert_eq!(p.change(key(), Some(&b), Some(&c), 20), Consequence::default(), "the row still says a");
+        let both = PendingRecord { before: Some(a), between: Some(b), object_size: 10 };
+        assert_eq!(p.change(key(), Some(&b), Some(&c), 20), Consequence { row: Some(both), dead: None });
         let settled = p.end();
-        assert_eq!(settled.rows, [(key(), Some(PendingRecord { before: Some(b), object_size: 20 }))]);
+        let row = PendingRecord { before: Some(b), between: None, object_size: 20 };
+        assert_eq!(settled.rows, [(key(), Some(row))]);
         assert_eq!(settled.dead, [a.extent()]);
         p.begin();
         let settled = p.end();

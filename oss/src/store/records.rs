@@ -19,8 +19,8 @@
 //!
 //! **ObjectRecord**, 36 bytes: version 1, chunk_log2 1, reserved 2, size 8, allocated 8, chunks 8, change 8.
 //!
-//! **PendingRecord**, 12 or 64 bytes: version 1, has_before 1, reserved 2, object size 8, then the ChunkRecord of the
-//! last commit if there was one.
+//! **PendingRecord**, 12, 64 or 116 bytes: version 1, flags 1 (1: `before` follows, 2: `between` follows), reserved 2,
+//! object size 8, then those ChunkRecords.
 //!
 //! **Counter**, 8 bytes: i64, changed by RocksDB merges that add.
 
@@ -43,6 +43,15 @@ pub struct SegmentExtent {
     pub offset: u64,
     /// Bytes, a multiple of 4 KiB.
     pub len: u64,
+}
+
+/// A place in the segments; they are ordered as they were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentPlace {
+    /// Which segment.
+    pub segment: SegmentId,
+    /// Byte in it.
+    pub offset: u64,
 }
 
 /// `len` rounded up to whole blocks.
@@ -71,6 +80,13 @@ pub struct ChunkRecord {
     pub raw_crc: u32,
     /// crc32c of the stored bytes.
     pub stored_crc: u32,
+}
+
+impl SegmentExtent {
+    /// Where it begins.
+    pub fn place(&self) -> SegmentPlace {
+        SegmentPlace { segment: self.segment, offset: self.offset }
+    }
 }
 
 impl ChunkRecord {
@@ -201,6 +217,8 @@ impl ObjectRecord {
 pub struct PendingRecord {
     /// The chunk at the last commit; `None`: it was a hole.
     pub before: Option<ChunkRecord>,
+    /// The chunk that a commit was making durable when it changed again.
+    pub between: Option<ChunkRecord>,
     /// Size of the object before the change.
     pub object_size: u64,
 }
@@ -208,11 +226,12 @@ pub struct PendingRecord {
 impl PendingRecord {
     /// The bytes in the index.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(PENDING_HEADER_BYTES + CHUNK_RECORD_BYTES);
-        out.extend_from_slice(&[VERSION, u8::from(self.before.is_some()), 0, 0]);
+        let mut out = Vec::with_capacity(PENDING_HEADER_BYTES + 2 * CHUNK_RECORD_BYTES);
+        let flags = u8::from(self.before.is_some()) | u8::from(self.between.is_some()) << 1;
+        out.extend_from_slice(&[VERSION, flags, 0, 0]);
         out.extend_from_slice(&self.object_size.to_be_bytes());
-        if let Some(before) = &self.before {
-            out.extend_from_slice(&before.encode());
+        for record in [&self.before, &self.between].into_iter().flatten() {
+            out.extend_from_slice(&record.encode());
         }
         out
     }
@@ -223,12 +242,17 @@ impl PendingRecord {
             return Err(bad("pending", "has a wrong length or version"));
         }
         let rest = &bytes[PENDING_HEADER_BYTES..];
-        let before = match bytes[1] {
-            0 if rest.is_empty() => None,
-            1 => Some(ChunkRecord::decode(rest)?),
+        let (before, between) = match bytes[1] {
+            0 if rest.is_empty() => (None, None),
+            1 => (Some(ChunkRecord::decode(rest)?), None),
+            2 => (None, Some(ChunkRecord::decode(rest)?)),
+            3 if rest.len() == 2 * CHUNK_RECORD_BYTES => {
+                let (before, between) = rest.split_at(CHUNK_RECORD_BYTES);
+                (Some(ChunkRecord::decode(before)?), Some(ChunkRecord::decode(between)?))
+            }
             _ => return Err(bad("pending", "does not say what was there before")),
         };
-        Ok(PendingRecord { before, object_size: u64_at(bytes, 4) })
+        Ok(PendingRecord { before, between, object_size: u64_at(bytes, 4) })
     }
 }
 
@@ -293,9 +317,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_survive_the_index(chunk in any_chunk(), size in any::<u64>(), with in any::<bool>()) {
+        fn records_survive_the_index(chunk in any_chunk(), size in any::<u64>(), with in any::<[bool; 2]>()) {
             prop_assert_eq!(ChunkRecord::decode(&chunk.encode()).expect("own bytes"), chunk);
-            let pending = PendingRecord { before: with.then_some(chunk), object_size: size };
+            let pending = PendingRecord { before: with[0].then_some(chunk), between: with[1].then_some(chunk), object_size: size };
             prop_assert_eq!(PendingRecord::decode(&pending.encode()).expect("own bytes"), pending);
             let object = ObjectRecord { chunk_log2: 17, size, allocated: size / 2, chunks: 3, change: 4 };
             prop_assert_eq!(ObjectRecord::decode(&object.encode()).expect("own bytes"), object);

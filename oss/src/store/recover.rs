@@ -3,7 +3,8 @@
 //! Each row of `pending` names a chunk that changed since the last commit and holds its record of then:
 //!
 //! 1. read every such chunk as it is now and check it. Whole (always after `kill -9`): it stays. Not whole, because a
-//!    power cut took its bytes: the committed record is put back, or a hole if there was none;
+//!    power cut took its bytes: the record that a commit was making durable is put back if that is whole, otherwise the
+//!    committed one, or a hole if there was none;
 //! 2. fdatasync the segments of those that stay, so that they are durable before their fallback goes;
 //! 3. one batch per object: records, space, size, removal of the rows, dead extents;
 //! 4. sync the log; then the dead extents are punched and empty segments deleted.
@@ -25,7 +26,14 @@ struct Doubtful {
     key: ChunkKey,
     row: PendingRecord,
     current: Option<ChunkRecord>,
-    whole: bool,
+    /// What the chunk will be.
+    chosen: Option<ChunkRecord>,
+}
+
+impl Doubtful {
+    fn stays(&self) -> bool {
+        self.chosen == self.current
+    }
 }
 
 impl Store {
@@ -34,11 +42,9 @@ impl Store {
         let mut synced = BTreeSet::new();
         for (key, row) in self.index.pending()? {
             let current = self.index.chunk(key)?;
-            let whole = self.is_whole(&row, current.as_ref())?;
-            if let Some(current) = current.filter(|_| whole) {
-                synced.insert(current.segment);
-            }
-            objects.entry(key.object).or_default().push(Doubtful { key, row, current, whole });
+            let chosen = self.choose(&row, current)?;
+            synced.extend(chosen.map(|chosen| chosen.segment));
+            objects.entry(key.object).or_default().push(Doubtful { key, row, current, chosen });
         }
         if objects.is_empty() {
             return Ok(());
@@ -48,8 +54,8 @@ impl Store {
         let (mut kept, mut undone) = (0, 0);
         let mut dead = Vec::new();
         for (key, chunks) in &objects {
-            undone += chunks.iter().filter(|c| !c.whole).count();
-            kept += chunks.iter().filter(|c| c.whole).count();
+            undone += chunks.iter().filter(|c| !c.stays()).count();
+            kept += chunks.iter().filter(|c| c.stays()).count();
             self.settle(*key, chunks, &mut dead)?;
         }
         self.index.sync()?;
@@ -61,9 +67,18 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the chunk can stay as it is.
-    fn is_whole(&self, row: &PendingRecord, current: Option<&ChunkRecord>) -> FsResult<bool> {
-        let Some(current) = current else { return Ok(true) };
+    /// The newest record of a chunk whose bytes are there.
+    fn choose(&self, row: &PendingRecord, current: Option<ChunkRecord>) -> FsResult<Option<ChunkRecord>> {
+        let Some(newest) = current else { return Ok(None) };
+        for record in [Some(newest), row.between].into_iter().flatten() {
+            if self.is_whole(row, &record)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(row.before)
+    }
+
+    fn is_whole(&self, row: &PendingRecord, current: &ChunkRecord) -> FsResult<bool> {
         // Only cut: its bytes were committed.
         if row.before.is_some_and(|before| before.extent() == current.extent()) {
             return Ok(true);
@@ -83,21 +98,21 @@ impl Store {
         for chunk in chunks {
             batch.set_pending(chunk.key, None);
             let extent = |r: Option<ChunkRecord>| r.map(|r| r.extent());
-            let (before, now) = (extent(chunk.row.before), extent(chunk.current));
-            let gone = if chunk.whole { before.filter(|_| before != now) } else { now };
-            if let Some(gone) = gone {
+            let (then, now) = (extent(chunk.chosen), extent(chunk.current));
+            let known = [now, extent(chunk.row.between), extent(chunk.row.before)];
+            for gone in known.into_iter().flatten().filter(|e| Some(*e) != then).collect::<BTreeSet<_>>() {
                 batch.release(gone);
                 dead.push(gone);
             }
-            if chunk.whole {
+            if chunk.stays() {
                 continue;
             }
-            batch.set_chunk(chunk.key, chunk.row.before.as_ref());
+            batch.set_chunk(chunk.key, chunk.chosen.as_ref());
             tracing::warn!(object = %key.object(self.owner.fs), chunk = chunk.key.number, "undone: its bytes were not on disk");
             if let Some(after) = &mut after {
                 let len = |e: Option<SegmentExtent>| e.map_or(0, |e| e.len);
-                after.allocated = (after.allocated + len(before)).saturating_sub(len(now));
-                after.chunks = (after.chunks + u64::from(before.is_some())).saturating_sub(1);
+                after.allocated = (after.allocated + len(then)).saturating_sub(len(now));
+                after.chunks = (after.chunks + u64::from(then.is_some())).saturating_sub(1);
             }
         }
         if let Some(mut after) = after.filter(|a| Some(*a) != object) {
@@ -112,13 +127,14 @@ impl Store {
     fn size_that_is_there(&self, key: ObjectKey, chunk_log2: u8, chunks: &[Doubtful]) -> FsResult<u64> {
         let committed = chunks.iter().map(|c| c.row.object_size).min().unwrap_or(0);
         let end = |number: u64, r: &ChunkRecord| (number << chunk_log2) + u64::from(r.visible_len);
-        let undone: BTreeSet<u64> = chunks.iter().filter(|c| !c.whole).map(|c| c.key.number).collect();
+        let undone: BTreeSet<u64> = chunks.iter().filter(|c| !c.stays()).map(|c| c.key.number).collect();
         let mut last = self.index.last_chunk(key, u64::MAX)?;
         while let Some((number, _)) = last.filter(|(number, _)| undone.contains(number)) {
             last = if number == 0 { None } else { self.index.last_chunk(key, number - 1)? };
         }
         let last = last.map_or(0, |(number, record)| end(number, &record));
-        let restored = chunks.iter().filter(|c| !c.whole).filter_map(|c| c.row.before.map(|b| end(c.key.number, &b)));
+        let undone = chunks.iter().filter(|c| !c.stays());
+        let restored = undone.filter_map(|c| c.chosen.map(|chosen| end(c.key.number, &chosen)));
         Ok(committed.max(last).max(restored.max().unwrap_or(0)))
     }
 }

@@ -6,7 +6,7 @@
 //! A segment file begins with one 4 KiB block that holds a sealed envelope (`SATSEGMT`, version 1): OST uuid 16, file
 //! system 4, segment 8. Extents follow, 4 KiB-aligned, without headers of their own: what lies where is in the index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use sateen_types::{FsCode, FsError, FsId, FsResult, OstUuid};
 use super::capacity::Capacity;
 use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at, write_all_at, write_all_pieces_at};
 use super::index::Index;
-use super::records::SegmentExtent;
+use super::records::{SegmentExtent, SegmentPlace};
 use super::streams::{self, Streams};
 
 /// Open segment files kept for readers, per store. A segment is 1 GiB, so this covers 256 GiB without reopening.
@@ -75,28 +75,32 @@ impl fmt::Display for ReadError {
 
 /// The segments of one store.
 pub struct Segments {
-    disk: Arc<dyn Disk>,
-    index: Arc<Index>,
-    capacity: Arc<Capacity>,
-    owner: SegmentOwner,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) index: Arc<Index>,
+    pub(super) capacity: Arc<Capacity>,
+    pub(super) owner: SegmentOwner,
     segment_bytes: u64,
-    state: Mutex<State>,
-    handles: Mutex<HashMap<SegmentId, Arc<dyn SegmentFile>>>,
-    reclaims: AtomicU64,
+    pub(super) state: Mutex<State>,
+    pub(super) handles: Mutex<HashMap<SegmentId, Arc<dyn SegmentFile>>>,
+    pub(super) reclaims: AtomicU64,
     streams: Streams,
 }
 
-struct State {
-    active: Option<Active>,
+pub(super) struct State {
+    pub(super) active: Option<Active>,
     next: SegmentId,
     /// Bytes of each segment that are reserved, indexed or waiting to be punched.
-    live: HashMap<SegmentId, u64>,
-    unsynced: BTreeMap<SegmentId, Arc<dyn SegmentFile>>,
+    pub(super) live: HashMap<SegmentId, u64>,
+    pub(super) unsynced: BTreeMap<SegmentId, Arc<dyn SegmentFile>>,
     directory_unsynced: bool,
+    /// Where runs begin that belong to a writer, who has not brought them into the index yet.
+    reserved: BTreeSet<SegmentPlace>,
+    /// Extents that were punched, and whose rows in `frees` stay until that is durable.
+    pub(super) punched: Vec<SegmentExtent>,
 }
 
-struct Active {
-    id: SegmentId,
+pub(super) struct Active {
+    pub(super) id: SegmentId,
     file: Arc<dyn SegmentFile>,
     end: u64,
 }
@@ -105,6 +109,7 @@ struct Active {
 pub struct Unsynced {
     files: Vec<Arc<dyn SegmentFile>>,
     directory: bool,
+    punched: Vec<SegmentExtent>,
 }
 
 impl Segments {
@@ -130,7 +135,15 @@ impl Segments {
         }
         let highest = files.iter().chain(live.keys()).max().map_or(0, |id| id.0);
         let next = SegmentId(index.next_segment()?.0.max(highest + 1));
-        let state = State { active: None, next, live, unsynced: BTreeMap::new(), directory_unsynced: false };
+        let state = State {
+            active: None,
+            next,
+            live,
+            unsynced: BTreeMap::new(),
+            directory_unsynced: false,
+            reserved: BTreeSet::new(),
+            punched: Vec::new(),
+        };
         Ok(Segments {
             disk,
             index,
@@ -153,6 +166,7 @@ impl Segments {
         match self.place(&mut state, len) {
             Ok((file, extent)) => {
                 *state.live.entry(extent.segment).or_default() += len;
+                state.reserved.insert(extent.place());
                 Ok(Reservation { segments: self, file, extent, kept: false })
             }
             Err(e) => {
@@ -226,7 +240,7 @@ impl Segments {
         self.reclaims.load(Ordering::SeqCst)
     }
 
-    fn handle(&self, id: SegmentId) -> Result<Arc<dyn SegmentFile>, ReadError> {
+    pub(super) fn handle(&self, id: SegmentId) -> Result<Arc<dyn SegmentFile>, ReadError> {
         if let Some(file) = self.handles.lock().get(&id) {
             return Ok(file.clone());
         }
@@ -257,105 +271,33 @@ impl Segments {
     /// Takes the list of what is not synced. The caller syncs it with [`Unsynced::sync`] or declares the store failed.
     pub fn take_unsynced(&self) -> Unsynced {
         let mut state = self.state.lock();
-        Unsynced {
-            files: std::mem::take(&mut state.unsynced).into_values().collect(),
-            directory: std::mem::take(&mut state.directory_unsynced),
-        }
+        let files = std::mem::take(&mut state.unsynced);
+        let (punched, later) =
+            std::mem::take(&mut state.punched).into_iter().partition(|extent| files.contains_key(&extent.segment));
+        state.punched = later;
+        let directory = std::mem::take(&mut state.directory_unsynced);
+        Unsynced { files: files.into_values().collect(), directory, punched }
+    }
+
+    /// The place before which every extent is in the index or was given back. Asked while no batch is under way.
+    pub fn settled(&self) -> SegmentPlace {
+        let state = self.state.lock();
+        let end = match &state.active {
+            Some(active) => SegmentPlace { segment: active.id, offset: active.end },
+            None => SegmentPlace { segment: state.next, offset: 0 },
+        };
+        state.reserved.first().copied().unwrap_or(end)
     }
 
     /// Opens `segments` so that recovery can sync what an earlier incarnation wrote.
     pub fn adopt_unsynced(&self, segments: impl IntoIterator<Item = SegmentId>) -> Result<Unsynced, ReadError> {
         let files: Result<Vec<_>, _> = segments.into_iter().map(|id| self.handle(id)).collect();
-        Ok(Unsynced { files: files?, directory: true })
+        Ok(Unsynced { files: files?, directory: true, punched: Vec::new() })
     }
 
     /// The disk below.
     pub fn disk(&self) -> &dyn Disk {
         &*self.disk
-    }
-
-    /// Gives the space of dead extents back. They are noted in the index already ([`super::index::Batch::release`]);
-    /// what cannot be punched now stays noted and is punched at the next start.
-    pub fn reclaim(&self, extents: &[SegmentExtent]) -> FsResult<()> {
-        if extents.is_empty() {
-            return Ok(());
-        }
-        // Before anything is taken away from readers.
-        self.reclaims.fetch_add(1, Ordering::SeqCst);
-        let mut batch = self.index.batch();
-        for extent in extents {
-            let last = self.is_last(*extent);
-            if !last && let Err(e) = self.punch(*extent) {
-                tracing::warn!(?extent, error = %e, "cannot punch a dead extent; will be tried again at the next start");
-            } else {
-                batch.forget_free(*extent);
-            }
-        }
-        self.index.write(batch)?;
-        let mut state = self.state.lock();
-        for extent in extents {
-            self.capacity.release(extent.len);
-            let live = state.live.entry(extent.segment).or_default();
-            *live -= extent.len;
-            let empty = *live == 0;
-            let sealed = state.active.as_ref().is_none_or(|a| a.id != extent.segment);
-            if empty && sealed {
-                self.delete(&mut state, extent.segment)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the segment will be deleted as soon as `extent` is gone, so that punching it is wasted work.
-    fn is_last(&self, extent: SegmentExtent) -> bool {
-        let state = self.state.lock();
-        let sealed = state.active.as_ref().is_none_or(|a| a.id != extent.segment);
-        sealed && state.live.get(&extent.segment) == Some(&extent.len)
-    }
-
-    fn punch(&self, extent: SegmentExtent) -> Result<(), ReadError> {
-        let file = match self.handle(extent.segment) {
-            Err(ReadError::Missing(_)) => return Ok(()),
-            other => other?,
-        };
-        file.punch(extent.offset, extent.len).map_err(ReadError::Io)
-    }
-
-    /// Deletes a sealed segment without live bytes.
-    fn delete(&self, state: &mut State, id: SegmentId) -> FsResult<()> {
-        debug_assert!(state.live.get(&id).is_none_or(|&live| live == 0), "segment {id} is live");
-        state.live.remove(&id);
-        state.unsynced.remove(&id);
-        self.handles.lock().remove(&id);
-        if let Err(e) = self.disk.delete(id)
-            && e.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(segment = %id, error = %e, "cannot delete an empty segment; will be tried again at the next start");
-            return Ok(());
-        }
-        let mut batch = self.index.batch();
-        batch.forget_segment(id);
-        self.index.write(batch)
-    }
-
-    /// At start: finishes what an earlier incarnation could not: punches dead extents, deletes empty segments.
-    pub fn sweep(&self) -> FsResult<()> {
-        let mut batch = self.index.batch();
-        for extent in self.index.frees()? {
-            match self.punch(extent) {
-                Ok(()) => batch.forget_free(extent),
-                Err(e) => tracing::warn!(?extent, error = %e, "cannot punch a dead extent"),
-            }
-        }
-        self.index.write(batch)?;
-        let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
-        let mut state = self.state.lock();
-        for id in files {
-            if state.live.get(&id).is_none_or(|&live| live == 0) {
-                self.delete(&mut state, id)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -367,13 +309,16 @@ impl Drop for Segments {
 }
 
 impl Unsynced {
-    /// Makes the files and, if any came or went, the directory durable. After an error nobody knows what is on disk:
-    /// it must not be tried again.
-    pub fn sync(self, segments: &Segments) -> io::Result<()> {
+    /// Makes the files and, if any came or went, the directory durable; returns the extents whose punches are durable
+    /// with that. After an error nobody knows what is on disk: it must not be tried again.
+    pub fn sync(self, segments: &Segments) -> io::Result<Vec<SegmentExtent>> {
         for file in &self.files {
             file.sync_data()?;
         }
-        if self.directory { segments.disk.sync_dir() } else { Ok(()) }
+        if self.directory {
+            segments.disk.sync_dir()?;
+        }
+        Ok(self.punched)
     }
 }
 
@@ -424,6 +369,7 @@ impl Reservation<'_> {
 
     /// The index refers to the run now; its extents are freed one by one.
     pub fn keep(mut self) {
+        self.segments.state.lock().reserved.remove(&self.extent.place());
         self.kept = true;
     }
 }
@@ -433,10 +379,18 @@ impl Drop for Reservation<'_> {
         if self.kept {
             return;
         }
-        if let Err(e) = self.file.punch(self.extent.offset, self.extent.len) {
-            tracing::warn!(extent = ?self.extent, error = %e, "cannot punch what a failed write left");
+        let mut batch = self.segments.index.batch();
+        batch.note_free(self.extent);
+        if let Err(e) = self.segments.index.write(batch) {
+            tracing::warn!(extent = ?self.extent, error = %e, "cannot note what a failed write left");
         }
+        let punched = self.file.punch(self.extent.offset, self.extent.len);
         let mut state = self.segments.state.lock();
+        match punched {
+            Ok(()) => state.punched.push(self.extent),
+            Err(e) => tracing::warn!(extent = ?self.extent, error = %e, "cannot punch what a failed write left"),
+        }
+        state.reserved.remove(&self.extent.place());
         let live = state.live.entry(self.extent.segment).or_default();
         *live -= self.extent.len;
         self.segments.capacity.release(self.extent.len);

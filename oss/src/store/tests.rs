@@ -1,7 +1,9 @@
 //! The store as a whole: against a model, across crashes, with failing disks and damaged bytes.
 
+mod crash;
 mod faults;
 mod fsck;
+mod kept;
 mod model;
 mod promises;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sateen_types::limits::BLOCK_BYTES;
 use sateen_types::{Finding, FindingKind, FsResult, Repair};
 
-use super::super::disk::{SegmentFile, SegmentId, read_exact_at, write_all_at};
+use super::super::disk::{Caching, SegmentFile, SegmentId, read_exact_at, write_all_at};
 use super::super::keys::{CF_CHUNKS, CF_FREES, ChunkKey, free_from_key, free_key};
 use super::super::read::{check as check_stored, open as open_stored};
 use super::super::records::{ChunkRecord, Counter, SegmentExtent};
@@ -220,7 +220,7 @@ impl Segment<'_> {
             verify(self.id, &**file, &record)
         } else {
             report.step(0)?;
-            read_exact_at(&**file, &mut last.clone(), record.offset + u64::from(record.stored_len) - 1)
+            read_exact_at(&**file, &mut last.clone(), record.offset + u64::from(record.stored_len) - 1, Caching::Keep)
                 .map_err(|e| classify(self.id, e))
         };
         match checked {
@@ -255,7 +255,7 @@ impl Segment<'_> {
     /// What is wrong with the header, if anything is.
     fn header(&self, file: &Arc<dyn SegmentFile>) -> Option<String> {
         let mut header = [0; ENVELOPE_BYTES];
-        match read_exact_at(&**file, &mut header, 0) {
+        match read_exact_at(&**file, &mut header, 0, Caching::Keep) {
             Err(e) => Some(format!("has no readable header: {e}")),
             Ok(()) if header[..] == self.job.owner.header(self.id)[..] => None,
             Ok(()) => Some("has a damaged or foreign header".to_owned()),
@@ -297,7 +297,7 @@ impl Segment<'_> {
 /// Reads a chunk's stored bytes and opens them: both checksums.
 pub fn verify(segment: SegmentId, file: &dyn SegmentFile, record: &ChunkRecord) -> Result<(), ReadError> {
     let mut stored = vec![0; record.stored_len as usize];
-    read_exact_at(file, &mut stored, record.offset).map_err(|e| classify(segment, e))?;
+    read_exact_at(file, &mut stored, record.offset, Caching::Stream).map_err(|e| classify(segment, e))?;
     check_stored(record, &stored)?;
     open_stored(record, stored).map(drop)
 }

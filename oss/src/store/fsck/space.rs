@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sateen_types::{Finding, FindingKind, FsResult, Repair};
 
-use super::super::disk::{SegmentId, read_exact_at};
+use super::super::disk::{Caching, SegmentId, read_exact_at};
 use super::super::keys::{
     CF_FREES, CF_META, CF_SEGMENTS, META_NEXT_SEGMENT, META_OBJECTS, segment_from_key, segment_key,
 };
@@ -189,7 +189,7 @@ impl Pass<'_, '_> {
 
     fn has_data(&self, id: SegmentId) -> bool {
         let first = |file: std::sync::Arc<dyn super::super::disk::SegmentFile>| {
-            read_exact_at(&*file, &mut [0; 1], HEADER_BYTES)
+            read_exact_at(&*file, &mut [0; 1], HEADER_BYTES, Caching::Keep)
         };
         self.job.disk.open(id).and_then(first).is_ok()
     }

@@ -1,0 +1,182 @@
+//! How space comes back: dead extents are punched, empty segments deleted, and at start what nobody knows of.
+//!
+//! An extent that dies is noted in `frees` by the batch that kills it. The row stays until the punch is durable, so that
+//! a power cut that undoes a punch loses no space: the next start punches again. Segments that are written are synced by
+//! commits anyway; punches in others wait until there are enough of them ([`Segments::finish_punches`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::Ordering;
+
+use sateen_types::{FsCode, FsError, FsResult};
+
+use super::disk::SegmentId;
+use super::records::{SegmentExtent, SegmentPlace, round_to_blocks};
+use super::segments::{HEADER_BYTES, ReadError, Segments, State, io_error};
+
+impl Segments {
+    /// Gives the space of dead extents back. They are noted in the index already ([`super::index::Batch::release`]);
+    /// they stay noted until the punch is durable; what cannot be punched now is punched at the next start.
+    pub fn reclaim(&self, extents: &[SegmentExtent]) -> FsResult<()> {
+        if extents.is_empty() {
+            return Ok(());
+        }
+        // Before anything is taken away from readers.
+        self.reclaims.fetch_add(1, Ordering::SeqCst);
+        let mut punched = Vec::with_capacity(extents.len());
+        for extent in extents {
+            match self.punch(*extent) {
+                Ok(()) => punched.push(*extent),
+                Err(e) => tracing::warn!(?extent, error = %e, "cannot punch a dead extent; the next start tries again"),
+            }
+        }
+        let mut state = self.state.lock();
+        state.punched.append(&mut punched);
+        for extent in extents {
+            self.capacity.release(extent.len);
+            let live = state.live.entry(extent.segment).or_default();
+            *live -= extent.len;
+            let empty = *live == 0;
+            let sealed = state.active.as_ref().is_none_or(|a| a.id != extent.segment);
+            if empty && sealed {
+                self.delete(&mut state, extent.segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Punches that are not durable yet.
+    pub fn punches(&self) -> usize {
+        self.state.lock().punched.len()
+    }
+
+    /// Makes punches durable, if more than `most` wait for it. An error is final, as that of any sync.
+    pub fn finish_punches(&self, most: usize) -> FsResult<()> {
+        let punched = {
+            let mut state = self.state.lock();
+            if state.punched.len() <= most {
+                return Ok(());
+            }
+            std::mem::take(&mut state.punched)
+        };
+        let failed = |id: SegmentId, e: ReadError| {
+            FsError::new(FsCode::Io, format!("cannot sync the holes of segment {id}: {e}"))
+        };
+        let mut batch = self.index.batch();
+        for id in punched.iter().map(|extent| extent.segment).collect::<BTreeSet<_>>() {
+            match self.handle(id) {
+                Ok(file) => file.sync_data().map_err(|e| failed(id, ReadError::Io(e)))?,
+                // Deleted meanwhile.
+                Err(ReadError::Missing(_)) => {}
+                Err(e) => return Err(failed(id, e)),
+            }
+        }
+        punched.iter().for_each(|extent| batch.forget_free(*extent));
+        self.index.write(batch)
+    }
+
+    fn punch(&self, extent: SegmentExtent) -> Result<(), ReadError> {
+        let file = match self.handle(extent.segment) {
+            Err(ReadError::Missing(_)) => return Ok(()),
+            other => other?,
+        };
+        file.punch(extent.offset, extent.len).map_err(ReadError::Io)
+    }
+
+    /// Deletes a sealed segment without live bytes.
+    pub(super) fn delete(&self, state: &mut State, id: SegmentId) -> FsResult<()> {
+        debug_assert!(state.live.get(&id).is_none_or(|&live| live == 0), "segment {id} is live");
+        state.live.remove(&id);
+        state.unsynced.remove(&id);
+        self.handles.lock().remove(&id);
+        if let Err(e) = self.disk.delete(id)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(segment = %id, error = %e, "cannot delete an empty segment; will be tried again at the next start");
+            return Ok(());
+        }
+        let mut batch = self.index.batch();
+        batch.forget_segment(id);
+        let (gone, punched) = std::mem::take(&mut state.punched).into_iter().partition(|e| e.segment == id);
+        state.punched = punched;
+        let gone: Vec<SegmentExtent> = gone;
+        gone.iter().for_each(|extent| batch.forget_free(*extent));
+        self.index.write(batch)
+    }
+
+    /// At start: finishes what an earlier incarnation could not: punches dead extents, deletes empty segments.
+    pub fn sweep(&self) -> FsResult<()> {
+        for extent in self.index.frees()? {
+            match self.punch(extent) {
+                Ok(()) => self.state.lock().punched.push(extent),
+                Err(e) => tracing::warn!(?extent, error = %e, "cannot punch a dead extent"),
+            }
+        }
+        self.finish_punches(0)?;
+        let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
+        let mut state = self.state.lock();
+        for id in files {
+            if state.live.get(&id).is_none_or(|&live| live == 0) {
+                self.delete(&mut state, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// At start, before recovery: punches what was written and never came into the index, because its writer died in
+    /// between. It can only lie behind the settled place of the last commit, where every extent that is in the index
+    /// has a row of `pending`.
+    pub fn punch_lost(&self) -> FsResult<()> {
+        if let Some(settled) = self.index.settled()? {
+            self.punch_behind(settled)?;
+        }
+        // Before recovery removes rows of `pending`, which tell what is not lost.
+        let mut batch = self.index.batch();
+        batch.set_settled(self.settled());
+        self.index.write(batch)
+    }
+
+    fn punch_behind(&self, settled: SegmentPlace) -> FsResult<()> {
+        let mut known: BTreeMap<SegmentPlace, u64> = BTreeMap::new();
+        for (key, row) in self.index.pending()? {
+            let records = [self.index.chunk(key)?, row.between, row.before];
+            known.extend(records.into_iter().flatten().map(|r| (r.extent().place(), r.extent().len)));
+        }
+        let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
+        for id in files.into_iter().filter(|id| *id >= settled.segment) {
+            let from = if id == settled.segment { settled.offset.max(HEADER_BYTES) } else { HEADER_BYTES };
+            let lost = self.punch_between(id, from, &known);
+            let lost = lost.map_err(|e| io_error(&format!("give back lost space of segment {id}"), &e))?;
+            if lost > 0 {
+                tracing::info!(fs = %self.owner.fs, segment = %id, bytes = lost, "gave back what was written but not answered");
+            }
+        }
+        Ok(())
+    }
+
+    /// Punches everything of a segment from `from` on that is not `known`, durably; returns how much that was.
+    fn punch_between(&self, id: SegmentId, from: u64, known: &BTreeMap<SegmentPlace, u64>) -> io::Result<u64> {
+        let file = self.disk.open(id)?;
+        let end = round_to_blocks(file.length()?);
+        // A power cut may have left less of the file than the place says.
+        if end <= from {
+            return Ok(0);
+        }
+        let place = |offset| SegmentPlace { segment: id, offset };
+        let mut extents: Vec<(u64, u64)> =
+            known.range(place(from)..place(end)).map(|(at, len)| (at.offset, at.offset + len)).collect();
+        extents.push((end, end));
+        let (mut at, mut lost) = (from, 0);
+        for (begin, stop) in extents {
+            if at < begin && file.next_data(at)?.is_some_and(|data| data < begin) {
+                file.punch(at, begin - at)?;
+                lost += begin - at;
+            }
+            at = at.max(stop);
+        }
+        if lost > 0 {
+            file.sync_data()?;
+        }
+        Ok(lost)
+    }
+}

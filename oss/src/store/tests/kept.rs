@@ -1,0 +1,151 @@
+//! OST directories as earlier builds left them: each opens, and reads back the same bytes, for ever.
+//!
+//! `oss/tests/kept/v<N>.lz4` is a directory of format version N, copied while its server still ran, so that there is
+//! also something to recover. A new version is added by running [`a_directory_is_kept`] with `SATEEN_KEEP_VERSION=N`;
+//! an old one is never made again. The archive: for each file the length of its path (u16, little-endian), the path,
+//! the length of its bytes (u32), the bytes; the whole one LZ4 block behind its size (`lz4_flex`).
+
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::*;
+use crate::ost::{Ost, OstOptions};
+
+/// Bytes that depend on `seed` alone, on every machine and with every build: noise, or text if `seed` is even.
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    if seed.is_multiple_of(2) {
+        return format!("warp {seed} and weft ").into_bytes().into_iter().cycle().take(len).collect();
+    }
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Size of object 5, which has no bytes.
+const EMPTY_SIZE: u64 = 1_000_000;
+
+/// What the objects of a kept directory hold, in order of their numbers from 1.
+fn contents() -> [Vec<u8>; 6] {
+    let text = bytes(2, 200_000);
+    let cut = bytes(3, 70_000);
+    let overwritten = [bytes(4, 100), bytes(5, 9_900), bytes(4, 10_000)[10_000 - 2_000..].to_vec()].concat();
+    let holed = [bytes(7, 3_000), vec![0; 70_000 - 3_000], bytes(7, 90_000)[70_000..].to_vec()].concat();
+    [text, cut, Vec::new(), overwritten, vec![0; EMPTY_SIZE as usize], holed]
+}
+
+fn fill(store: &Store) {
+    let write = |oid, offset, bytes: &[u8]| put(store, object(oid), offset, bytes).expect("written");
+    store.write(sealed(object(1), 0, &bytes(2, 200_000), Compression::Lz4)).expect("written");
+    write(2, 0, &bytes(3, 90_000));
+    write(3, 0, &bytes(9, 30_000));
+    let old = bytes(4, 10_000);
+    write(4, 0, &[&old[..], &old[8_000..]].concat());
+    store.commit().expect("committed");
+    store.truncate(&object(2), CHUNK_LOG2, 70_000).expect("truncated");
+    store.destroy(&[object(3)]).expect("destroyed");
+    store.truncate(&object(5), CHUNK_LOG2, EMPTY_SIZE).expect("grown");
+    // From here on nothing is committed.
+    write(4, 100, &bytes(5, 9_900));
+    write(6, 0, &bytes(7, 90_000));
+    store.punch(&object(6), CHUNK_LOG2, 3_000, 67_000).expect("punched");
+}
+
+fn ost_options() -> OstOptions {
+    OstOptions {
+        capacity: None,
+        reserve: 0,
+        segment_bytes: SEGMENT_BYTES,
+        cache: IndexCache::new(32 << 20),
+        create: true,
+    }
+}
+
+fn archives() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kept")
+}
+
+/// Every file below `dir` that matters, as the archive has it.
+fn pack(root: &Path, dir: &Path, out: &mut Vec<u8>) {
+    let mut entries: Vec<_> = std::fs::read_dir(dir).expect("a directory").map(|e| e.expect("entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().expect("named").to_str().expect("ASCII").to_owned();
+        if path.is_dir() {
+            pack(root, &path, out);
+        } else if !name.starts_with("LOG") && !name.starts_with("OPTIONS") && !name.eq_ignore_ascii_case("lock") {
+            let relative = path.strip_prefix(root).expect("below").to_str().expect("ASCII");
+            let content = std::fs::read(&path).expect("read");
+            out.extend_from_slice(&(relative.len() as u16).to_le_bytes());
+            out.extend_from_slice(relative.as_bytes());
+            out.extend_from_slice(&(content.len() as u32).to_le_bytes());
+            out.extend_from_slice(&content);
+        }
+    }
+}
+
+/// Inverse of [`pack`]; blocks of zeros become holes, which they were.
+fn unpack(archive: &[u8], root: &Path) {
+    let mut rest = &lz4_flex::block::decompress_size_prepended(archive).expect("an archive")[..];
+    let mut take = |n: usize| rest.split_off(..n).map(<[u8]>::to_vec);
+    while let Some(len) = take(2) {
+        let len = u16::from_le_bytes([len[0], len[1]]);
+        let path = root.join(String::from_utf8(take(len.into()).expect("a path")).expect("ASCII"));
+        let len = u32::from_le_bytes(take(4).expect("a length").try_into().expect("four bytes"));
+        let content = take(len as usize).expect("bytes");
+        std::fs::create_dir_all(path.parent().expect("below the root")).expect("created");
+        let file = std::fs::File::create(&path).expect("created");
+        file.set_len(content.len() as u64).expect("grown");
+        for (i, block) in content.chunks(4096).enumerate().filter(|(_, block)| block.iter().any(|&b| b != 0)) {
+            file.write_all_at(block, i as u64 * 4096).expect("written");
+        }
+    }
+}
+
+fn check(ost: &Ost, when: &str) {
+    let store = ost.store(FsId(1)).expect("asked").expect("there");
+    assert_eq!(store.objects().expect("count"), 5, "{when}: objects");
+    for (content, oid) in contents().iter().zip(1..) {
+        let size = store.attr(&object(oid)).expect("attr").size;
+        assert_eq!(size, content.len() as u64, "{when}: size of object {oid}");
+        // Beyond the end as well: what was cut off must not come back.
+        let read = get(&store, object(oid), 0, content.len() as u32 + 100_000, oid % 2 == 0).expect("read");
+        assert!(read[..content.len()] == content[..], "{when}: bytes of object {oid}");
+        assert!(read[content.len()..].iter().all(|&b| b == 0), "{when}: zeros behind object {oid}");
+    }
+}
+
+#[test]
+fn a_directory_is_kept() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let ost = Ost::open(dir.path(), ost_options()).expect("opens");
+    fill(&ost.store_or_new(FsId(1)).expect("made"));
+    check(&ost, "just written");
+    let mut archive = Vec::new();
+    pack(dir.path(), dir.path(), &mut archive);
+    let archive = lz4_flex::block::compress_prepend_size(&archive);
+    let copy = tempfile::tempdir().expect("temp dir");
+    unpack(&archive, copy.path());
+    check(&Ost::open(copy.path(), ost_options()).expect("opens"), "copied while in use");
+    if let Ok(version) = std::env::var("SATEEN_KEEP_VERSION") {
+        let path = archives().join(format!("v{version}.lz4"));
+        assert!(!path.exists(), "{} is kept for ever", path.display());
+        std::fs::create_dir_all(archives()).expect("created");
+        std::fs::write(path, archive).expect("written");
+    }
+}
+
+#[test]
+fn directories_of_every_version_open_and_read_back_the_same_bytes() {
+    for version in 1..=1 {
+        let archive = std::fs::read(archives().join(format!("v{version}.lz4"))).expect("kept");
+        let dir = tempfile::tempdir().expect("temp dir");
+        unpack(&archive, dir.path());
+        for start in 1..=2 {
+            let ost = Ost::open(dir.path(), ost_options()).expect("opens");
+            check(&ost, &format!("version {version}, start {start}"));
+        }
+    }
+}
