@@ -4,7 +4,7 @@
 //! they push out what others need, and filling fresh pages costs more than the transfer itself (docs/performance.md).
 //! So large writes go around the cache, and a large read does the first time; what is read a second time soon is kept.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
@@ -30,24 +30,31 @@ pub struct Streams {
 
 #[derive(Default)]
 struct Recent {
-    units: HashSet<(SegmentId, u64)>,
-    order: VecDeque<(SegmentId, u64)>,
+    /// When each unit was read.
+    units: HashMap<(SegmentId, u64), u64>,
+    order: VecDeque<((SegmentId, u64), u64)>,
+    reads: u64,
 }
 
 impl Streams {
-    /// What becomes in memory of `len` bytes at `offset` of a segment that have to be read from disk.
+    /// What becomes in memory of `len` bytes at `offset` of a segment that have to be read from disk. What has to be
+    /// read although it was kept did not stay: it begins anew.
     pub fn caching(&self, segment: SegmentId, offset: u64, len: usize) -> Caching {
         if len < STREAM_BYTES_MIN {
             return Caching::Keep;
         }
         let unit = (segment, offset >> UNIT_LOG2);
         let mut recent = self.recent.lock();
-        if !recent.units.insert(unit) {
+        if recent.units.remove(&unit).is_some() {
             return Caching::Keep;
         }
-        recent.order.push_back(unit);
+        recent.reads += 1;
+        let now = recent.reads;
+        recent.units.insert(unit, now);
+        recent.order.push_back((unit, now));
         if recent.order.len() > UNITS_MAX
-            && let Some(oldest) = recent.order.pop_front()
+            && let Some((oldest, then)) = recent.order.pop_front()
+            && recent.units.get(&oldest) == Some(&then)
         {
             recent.units.remove(&oldest);
         }
@@ -67,6 +74,7 @@ mod tests {
         assert_eq!(streams.caching(one, 4096, 1 << 20), Caching::Stream);
         assert_eq!(streams.caching(two, 4096, 1 << 20), Caching::Stream);
         assert_eq!(streams.caching(one, 4096, 1 << 20), Caching::Keep);
+        assert_eq!(streams.caching(one, 4096, 1 << 20), Caching::Stream, "it did not stay");
         assert_eq!(caching_of_write(4096), Caching::Keep);
         assert_eq!(caching_of_write(1 << 20), Caching::Stream);
     }
