@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::disk::{Caching, SegmentId};
 
 /// Transfers of at least so many bytes are taken for streams.
-pub const STREAM_BYTES_MIN: usize = 512 << 10;
+pub const STREAM_BYTES_MIN: usize = 256 << 10;
 /// log2 of the unit in which reads are remembered.
 const UNIT_LOG2: u32 = 20;
 /// Units that are remembered: the last 64 GiB that were read as streams.
