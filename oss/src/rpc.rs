@@ -4,6 +4,7 @@
 //! only how the two meet: which OST, on which threads, within which bounds.
 
 pub mod bulk;
+pub mod replies;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use crate::ost::Ost;
+use crate::rpc::replies::Replies;
 use crate::store::fence::Fence;
 use crate::store::read::{ReadOutcome, ReadRange};
 use crate::store::write::Write;
@@ -41,6 +43,7 @@ pub struct Service {
     commits: Arc<Semaphore>,
     inflight: Arc<Semaphore>,
     inflight_units: u32,
+    replies: Arc<Replies>,
 }
 
 impl Service {
@@ -60,7 +63,13 @@ impl Service {
             commits: Arc::new(Semaphore::new(COMMITS_MAX)),
             inflight: Arc::new(Semaphore::new(inflight_units as usize)),
             inflight_units,
+            replies: Arc::default(),
         }
+    }
+
+    /// What was answered and is not sent yet.
+    pub fn replies(&self) -> Arc<Replies> {
+        self.replies.clone()
     }
 
     fn ost(&self, number: u32) -> FsResult<Arc<Ost>> {

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
 use sateen_runtime::Shutdown;
@@ -28,6 +28,7 @@ use crate::ost::{Ost, OstOptions};
 use crate::registration::{Registrar, advertised};
 use crate::rpc::Service;
 use crate::rpc::bulk::Lane;
+use crate::rpc::replies::SEND_MAX;
 use crate::store::index::IndexCache;
 use crate::superblock::Member;
 
@@ -46,6 +47,8 @@ const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
 /// HTTP/2 frame: large ones mean fewer of them for bulk payloads.
 const FRAME_BYTES: u32 = 1 << 20;
+/// How often replies are looked for that nobody reads.
+const UNREAD_CHECK: Duration = Duration::from_secs(5);
 /// Silence after which a peer is asked whether it is there, and how long it has to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 
@@ -99,6 +102,7 @@ pub async fn serve(service: Service, listener: TcpListener, requests: usize, sto
         .register_encoded_file_descriptor_set(sateen_proto::DESCRIPTOR_SET)
         .build_v1()
         .map_err(|e| FsError::new(FsCode::Internal, format!("cannot build the reflection service: {e}")))?;
+    let replies = service.replies();
     let objects = Lane::new(service);
     // Taken before a body is received: bounds the memory of messages, however many connections there are.
     let admission = ServiceBuilder::new().layer(GlobalConcurrencyLimitLayer::new(requests)).into_inner();
@@ -118,7 +122,18 @@ pub async fn serve(service: Service, listener: TcpListener, requests: usize, sto
         stop.requested().await;
         tokio::time::sleep(DRAIN_MAX).await;
     };
+    let unread = async {
+        loop {
+            tokio::time::sleep(UNREAD_CHECK).await;
+            if let Some(limit) = Instant::now().checked_sub(SEND_MAX)
+                && let given_up @ 1.. = replies.give_up(limit)
+            {
+                tracing::warn!(given_up, after = ?SEND_MAX, "peers did not read their replies");
+            }
+        }
+    };
     tokio::select! {
+        () = unread => Ok(()),
         outcome = server => outcome.map_err(|e| FsError::new(FsCode::Io, format!("the server failed: {e}"))),
         () = drained_late => {
             tracing::warn!(after = ?DRAIN_MAX, "gave up waiting for requests to end");

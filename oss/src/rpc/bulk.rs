@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use http_body::Frame;
 use sateen_proto::bulk::{self, Outgoing, READ_PATH, WRITE_PATH};
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
 use sateen_proto::oss::{ReadRequest, WriteRequest};
@@ -22,7 +21,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 
-use super::{Memory, Service};
+use super::Service;
 
 /// The `ObjectStore` service with its two bulk methods out of tonic's hands.
 #[derive(Clone)]
@@ -81,7 +80,7 @@ async fn read(service: &Service, body: Body) -> Response<Body> {
     };
     match answer.await {
         Ok((head, payload, memory)) => {
-            bulk::respond_with(Held { body: Outgoing::reply(&head, payload), _memory: memory })
+            bulk::respond_with(service.replies.send(Outgoing::reply(&head, payload), memory))
         }
         Err(status) => status.into_http(),
     }
@@ -89,27 +88,4 @@ async fn read(service: &Service, body: Body) -> Response<Body> {
 
 fn no_message() -> Status {
     to_status(FsError::new(FsCode::Invalid, "message: none in the request"))
-}
-
-/// A reply that gives its memory back when it was sent, or will never be.
-struct Held {
-    body: Outgoing,
-    _memory: Memory,
-}
-
-impl http_body::Body for Held {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
 }
