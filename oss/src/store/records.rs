@@ -224,6 +224,12 @@ pub struct PendingRecord {
 }
 
 impl PendingRecord {
+    /// Extents that recovery may fall back to, each once.
+    pub fn extents(&self) -> impl Iterator<Item = SegmentExtent> {
+        let [before, between] = [self.before, self.between].map(|record| record.map(|r| r.extent()));
+        before.into_iter().chain(between.filter(|_| between != before))
+    }
+
     /// The bytes in the index.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(PENDING_HEADER_BYTES + 2 * CHUNK_RECORD_BYTES);

@@ -11,7 +11,7 @@ use sateen_types::{Finding, FindingKind, FsResult, Repair};
 use super::super::disk::{Caching, SegmentFile, SegmentId, read_exact_at, write_all_at};
 use super::super::keys::{CF_CHUNKS, CF_FREES, ChunkKey, free_from_key, free_key};
 use super::super::read::{check as check_stored, open as open_stored};
-use super::super::records::{ChunkRecord, Counter, SegmentExtent};
+use super::super::records::{ChunkRecord, Counter, PendingRecord, SegmentExtent};
 use super::super::segments::{ENVELOPE_BYTES, HEADER_BYTES, ReadError, classify};
 use super::Job;
 use super::objects::Usage;
@@ -81,16 +81,14 @@ fn claims(job: &Job<'_>, usage: &Usage, batch: &BTreeSet<SegmentId>) -> Vec<Clai
     };
     for (key, value) in job.view.rows(CF_CHUNKS).map_while(Result::ok) {
         let (Ok(key), Ok(record)) = (ChunkKey::from_bytes(&key), ChunkRecord::decode(&value)) else { continue };
-        let before = usage.pending.get(&key).and_then(|row| row.before).map(|b| b.extent());
         claim(record.extent(), By::Chunk(key));
-        if let Some(before) = before.filter(|b| *b != record.extent()) {
-            claim(before, By::Fallback(key));
-        }
+        let fallbacks = usage.pending.get(&key).into_iter().flat_map(PendingRecord::extents);
+        fallbacks.filter(|extent| *extent != record.extent()).for_each(|extent| claim(extent, By::Fallback(key)));
     }
     for (key, row) in &usage.pending {
         // Those of chunks that are there came with them.
-        if let (Some(before), Ok(None)) = (row.before, job.view.chunk(*key)) {
-            claim(before.extent(), By::Fallback(*key));
+        if let Ok(None) = job.view.chunk(*key) {
+            row.extents().for_each(|extent| claim(extent, By::Fallback(*key)));
         }
     }
     for (key, value) in job.view.rows(CF_FREES).map_while(Result::ok) {

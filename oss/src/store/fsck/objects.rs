@@ -120,8 +120,8 @@ impl Pass<'_, '_> {
 
     /// What a chunk was at the last commit is in use too, unless it still is that.
     fn fallbacks(&mut self) -> FsResult<()> {
-        let before = |row: &PendingRecord| row.before.map(|b| b.extent());
-        let fallbacks: Vec<_> = self.usage.pending.iter().filter_map(|(key, row)| Some((*key, before(row)?))).collect();
+        let of_row = |(key, row): (&ChunkKey, &PendingRecord)| row.extents().map(|e| (*key, e)).collect::<Vec<_>>();
+        let fallbacks: Vec<_> = self.usage.pending.iter().flat_map(of_row).collect();
         for (key, extent) in fallbacks {
             match self.job.view.chunk(key) {
                 Ok(now) if now.map(|r| r.extent()) == Some(extent) => {}
