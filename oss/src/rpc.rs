@@ -4,6 +4,7 @@
 //! only how the two meet: which OST, on which threads, within which bounds.
 
 pub mod bulk;
+pub mod maintenance;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -60,6 +61,15 @@ impl Service {
             commits: Arc::new(Semaphore::new(COMMITS_MAX)),
             inflight: Arc::new(Semaphore::new(inflight_units as usize)),
             inflight_units,
+        }
+    }
+
+    /// How busy it is, for whoever watches.
+    pub fn load(&self) -> Load {
+        Load {
+            data: (self.io.clone(), self.io.available_permits()),
+            commits: (self.commits.clone(), COMMITS_MAX),
+            payload: (self.inflight.clone(), self.inflight_units as usize),
         }
     }
 
@@ -152,6 +162,35 @@ impl Service {
     {
         let permit = self.commits.clone().acquire_owned().await;
         blocking(work, permit).await
+    }
+}
+
+/// How much of what a service may do at once it does now. Made before the service is used: each pair is what may be
+/// taken and how much of it there is.
+pub struct Load {
+    data: (Arc<Semaphore>, usize),
+    commits: (Arc<Semaphore>, usize),
+    payload: (Arc<Semaphore>, usize),
+}
+
+impl Load {
+    fn taken((permits, all): &(Arc<Semaphore>, usize)) -> u64 {
+        all.saturating_sub(permits.available_permits()) as u64
+    }
+
+    /// Threads that read or write data.
+    pub fn data_calls(&self) -> u64 {
+        Load::taken(&self.data)
+    }
+
+    /// Calls that wait for a commit.
+    pub fn commit_calls(&self) -> u64 {
+        Load::taken(&self.commits)
+    }
+
+    /// Payload of requests that are worked on, and of replies until they are sent.
+    pub fn payload_bytes(&self) -> u64 {
+        Load::taken(&self.payload) * INFLIGHT_UNIT_BYTES as u64
     }
 }
 
