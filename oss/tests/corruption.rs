@@ -37,7 +37,7 @@ const CHUNK: usize = 1 << CHUNK_LOG2;
 const OBJECTS: u32 = 12;
 const CHUNKS: u64 = 5;
 /// What CI runs.
-const CASES: u64 = 120;
+const CASES: u64 = 80;
 /// A child that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sateen_proto::convert::ost_index;
 use sateen_proto::oss;
@@ -18,6 +19,8 @@ use crate::store::fsck::report::Report;
 
 /// Events that wait for a slow reader; then the check waits.
 const EVENTS_MAX: usize = 64;
+/// How long a check waits for the one before it, which may just be ending.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Damaged chunks named in one reply.
 const DAMAGED_MAX: usize = 256;
 
@@ -50,9 +53,10 @@ impl Maintenance for MaintenanceService {
     async fn fsck(&self, request: Request<oss::FsckRequest>) -> Result<Response<Self::FsckStream>, Status> {
         let oss::FsckRequest { ost, deep } = request.into_inner();
         let scrub = self.ost(ost).map_err(to_status)?;
-        let permit = self.one.clone().try_acquire_owned().map_err(|_| {
-            to_status(FsError::new(FsCode::Busy, "another check runs on this OSS").with_hint("wait until it is over"))
-        })?;
+        let Ok(Ok(permit)) = tokio::time::timeout(PATIENCE, self.one.clone().acquire_owned()).await else {
+            let busy = FsError::new(FsCode::Busy, "another check runs on this OSS");
+            return Err(to_status(busy.with_hint("wait until it is over")));
+        };
         let (events, stream) = mpsc::channel(EVENTS_MAX);
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
