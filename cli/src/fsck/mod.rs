@@ -35,9 +35,9 @@ pub fn run(fsck: &Fsck, mds: &Mds) -> FsResult<u8> {
     if fsck.json {
         say!("{}", report(&checked));
     }
-    let failed = checked.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
+    let mut failed = checked.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
     failed.clone().for_each(print_error);
-    if let Some(error) = failed.last() {
+    if let Some(error) = failed.next_back() {
         return Ok(crate::exit::code_of(error.code));
     }
     let well = checked.iter().all(|(_, outcome)| outcome.as_ref().is_ok_and(Checked::is_well));
