@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
@@ -48,7 +49,7 @@ pub(crate) async fn read(
     let plan = readahead.lock().on_read(offset, len as u64, size, inner.readahead_room());
     for range in plan.prefetch {
         if !prefetch(inner, inode, &view, range) {
-            readahead.lock().on_met(offset, Met::Gone);
+            readahead.lock().on_met(offset, Met::Gone, Instant::now());
             break;
         }
     }
@@ -62,7 +63,7 @@ pub(crate) async fn read(
     if plan.expected
         && let Some(met) = met
     {
-        readahead.lock().on_met(offset, met);
+        readahead.lock().on_met(offset, met, Instant::now());
     }
     if readahead.lock().hint() == Advice::NoReuse {
         spans

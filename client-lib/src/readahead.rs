@@ -6,13 +6,18 @@
 //! they end before a reader is taken for sequential.
 //!
 //! A window (the bytes to have ready beyond a reader) is never larger than what that reader has read in a row, so a reader
-//! that stops or jumps wastes at most as much as it used. Within that it grows when the reader meets data that is still
-//! on its way: then it does not yet cover bandwidth times latency of the stripes. It shrinks when data that was read in
-//! advance is gone before the reader comes: then the caches hold less than the windows.
+//! that stops or jumps wastes at most as much as it used. Within that it grows while the reader meets data that is still
+//! on its way and a larger window gets it there sooner ([`growth`]). It shrinks when data that was read in advance is
+//! gone before the reader comes: then the caches hold less than the windows.
+
+mod growth;
 
 use std::ops::Range;
+use std::time::Instant;
 
 use sateen_types::limits::CHUNK_BYTES_MAX;
+
+use self::growth::Growth;
 
 /// What a program says about how it will read, as in posix_fadvise(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +67,7 @@ pub(crate) struct Readahead {
     recent: Vec<(u64, u64)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Stream {
     /// Offset of its last read.
     last: u64,
@@ -74,6 +79,7 @@ struct Stream {
     /// Bytes read in a row.
     run: u64,
     window: u64,
+    growth: Growth,
     /// Asked for in advance: sequential, up to this offset; strided, the last read that was.
     ahead: u64,
 }
@@ -147,15 +153,19 @@ impl Readahead {
         Plan { whole_chunks, prefetch, expected }
     }
 
-    /// What the last read that [`Plan::expected`] data met. It was at `offset`.
-    pub fn on_met(&mut self, offset: u64, met: Met) {
+    /// What the last read that [`Plan::expected`] data met at `now`. It was at `offset`.
+    pub fn on_met(&mut self, offset: u64, met: Met, now: Instant) {
         let max = self.max;
         // The stream of the last read is the last; another thread may have read since, so look.
         let Some(stream) = self.streams.iter_mut().rev().find(|s| s.last == offset) else { return };
         match met {
-            Met::Loading => stream.window = (stream.window * 2).min(max).min(stream.run.max(WINDOW_FIRST)),
+            Met::Loading => {
+                let window = stream.growth.on_wait(stream.window, stream.run, now);
+                stream.window = window.min(max).min(stream.run.max(WINDOW_FIRST));
+            }
             Met::Gone => {
                 stream.window = (stream.window / 2).max(WINDOW_FIRST.min(max));
+                stream.growth.rest(stream.window, stream.run);
                 stream.ahead = if stream.stride.is_some() { stream.last } else { stream.next };
             }
         }
@@ -205,7 +215,7 @@ impl Readahead {
         let end = offset + len;
         let new = |stride: Option<i64>, reads, run| {
             let ahead = if stride.is_some() { offset } else { 0 };
-            Some(Stream { last: offset, next: end, stride, reads, run, window: 0, ahead })
+            Some(Stream { last: offset, next: end, stride, reads, run, window: 0, growth: Growth::default(), ahead })
         };
         let begun = self.recent.iter().rposition(|(at, had)| at + had == offset);
         let stream = if offset == 0 || self.hint == Advice::Sequential {

@@ -1,6 +1,8 @@
 //! Readers of all kinds, and what is read ahead of them.
 
 use super::*;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 const KIB: u64 = 1 << 10;
@@ -41,6 +43,7 @@ impl Reader {
 #[test]
 fn a_sequential_reader_gets_a_window_that_grows_while_it_has_to_wait() {
     let mut r = Readahead::new(MAX);
+    let mut now = Instant::now();
     let (mut covered, mut longest) = (0, [0, 0]);
     for i in 0..2000u64 {
         let plan = r.on_read(i * 128 * KIB, 128 * KIB, LARGE, LARGE);
@@ -53,7 +56,9 @@ fn a_sequential_reader_gets_a_window_that_grows_while_it_has_to_wait() {
             *longest = range.end.saturating_sub((i + 1) * 128 * KIB).max(*longest);
         }
         if i >= 1000 {
-            r.on_met(i * 128 * KIB, Met::Loading);
+            // A latency of 8 ms, whatever the window is.
+            now += Duration::from_millis(8) / (r.streams[0].window / (128 * KIB)) as u32;
+            r.on_met(i * 128 * KIB, Met::Loading, now);
         }
     }
     assert_eq!(longest[0] / MIB, WINDOW_FREE / MIB);
@@ -67,7 +72,7 @@ fn a_window_shrinks_when_what_was_read_in_advance_is_gone_and_is_asked_for_again
     let mut read = |r: &mut Readahead, met: Option<Met>| {
         let plan = r.on_read(at, MIB, LARGE, LARGE);
         if let Some(met) = met {
-            r.on_met(at, met);
+            r.on_met(at, met, Instant::now());
         }
         at += MIB;
         (plan, at)
@@ -175,10 +180,10 @@ proptest! {
 
     #[test]
     fn a_reader_that_stops_wastes_at_most_what_it_used(start in 1u64..100, reads in 1u64..100, len in 1u64..2 * MIB) {
-        let mut reader = Reader::new();
+        let (mut reader, now) = (Reader::new(), Instant::now());
         for i in 0..reads {
             reader.read(start * 4096 + i * len, len);
-            reader.readahead.on_met(start * 4096 + i * len, Met::Loading);
+            reader.readahead.on_met(start * 4096 + i * len, Met::Loading, now);
         }
         let used = reads * len;
         let end = reader.ready.iter().map(|r| r.end).max().unwrap_or(0);
@@ -191,7 +196,7 @@ proptest! {
         reads in proptest::collection::vec((0u64..8 * MIB, 1u64..MIB, 0u8..3), 1..100),
         aligned in (0u32..16).prop_map(|n| 1u64 << n), size in 0u64..8 * MIB, max in 0u64..4 * MIB, room in 0u64..4 * MIB,
     ) {
-        let mut r = Readahead::new(max);
+        let (mut r, now) = (Readahead::new(max), Instant::now());
         for (offset, len, met) in reads {
             let offset = offset / aligned * aligned;
             let plan = r.on_read(offset, len, size, room);
@@ -200,8 +205,8 @@ proptest! {
             prop_assert!(plan.prefetch.iter().all(|r| r.start < r.end && r.end <= size), "{plan:?}");
             match met {
                 0 => {}
-                1 => r.on_met(offset, Met::Loading),
-                _ => r.on_met(offset, Met::Gone),
+                1 => r.on_met(offset, Met::Loading, now),
+                _ => r.on_met(offset, Met::Gone, now),
             }
         }
     }
