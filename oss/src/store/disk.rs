@@ -3,18 +3,15 @@
 //! Not here: the index (RocksDB has files of its own) and any policy. A [`Disk`] does what it is told and reports what
 //! the system said.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod real;
 
-use rustix::fs::{FallocateFlags, SeekFrom};
-use rustix::io::{Errno, ReadWriteFlags};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use real::RealDisk;
 
 /// Number of a segment in its store; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +66,11 @@ pub trait SegmentFile: Send + Sync {
     /// [`SegmentFile::read_at`] of bytes that will hardly be read again soon.
     fn read_stream_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         self.read_at(bytes, offset)
+    }
+    /// `len` bytes at `offset` that will hardly be read again soon, in memory of their own; `UnexpectedEof` if the file
+    /// ends before. `None` if [`SegmentFile::read_stream_at`] is the better way.
+    fn read_direct(&self, _len: usize, _offset: u64) -> Option<io::Result<Bytes>> {
+        None
     }
     /// Appends `len` bytes at `offset` to `out` if that takes no disk access, and says whether it did. If not, `out` is
     /// as it was.
@@ -168,184 +170,4 @@ pub fn read_exact_at(
         }
     }
     Ok(())
-}
-
-/// Files `<16 hexadecimal digits>.seg` in a directory.
-pub struct RealDisk {
-    dir: PathBuf,
-}
-
-const SUFFIX: &str = ".seg";
-
-impl RealDisk {
-    /// The segments in `dir`, which is created if it is missing.
-    pub fn open(dir: &Path) -> io::Result<RealDisk> {
-        sateen_runtime::durable::create_dir_all(dir)?;
-        Ok(RealDisk { dir: dir.to_owned() })
-    }
-
-    /// The segments in `dir`, which is left as it is, even missing.
-    pub fn existing(dir: &Path) -> RealDisk {
-        RealDisk { dir: dir.to_owned() }
-    }
-
-    /// The file of a segment.
-    pub fn path(&self, id: SegmentId) -> PathBuf {
-        self.dir.join(format!("{id}{SUFFIX}"))
-    }
-
-    /// Whether a file has the name of a segment.
-    pub fn is_segment(path: &Path) -> bool {
-        path.file_name().and_then(|n| n.to_str()).is_some_and(|name| segment_of(name).is_some())
-    }
-}
-
-/// The segment a file is named after.
-fn segment_of(name: &str) -> Option<SegmentId> {
-    let digits = name.strip_suffix(SUFFIX).filter(|d| d.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok().map(SegmentId)
-}
-
-impl Disk for RealDisk {
-    fn create(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
-        let file = File::options().read(true).write(true).create_new(true).open(self.path(id))?;
-        Ok(Arc::new(file))
-    }
-
-    fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
-        Ok(Arc::new(File::options().read(true).write(true).open(self.path(id))?))
-    }
-
-    fn delete(&self, id: SegmentId) -> io::Result<()> {
-        std::fs::remove_file(self.path(id))
-    }
-
-    fn list(&self) -> io::Result<Vec<SegmentId>> {
-        let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&self.dir)? {
-            let name = entry?.file_name();
-            match name.to_str().and_then(segment_of) {
-                Some(id) => ids.push(id),
-                None => tracing::warn!(dir = %self.dir.display(), ?name, "not a segment file; left alone"),
-            }
-        }
-        ids.sort_unstable();
-        Ok(ids)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        sateen_runtime::durable::sync_dir(&self.dir)
-    }
-
-    fn space(&self) -> io::Result<DiskSpace> {
-        let s = rustix::fs::statvfs(&self.dir)?;
-        Ok(DiskSpace {
-            total: s.f_blocks.saturating_mul(s.f_frsize),
-            free: s.f_bfree.saturating_mul(s.f_frsize),
-            available: s.f_bavail.saturating_mul(s.f_frsize),
-        })
-    }
-}
-
-impl SegmentFile for File {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        FileExt::write_at(self, bytes, offset)
-    }
-
-    fn write_pieces_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        Ok(rustix::io::pwritev(self, pieces, offset)?)
-    }
-
-    fn write_stream_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        if let Some(written) = if_supported(|| rustix::io::pwritev2(self, pieces, offset, DONTCACHE)) {
-            return written;
-        }
-        self.write_pieces_at(pieces, offset)
-    }
-
-    fn read_stream_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut first = [IoSliceMut::new(bytes)];
-        if let Some(read) = if_supported(|| rustix::io::preadv2(self, &mut first, offset, DONTCACHE)) {
-            return read;
-        }
-        FileExt::read_at(self, bytes, offset)
-    }
-
-    fn read_cached(&self, out: &mut Vec<u8>, len: usize, offset: u64) -> bool {
-        let before = out.len();
-        out.reserve(len);
-        while out.len() < before + len {
-            let have = out.len();
-            let at = offset + (have - before) as u64;
-            match read_without_waiting(self, &mut out.spare_capacity_mut()[..before + len - have], at) {
-                // SAFETY: the kernel has written the first `n` bytes of the spare capacity.
-                Ok(n) if n > 0 => unsafe { out.set_len(have + n) },
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // Not in memory, at the end of the file, or a file system that cannot say.
-                _ => {
-                    out.truncate(before);
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(self, bytes, offset)
-    }
-
-    fn drop_cached(&self, offset: u64, len: u64) {
-        // Only advice: where it is not taken, the read that follows is answered from memory.
-        let _ = rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        Ok(rustix::fs::fallocate(self, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        // The position in the file is used by nobody else.
-        match rustix::fs::seek(self, SeekFrom::Data(offset)) {
-            Ok(at) => Ok(Some(at)),
-            Err(rustix::io::Errno::NXIO) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-}
-
-/// `RWF_DONTCACHE` (Linux 6.14): through the page cache, whose pages are written back at once and given up after.
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
-/// The kernel or the file system below does not have it.
-static NO_DONTCACHE: AtomicBool = AtomicBool::new(false);
-
-/// Tries a call with [`DONTCACHE`]; `None` if that does not exist here.
-fn if_supported(call: impl FnOnce() -> rustix::io::Result<usize>) -> Option<io::Result<usize>> {
-    if NO_DONTCACHE.load(Ordering::Relaxed) {
-        return None;
-    }
-    match call() {
-        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-            NO_DONTCACHE.store(true, Ordering::Relaxed);
-            None
-        }
-        outcome => Some(outcome.map_err(io::Error::from)),
-    }
-}
-
-/// Reads into memory that need not be initialized what is in the page cache: `preadv2` with `RWF_NOWAIT`.
-fn read_without_waiting(file: &File, out: &mut [MaybeUninit<u8>], offset: u64) -> io::Result<usize> {
-    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let piece = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
-    // SAFETY: the descriptor is open, and the one piece is memory that we may write, of the length it says.
-    let n = unsafe { libc::preadv2(file.as_raw_fd(), &piece, 1, offset, libc::RWF_NOWAIT) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }

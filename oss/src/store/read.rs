@@ -347,7 +347,7 @@ impl Reader<'_> {
         let (Some((number, first)), Some((_, last))) = (self.run.first(), self.run.last()) else { return Ok(()) };
         let begin = first.offset;
         let len = (last.offset - begin) as usize + last.stored_len as usize;
-        let bytes = Bytes::from(self.read(*number, first.extent(), len)?);
+        let bytes = self.read_bytes(*number, first.extent(), len)?;
         let mut piece = 0..0;
         for (number, record) in self.run.drain(..) {
             let from = (record.offset - begin) as usize;
@@ -370,6 +370,15 @@ impl Reader<'_> {
             return segments.read_cached(extent.segment, extent.offset, len).ok_or(Missed::TryHarder);
         }
         segments.read(extent.segment, extent.offset, len).map_err(|why| Missed::Chunk(number, why))
+    }
+
+    /// [`Reader::read`] of bytes that are passed on as they are.
+    fn read_bytes(&self, number: u64, extent: SegmentExtent, len: usize) -> Result<Bytes, Missed> {
+        if self.way == Way::Memory {
+            return self.read(number, extent, len).map(Bytes::from);
+        }
+        let read = self.store.segments.read_bytes(extent.segment, extent.offset, len);
+        read.map_err(|why| Missed::Chunk(number, why))
     }
 
     /// Checks everything that is in the reply as stored.

@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use sateen_runtime::envelope::Kind;
 use sateen_types::limits::BLOCK_BYTES;
@@ -222,9 +223,22 @@ impl Segments {
     pub fn read(&self, segment: SegmentId, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.handle(segment)?;
         let mut bytes = vec![0; len];
-        let caching = self.streams.caching(segment, offset, len);
-        read_exact_at(&*file, &mut bytes, offset, caching).map_err(|e| classify(segment, e))?;
+        read_exact_at(&*file, &mut bytes, offset, Caching::Keep).map_err(|e| classify(segment, e))?;
         Ok(bytes)
+    }
+
+    /// [`Segments::read`] of bytes that nobody will change: what is only passed on need not be copied.
+    pub fn read_bytes(&self, segment: SegmentId, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+        if self.streams.caching(segment, offset, len) == Caching::Keep {
+            return self.read(segment, offset, len).map(Bytes::from);
+        }
+        let file = self.handle(segment)?;
+        let read = file.read_direct(len, offset).unwrap_or_else(|| {
+            let mut bytes = vec![0; len];
+            read_exact_at(&*file, &mut bytes, offset, Caching::Stream)?;
+            Ok(bytes.into())
+        });
+        read.map_err(|e| classify(segment, e))
     }
 
     /// [`Segments::read`] from the disk itself, not from memory.

@@ -12,9 +12,11 @@ use super::disk::{Caching, SegmentId};
 
 /// Transfers of at least so many bytes are taken for streams.
 pub const STREAM_BYTES_MIN: usize = 256 << 10;
-/// log2 of the unit in which reads are remembered.
-const UNIT_LOG2: u32 = 20;
-/// Units that are remembered: the last 64 GiB that were read as streams.
+/// log2 of the piece in which reads are remembered.
+const PIECE_LOG2: u32 = 16;
+/// log2 of the pieces that are remembered together.
+const UNIT_LOG2: u32 = u16::BITS.trailing_zeros();
+/// Units that are remembered: the last 64 GiB that were read as streams, or less where only parts of units were.
 const UNITS_MAX: usize = 65_536;
 
 /// What becomes of written bytes in memory.
@@ -30,11 +32,14 @@ pub struct Streams {
 
 #[derive(Default)]
 struct Recent {
-    /// When each unit was read.
-    units: HashMap<(SegmentId, u64), u64>,
-    order: VecDeque<((SegmentId, u64), u64)>,
-    reads: u64,
+    /// Which pieces of each unit were read, one bit each, and which unit of all that were remembered it is.
+    units: HashMap<Unit, (u16, u64)>,
+    order: VecDeque<(Unit, u64)>,
+    count: u64,
 }
+
+/// Of a segment.
+type Unit = (SegmentId, u64);
 
 impl Streams {
     /// What becomes in memory of `len` bytes at `offset` of a segment that have to be read from disk. What has to be
@@ -43,22 +48,48 @@ impl Streams {
         if len < STREAM_BYTES_MIN {
             return Caching::Keep;
         }
-        let unit = (segment, offset >> UNIT_LOG2);
+        let pieces = offset >> PIECE_LOG2..(offset + len as u64).div_ceil(1 << PIECE_LOG2);
         let mut recent = self.recent.lock();
-        if recent.units.remove(&unit).is_some() {
-            return Caching::Keep;
+        let known = pieces.clone().filter(|piece| recent.contains(segment, *piece)).count();
+        let again = known * 2 >= (pieces.end - pieces.start) as usize;
+        pieces.for_each(|piece| recent.set(segment, piece, !again));
+        if again { Caching::Keep } else { Caching::Stream }
+    }
+}
+
+fn unit(segment: SegmentId, piece: u64) -> (Unit, u16) {
+    ((segment, piece >> UNIT_LOG2), 1 << (piece % (1 << UNIT_LOG2)))
+}
+
+impl Recent {
+    fn contains(&self, segment: SegmentId, piece: u64) -> bool {
+        let (unit, bit) = unit(segment, piece);
+        self.units.get(&unit).is_some_and(|(bits, _)| bits & bit != 0)
+    }
+
+    fn set(&mut self, segment: SegmentId, piece: u64, read: bool) {
+        let (unit, bit) = unit(segment, piece);
+        if let Some((bits, _)) = self.units.get_mut(&unit) {
+            *bits = if read { *bits | bit } else { *bits & !bit };
+            if *bits == 0 {
+                self.units.remove(&unit);
+            }
+        } else if read {
+            self.count += 1;
+            self.units.insert(unit, (bit, self.count));
+            self.order.push_back((unit, self.count));
+            self.forget();
         }
-        recent.reads += 1;
-        let now = recent.reads;
-        recent.units.insert(unit, now);
-        recent.order.push_back((unit, now));
-        if recent.order.len() > UNITS_MAX
-            && let Some((oldest, then)) = recent.order.pop_front()
-            && recent.units.get(&oldest) == Some(&then)
+    }
+
+    /// Forgets the oldest unit if there are too many.
+    fn forget(&mut self) {
+        if self.order.len() > UNITS_MAX
+            && let Some((oldest, number)) = self.order.pop_front()
+            && self.units.get(&oldest).is_some_and(|(_, now)| *now == number)
         {
-            recent.units.remove(&oldest);
+            self.units.remove(&oldest);
         }
-        Caching::Stream
     }
 }
 
@@ -80,10 +111,20 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_are_not_taken_for_what_was_read_before() {
+        let (streams, one) = (Streams::default(), SegmentId(1));
+        for i in 0..64 {
+            // Extents begin at blocks, wherever those lie.
+            assert_eq!(streams.caching(one, 4096 + i * (300 << 10), 300 << 10), Caching::Stream, "{i}");
+        }
+        assert_eq!(streams.caching(one, 1 << 20, 1 << 20), Caching::Keep, "in other pieces");
+    }
+
+    #[test]
     fn what_was_read_long_ago_is_forgotten() {
         let streams = Streams::default();
         for i in 0..=UNITS_MAX as u64 {
-            assert_eq!(streams.caching(SegmentId(1), i << UNIT_LOG2, 1 << 20), Caching::Stream);
+            assert_eq!(streams.caching(SegmentId(1), i << 20, 1 << 20), Caching::Stream);
         }
         assert_eq!(streams.caching(SegmentId(1), 0, 1 << 20), Caching::Stream);
         let recent = streams.recent.lock();
