@@ -92,6 +92,12 @@ fn opts() -> Options {
     if let Some(x) = v("INFL") {
         o.inflight_per_ost = x as usize;
     }
+    if let Some(x) = v("DIRTY") {
+        o.dirty_bytes_max = x << 20;
+    }
+    if let Some(x) = v("COMMIT") {
+        o.commit_bytes = x << 20;
+    }
     if let Some(x) = v("CACHE") {
         o.cache_bytes_max = x << 20;
     }

@@ -54,6 +54,7 @@ mod seal;
 mod seek;
 mod session;
 mod slots;
+mod small;
 mod source;
 mod table;
 mod tend;

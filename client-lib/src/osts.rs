@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 
 use crate::retry::Backoff;
 use crate::session::Session;
+use crate::small::{SMALL_BYTES_MAX, SmallReads};
 use crate::{Options, admin, transport};
 
 /// Everything known about OSTs.
@@ -27,6 +28,8 @@ use crate::{Options, admin, transport};
 pub(crate) struct Osts {
     session: Arc<Session>,
     options: Options,
+    /// Where calls are made that serve several callers.
+    runtime: tokio::runtime::Handle,
     map: Mutex<Map>,
     /// Held while the map is being asked for.
     refreshing: tokio::sync::Mutex<()>,
@@ -49,6 +52,13 @@ struct Map {
 struct Server {
     connections: Vec<Connection>,
     next: AtomicUsize,
+    small: Arc<SmallReads>,
+}
+
+/// Where an attempt goes.
+struct Target {
+    channel: Channel,
+    server: Arc<Server>,
 }
 
 #[derive(Debug)]
@@ -64,6 +74,7 @@ impl Osts {
         Osts {
             session,
             options: options.clone(),
+            runtime: tokio::runtime::Handle::current(),
             map: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
             servers: Mutex::default(),
@@ -79,8 +90,8 @@ impl Osts {
         F: Fn(ObjectStoreClient<Channel>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let attempt = |channel| {
-            let answer = call(object_store(channel));
+        let attempt = |target: Target| {
+            let answer = call(object_store(target.channel));
             async move { answer.await.map(tonic::Response::into_inner) }
         };
         self.persist(ost, attempt, || {}).await
@@ -89,8 +100,11 @@ impl Osts {
     /// A Read of `ost`, likewise.
     pub async fn read(&self, ost: OstIndex, request: &oss::ReadRequest) -> FsResult<Lane<oss::ReadReply>> {
         let timeout = self.options.request_timeout;
-        let attempt = |mut channel: Channel| async move {
-            bulk::call(&mut channel, bulk::READ_PATH, request, Payload::new(), timeout).await
+        let attempt = |Target { mut channel, server }: Target| async move {
+            if request.length > SMALL_BYTES_MAX || request.sealed {
+                return bulk::call(&mut channel, bulk::READ_PATH, request, Payload::new(), timeout).await;
+            }
+            server.small.read(request.clone(), channel, &self.runtime, timeout).await
         };
         self.persist(ost, attempt, || {}).await
     }
@@ -104,7 +118,7 @@ impl Osts {
         payload: &Payload,
     ) -> FsResult<oss::WriteReply> {
         let timeout = self.options.request_timeout;
-        let attempt = |mut channel: Channel| {
+        let attempt = |Target { mut channel, .. }: Target| {
             let generation = self.generation.load(Ordering::SeqCst);
             let request = oss::WriteRequest { writer: self.writer, generation, ..request.clone() };
             let payload = payload.clone();
@@ -119,7 +133,7 @@ impl Osts {
     /// Attempts until there is an answer. `given_up` is called after each attempt whose outcome nobody knows.
     async fn persist<T, F, Fut>(&self, ost: OstIndex, attempt: F, given_up: impl Fn()) -> FsResult<T>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, tonic::Status>>,
     {
         let gate = self.gate(ost);
@@ -148,7 +162,7 @@ impl Osts {
 
     async fn attempt<T, F, Fut>(&self, ost: OstIndex, attempt: &F, refresh: bool) -> FsResult<T>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, tonic::Status>>,
     {
         let address = self.address(ost, refresh).await?;
@@ -156,7 +170,12 @@ impl Osts {
         let connection = server.pick();
         let peer = || format!("OST {ost} at {address}");
         connection.greeted.get_or_try_init(|| async { self.greet(connection, &peer()).await }).await?;
-        transport::answered(self.options.request_timeout, peer, attempt(connection.channel.clone())).await
+        transport::answered(
+            self.options.request_timeout,
+            peer,
+            attempt(Target { channel: connection.channel.clone(), server: Arc::clone(&server) }),
+        )
+        .await
     }
 
     /// Agrees on a version and makes sure that this is our cluster.
@@ -194,7 +213,7 @@ impl Osts {
             Ok(Connection { channel, greeted: OnceCell::new() })
         };
         let connections = (0..self.options.connections_per_oss).map(connection).collect::<FsResult<_>>()?;
-        let server = Arc::new(Server { connections, next: AtomicUsize::new(0) });
+        let server = Arc::new(Server { connections, next: AtomicUsize::new(0), small: Arc::default() });
         servers.insert(address.to_owned(), Arc::clone(&server));
         Ok(server)
     }

@@ -5,16 +5,16 @@
 
 pub mod bulk;
 pub mod maintenance;
+mod read;
 pub mod replies;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use sateen_proto::convert::{bad, chunk_log2, fs_id, ost_index, parts_from_wire, parts_to_wire, range, required};
+use sateen_proto::convert::{bad, chunk_log2, fs_id, ost_index, parts_from_wire, range, required};
 use sateen_proto::oss::object_store_server::ObjectStore;
 use sateen_proto::status::to_status;
 use sateen_proto::{common, oss, version};
-use sateen_types::limits::BULK_BYTES_MAX;
 use sateen_types::{ClusterId, Compression, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex, Payload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
@@ -22,7 +22,6 @@ use tonic::{Request, Response, Status};
 use crate::ost::Ost;
 use crate::rpc::replies::Replies;
 use crate::store::fence::Fence;
-use crate::store::read::{ReadOutcome, ReadRange};
 use crate::store::write::Write;
 use crate::store::{Changed, ObjectAttr};
 
@@ -131,38 +130,6 @@ impl Service {
         Ok(oss::WriteReply { verifier: reply.verifier, allocated_delta: reply.allocated_delta })
     }
 
-    /// Read: the fields of the reply, the payload beside them, and the memory that it may take until it is sent.
-    async fn read_parts(&self, request: oss::ReadRequest) -> Result<(oss::ReadReply, Payload, Memory), Status> {
-        let decode = |r: oss::ReadRequest| {
-            if r.length as usize > BULK_BYTES_MAX {
-                return Err(bad("length", format_args!("{} passes {BULK_BYTES_MAX}", r.length)));
-            }
-            let (offset, _) = range(r.offset, u64::from(r.length))?;
-            let wanted = ReadRange { offset, length: r.length, sealed: r.sealed, verify: r.verify };
-            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, wanted))
-        };
-        let (ost, object, chunk_log2, wanted) = decode(request).map_err(to_status)?;
-        let memory = self.memory(wanted.length as usize).await;
-        let outcome = match ost.store_now(object.fs) {
-            // Most reads end here, without a thread of their own.
-            Some(store) => store.read_from_memory(&object, chunk_log2, wanted).map_err(to_status)?,
-            None => None,
-        };
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            None => {
-                let thread = self.io.clone().acquire_owned().await;
-                let work = move || match ost.store(object.fs)? {
-                    Some(store) => store.read(&object, chunk_log2, wanted),
-                    None => Ok(ReadOutcome::hole(wanted)),
-                };
-                blocking(work, thread).await?
-            }
-        };
-        let ReadOutcome { parts, payload, object_size } = outcome;
-        Ok((oss::ReadReply { parts: parts_to_wire(&parts), object_size, ..Default::default() }, payload, memory))
-    }
-
     /// Runs a call that waits for a commit.
     async fn durable<T, F>(&self, work: F) -> Result<T, Status>
     where
@@ -240,7 +207,7 @@ impl ObjectStore for Service {
         Ok(Response::new(oss::HelloReply { hello: Some(hello), osts }))
     }
 
-    // The two bulk methods arrive through `bulk::Lane`; these serve whoever calls the service without it.
+    // The bulk methods arrive through `bulk::Lane`; these serve whoever calls the service without it.
 
     async fn write(&self, request: Request<oss::WriteRequest>) -> Result<Response<oss::WriteReply>, Status> {
         let mut head = request.into_inner();
@@ -251,6 +218,11 @@ impl ObjectStore for Service {
     async fn read(&self, request: Request<oss::ReadRequest>) -> Result<Response<oss::ReadReply>, Status> {
         let (reply, payload, _memory) = self.read_parts(request.into_inner()).await?;
         Ok(Response::new(oss::ReadReply { payload: payload.into_bytes(), ..reply }))
+    }
+
+    async fn read_many(&self, request: Request<oss::ReadManyRequest>) -> Result<Response<oss::ReadManyReply>, Status> {
+        let (reply, payload, _memory) = self.read_many_parts(request.into_inner()).await?;
+        Ok(Response::new(oss::ReadManyReply { payload: payload.into_bytes(), ..reply }))
     }
 
     async fn commit(&self, request: Request<oss::CommitRequest>) -> Result<Response<oss::CommitReply>, Status> {

@@ -42,9 +42,24 @@ fn grpc_code(code: FsCode) -> Code {
 
 /// The status a server answers with.
 pub fn to_status(error: FsError) -> Status {
-    let detail =
-        ErrorDetail { code: error.code.wire(), message: error.message.clone(), hint: error.hint.unwrap_or_default() };
-    Status::with_details(grpc_code(error.code), error.message, detail.encode_to_vec().into())
+    let (code, message) = (grpc_code(error.code), error.message.clone());
+    Status::with_details(code, message, to_detail(error).encode_to_vec().into())
+}
+
+/// An error as a part of a message.
+pub fn to_detail(error: FsError) -> ErrorDetail {
+    ErrorDetail { code: error.code.wire(), message: error.message, hint: error.hint.unwrap_or_default() }
+}
+
+/// The error that a peer put into a message.
+pub fn from_detail(detail: ErrorDetail) -> FsError {
+    received(FsCode::from_wire(detail.code).unwrap_or(FsCode::Internal), detail)
+}
+
+fn received(code: FsCode, detail: ErrorDetail) -> FsError {
+    let cut = |s: String| s.chars().take(TEXT_CHARS_MAX).collect::<String>();
+    let error = FsError::new(code, cut(detail.message));
+    if detail.hint.is_empty() { error } else { error.with_hint(cut(detail.hint)) }
 }
 
 /// The error behind a status. Without our detail (the transport failed, a proxy answered) it is decided from the gRPC
@@ -53,9 +68,7 @@ pub fn from_status(status: &Status) -> FsError {
     if let Ok(detail) = ErrorDetail::decode(status.details())
         && let Some(code) = FsCode::from_wire(detail.code)
     {
-        let cut = |s: String| s.chars().take(TEXT_CHARS_MAX).collect::<String>();
-        let error = FsError::new(code, cut(detail.message));
-        return if detail.hint.is_empty() { error } else { error.with_hint(cut(detail.hint)) };
+        return received(code, detail);
     }
     let code = match status.code() {
         Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Aborted => FsCode::Unavailable,
@@ -87,6 +100,7 @@ mod tests {
         for code in FsCode::ALL {
             let error = FsError::new(code, "what failed").with_hint("what to do");
             assert_eq!(from_status(&to_status(error.clone())), error);
+            assert_eq!(from_detail(to_detail(error.clone())), error);
         }
         let plain = FsError::new(FsCode::NoSpace, "full");
         assert_eq!(from_status(&to_status(plain.clone())), plain);

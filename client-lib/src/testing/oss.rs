@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use sateen_proto::oss::{self, object_store_server::ObjectStore};
+use sateen_proto::oss::{self, object_store_server::ObjectStore, read_outcome::Outcome};
 use sateen_proto::{convert, status, version};
 use sateen_types::{Compression, FsCode, FsError, FsResult, ObjectId};
 use tokio::sync::Semaphore;
@@ -33,6 +33,8 @@ pub struct FakeOss {
     pub lose_write_replies: AtomicU64,
     pub writes: AtomicU64,
     pub commits: AtomicU64,
+    /// How many Reads each ReadMany had.
+    pub reads: Mutex<Vec<usize>>,
     /// Bytes asked for by Read.
     pub read_bytes: AtomicU64,
     /// Two writes of one chunk were under way at once.
@@ -50,6 +52,7 @@ impl Default for FakeOss {
             lose_write_replies: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            reads: Mutex::default(),
             read_bytes: AtomicU64::new(0),
             overtaking: AtomicBool::new(false),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -182,6 +185,22 @@ impl ObjectStore for FakeOss {
 
     async fn read(&self, r: Request<oss::ReadRequest>) -> Reply<oss::ReadReply> {
         self.read_now(r.get_ref()).map(Response::new).map_err(status::to_status)
+    }
+
+    async fn read_many(&self, r: Request<oss::ReadManyRequest>) -> Reply<oss::ReadManyReply> {
+        let (mut outcomes, mut payload) = (Vec::new(), Vec::new());
+        for read in &r.get_ref().reads {
+            let outcome = match self.read_now(read) {
+                Ok(reply) => {
+                    payload.extend_from_slice(&reply.payload);
+                    Outcome::Reply(oss::ReadReply { payload: Default::default(), ..reply })
+                }
+                Err(e) => Outcome::Error(status::to_detail(e)),
+            };
+            outcomes.push(oss::ReadOutcome { outcome: Some(outcome) });
+        }
+        self.reads.lock().push(outcomes.len());
+        Ok(Response::new(oss::ReadManyReply { outcomes, payload: payload.into() }))
     }
 
     async fn commit(&self, r: Request<oss::CommitRequest>) -> Reply<oss::CommitReply> {

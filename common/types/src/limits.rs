@@ -41,6 +41,10 @@ pub const BLOCK_BYTES: u32 = 4096;
 
 /// Most payload bytes in one bulk RPC.
 pub const BULK_BYTES_MAX: usize = 4 << 20;
+/// Most Reads in one ReadMany.
+pub const READ_MANY_MAX: usize = 64;
+/// Most bytes that the Reads of one ReadMany may ask for together.
+pub const READ_MANY_BYTES_MAX: usize = 512 << 10;
 /// Largest gRPC message either side accepts, in bytes: a full bulk payload and its headers.
 pub const MESSAGE_BYTES_MAX: usize = BULK_BYTES_MAX + (64 << 10);
 /// Most bytes in one page of a directory listing.

@@ -1,4 +1,4 @@
-//! Read and Write at the level of HTTP bodies; every other method goes to tonic.
+//! Read, ReadMany and Write at the level of HTTP bodies; every other method goes to tonic.
 //!
 //! Same service, same wire format (see [`sateen_proto::bulk`]), but payloads are the pieces they arrived in or were
 //! read into. What a reply takes of the memory for payloads stays counted until the last of it was handed to the
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use sateen_proto::bulk::{self, Outgoing, READ_PATH, WRITE_PATH};
+use sateen_proto::bulk::{self, Bulk, Outgoing, READ_MANY_PATH, READ_PATH, WRITE_PATH};
+use sateen_proto::oss::WriteRequest;
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
-use sateen_proto::oss::{ReadRequest, WriteRequest};
 use sateen_proto::status::to_status;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{FsCode, FsError, Payload};
@@ -21,9 +21,9 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 
-use super::Service;
+use super::{Memory, Service};
 
-/// The `ObjectStore` service with its two bulk methods out of tonic's hands.
+/// The `ObjectStore` service with its bulk methods out of tonic's hands.
 #[derive(Clone)]
 pub struct Lane {
     service: Arc<Service>,
@@ -57,7 +57,14 @@ impl tower::Service<Request<Body>> for Lane {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let service = self.service.clone();
         match request.uri().path() {
-            READ_PATH => Box::pin(async move { Ok(read(&service, request.into_body()).await) }),
+            READ_PATH => Box::pin(async move {
+                let answer = async { service.read_parts(message(request.into_body()).await?).await };
+                Ok(send(&service, answer.await))
+            }),
+            READ_MANY_PATH => Box::pin(async move {
+                let answer = async { service.read_many_parts(message(request.into_body()).await?).await };
+                Ok(send(&service, answer.await))
+            }),
             WRITE_PATH => Box::pin(async move { Ok(write(&service, request.into_body()).await) }),
             _ => self.rest.call(request),
         }
@@ -73,12 +80,15 @@ async fn write(service: &Service, body: Body) -> Response<Body> {
     bulk::respond(answer.await)
 }
 
-async fn read(service: &Service, body: Body) -> Response<Body> {
-    let answer = async {
-        let (message, _) = bulk::receive::<ReadRequest>(body).await?;
-        service.read_parts(message.ok_or_else(no_message)?.0).await
-    };
-    match answer.await {
+/// The request of a method that takes no payload.
+async fn message<M: Bulk>(body: Body) -> Result<M, Status> {
+    let (message, _) = bulk::receive::<M>(body).await?;
+    Ok(message.ok_or_else(no_message)?.0)
+}
+
+/// The answer of a method with a payload, which holds its memory until it is sent.
+fn send(service: &Service, answer: Result<(impl Bulk, Payload, Memory), Status>) -> Response<Body> {
+    match answer {
         Ok((head, payload, memory)) => {
             bulk::respond_with(service.replies.send(Outgoing::reply(&head, payload), memory))
         }

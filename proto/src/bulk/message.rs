@@ -10,7 +10,7 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use sateen_types::limits::{BULK_BYTES_MAX, MESSAGE_BYTES_MAX};
 use sateen_types::{FsCode, FsError, FsResult, Payload};
 
-use crate::oss::{ReadReply, ReadRequest, WriteReply, WriteRequest};
+use crate::oss::{ReadManyReply, ReadManyRequest, ReadReply, ReadRequest, WriteReply, WriteRequest};
 
 /// Number of the payload's field in every message that has one.
 const PAYLOAD_FIELD: u32 = 15;
@@ -28,6 +28,8 @@ impl Bulk for WriteRequest {}
 impl Bulk for WriteReply {}
 impl Bulk for ReadRequest {}
 impl Bulk for ReadReply {}
+impl Bulk for ReadManyRequest {}
+impl Bulk for ReadManyReply {}
 
 /// A message and its payload.
 pub type Lane<M> = (M, Payload);

@@ -1,0 +1,107 @@
+//! Read and ReadMany: from memory where that is possible, otherwise on a thread that may wait for the disk.
+
+use futures::future::join_all;
+use sateen_proto::convert::{bad, chunk_log2, parts_to_wire, range};
+use sateen_proto::oss;
+use sateen_proto::oss::read_outcome::Outcome;
+use sateen_proto::status::{from_status, to_detail, to_status};
+use sateen_types::limits::{BULK_BYTES_MAX, READ_MANY_BYTES_MAX, READ_MANY_MAX};
+use sateen_types::{FsResult, Payload};
+use tonic::Status;
+
+use super::{Memory, Service, blocking, object};
+use crate::store::read::{ReadOutcome, ReadRange};
+
+impl Service {
+    /// Read: the fields of the reply, the payload beside them, and the memory that it may take until it is sent.
+    pub(super) async fn read_parts(
+        &self,
+        request: oss::ReadRequest,
+    ) -> Result<(oss::ReadReply, Payload, Memory), Status> {
+        let memory = self.memory(request.length as usize).await;
+        let (reply, payload) = self.read_one(request).await?;
+        Ok((reply, payload, memory))
+    }
+
+    /// ReadMany, likewise. Reads that need the disk wait for it at the same time.
+    pub(super) async fn read_many_parts(
+        &self,
+        request: oss::ReadManyRequest,
+    ) -> Result<(oss::ReadManyReply, Payload, Memory), Status> {
+        let bytes = check_many(&request.reads).map_err(to_status)?;
+        let memory = self.memory(bytes).await;
+        let mut payload = Payload::new();
+        let outcomes = join_all(request.reads.into_iter().map(|read| self.read_one(read))).await;
+        let outcomes = outcomes.into_iter().map(|outcome| match outcome {
+            Ok((reply, bytes)) => {
+                payload.extend(bytes.pieces().cloned());
+                Outcome::Reply(reply)
+            }
+            Err(status) => Outcome::Error(to_detail(from_status(&status))),
+        });
+        let outcomes = outcomes.map(|outcome| oss::ReadOutcome { outcome: Some(outcome) }).collect();
+        Ok((oss::ReadManyReply { outcomes, ..Default::default() }, payload, memory))
+    }
+
+    /// One read, for whose payload there is memory.
+    async fn read_one(&self, request: oss::ReadRequest) -> Result<(oss::ReadReply, Payload), Status> {
+        let decode = |r: oss::ReadRequest| {
+            if r.length as usize > BULK_BYTES_MAX {
+                return Err(bad("length", format_args!("{} passes {BULK_BYTES_MAX}", r.length)));
+            }
+            let (offset, _) = range(r.offset, u64::from(r.length))?;
+            let wanted = ReadRange { offset, length: r.length, sealed: r.sealed, verify: r.verify };
+            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, wanted))
+        };
+        let (ost, object, chunk_log2, wanted) = decode(request).map_err(to_status)?;
+        let outcome = match ost.store_now(object.fs) {
+            // Most reads end here, without a thread of their own.
+            Some(store) => store.read_from_memory(&object, chunk_log2, wanted).map_err(to_status)?,
+            None => None,
+        };
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => {
+                let thread = self.io.clone().acquire_owned().await;
+                let work = move || match ost.store(object.fs)? {
+                    Some(store) => store.read(&object, chunk_log2, wanted),
+                    None => Ok(ReadOutcome::hole(wanted)),
+                };
+                blocking(work, thread).await?
+            }
+        };
+        let ReadOutcome { parts, payload, object_size } = outcome;
+        Ok((oss::ReadReply { parts: parts_to_wire(&parts), object_size, ..Default::default() }, payload))
+    }
+}
+
+/// The bytes that the reads of one call may bring. Sealed ones bring more than they ask for and are not for this call.
+fn check_many(reads: &[oss::ReadRequest]) -> FsResult<usize> {
+    if reads.is_empty() || reads.len() > READ_MANY_MAX {
+        return Err(bad("reads", format_args!("{}, 1 to {READ_MANY_MAX} are taken", reads.len())));
+    }
+    if reads.iter().any(|r| r.sealed) {
+        return Err(bad("sealed", format_args!("whole chunks are read with Read")));
+    }
+    let bytes: u64 = reads.iter().map(|r| u64::from(r.length)).sum();
+    if bytes > READ_MANY_BYTES_MAX as u64 {
+        return Err(bad("reads", format_args!("{bytes} bytes, {READ_MANY_BYTES_MAX} at most")));
+    }
+    Ok(bytes as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_ask_for_nothing_or_too_much_are_refused() {
+        let read = |length| oss::ReadRequest { length, ..Default::default() };
+        assert_eq!(check_many(&[read(4096), read(1)]).expect("good"), 4097);
+        assert_eq!(check_many(&vec![read(8192); READ_MANY_MAX]).expect("good"), READ_MANY_BYTES_MAX);
+        for reads in [vec![], vec![read(1); READ_MANY_MAX + 1], vec![read(u32::MAX); READ_MANY_MAX]] {
+            check_many(&reads).expect_err("refused");
+        }
+        check_many(&[oss::ReadRequest { sealed: true, ..read(1) }]).expect_err("refused");
+    }
+}
