@@ -17,9 +17,9 @@ use sateen_types::{FsCode, FsError, FsResult};
 
 use super::disk::SegmentId;
 use super::keys::{
-    CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_FORMAT, META_NEXT_SEGMENT,
-    META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key, free_key, segment_from_key,
-    segment_key,
+    CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_COMMITTED, META_FORMAT,
+    META_NEXT_SEGMENT, META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key, free_key,
+    segment_from_key, segment_key,
 };
 use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
 use super::segments::io_error;
@@ -232,6 +232,16 @@ impl Index {
         Ok(place.map(|(segment, offset)| SegmentPlace { segment, offset }))
     }
 
+    /// Number of the last commit whose batch is here.
+    pub fn committed(&self) -> FsResult<u64> {
+        Ok(self.counter(CF_META, META_COMMITTED)?.unwrap_or(0).unsigned_abs())
+    }
+
+    /// Number of the last batch; rises with every one, and falls only if a crash loses some.
+    pub fn sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
     fn rows<T>(&self, family: &str, decode: impl Fn(&[u8], &[u8]) -> FsResult<T>) -> FsResult<Vec<T>> {
         let rows = self.db.iterator_cf(&self.cf(family), IteratorMode::Start);
         rows.map(|row| {
@@ -341,6 +351,11 @@ impl Batch<'_> {
     pub fn set_settled(&mut self, place: SegmentPlace) {
         self.set_meta(META_SETTLED_SEGMENT, place.segment.0 as i64);
         self.set_meta(META_SETTLED_OFFSET, place.offset as i64);
+    }
+
+    /// Notes the number of a commit that ends with this batch.
+    pub fn set_committed(&mut self, sequence: u64) {
+        self.set_meta(META_COMMITTED, sequence as i64);
     }
 
     fn set_meta(&mut self, key: &[u8], value: i64) {

@@ -5,13 +5,13 @@
 //!
 //! | family   | key                                              | value                                | size     |
 //! |----------|--------------------------------------------------|--------------------------------------|---------:|
-//! | objects  | fid 16, component 4, stripe 4                    | [`ObjectRecord`]                     |       36 |
+//! | objects  | fid 16, component 4, stripe 4                    | [`ObjectRecord`]                     | 36 or 44 |
 //! | chunks   | object key 24, chunk number 8                    | [`ChunkRecord`]                      |       52 |
 //! | pending  | object key 24, chunk number 8                    | [`PendingRecord`]                    | 12 - 116 |
 //! | segments | segment 8                                        | [`Counter`]: live bytes              |        8 |
 //! | frees    | segment 8, offset 8                              | [`Counter`]: bytes to punch          |        8 |
 //! | meta     | `format`, `next-segment`, `objects`,             | [`Counter`]                          |        8 |
-//! |          | `settled-segment`, `settled-offset`              |                                      |          |
+//! |          | `settled-segment`, `settled-offset`, `committed` |                                      |          |
 //!
 //! [`ObjectRecord`]: super::records::ObjectRecord
 //! [`ChunkRecord`]: super::records::ChunkRecord
@@ -44,6 +44,8 @@ pub const META_FORMAT: &[u8] = b"format";
 pub const META_NEXT_SEGMENT: &[u8] = b"next-segment";
 /// With [`META_SETTLED_OFFSET`]: every extent before this place is in the index, noted in `frees`, or punched.
 pub const META_SETTLED_SEGMENT: &[u8] = b"settled-segment";
+/// Number of the last commit whose batch is in the index.
+pub const META_COMMITTED: &[u8] = b"committed";
 /// See [`META_SETTLED_SEGMENT`].
 pub const META_SETTLED_OFFSET: &[u8] = b"settled-offset";
 /// How many objects there are.
@@ -84,11 +86,19 @@ impl ObjectKey {
         ChunkKey { object: self, number }
     }
 
+    /// Inverse of [`ObjectKey::as_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> FsResult<ObjectKey> {
+        bytes.try_into().map(ObjectKey).map_err(|_| bad_key("object", bytes))
+    }
+
     /// The bytes in the index.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
+
+/// In `pending` the number of the object itself: its size changed, or it is gone. No chunk has it.
+pub const WHOLE_OBJECT: u64 = u64::MAX;
 
 /// One chunk of an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +126,12 @@ impl ChunkKey {
         let mut number = [0; 8];
         number.copy_from_slice(&bytes[OBJECT_KEY_BYTES..]);
         Ok(ChunkKey { object: ObjectKey(object), number: u64::from_be_bytes(number) })
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x?}", self.0)
     }
 }
 

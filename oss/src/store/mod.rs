@@ -31,14 +31,17 @@ mod faulty;
 pub mod fence;
 pub mod fsck;
 pub mod index;
+pub mod journal;
 pub mod keys;
 pub mod pending;
 pub mod read;
 pub mod reclaim;
 pub mod records;
 pub mod recover;
+pub mod retire;
 pub mod segments;
 pub mod streams;
+pub mod touched;
 pub mod trim;
 pub mod write;
 
@@ -48,7 +51,7 @@ mod tests;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use sateen_types::limits::FILE_SIZE_MAX;
@@ -57,10 +60,11 @@ use sateen_types::{FsCode, FsError, FsResult, ObjectId, Verifier};
 use capacity::Capacity;
 use disk::{Disk, RealDisk};
 use index::{Index, IndexCache};
-use keys::ObjectKey;
+use keys::{ChunkKey, ObjectKey, WHOLE_OBJECT};
 use pending::Pending;
 use records::{ChunkRecord, ObjectRecord, SegmentExtent};
 use segments::{Reservation, SegmentOwner, Segments, io_error};
+use touched::Touched;
 
 /// Locks that objects share by hash. Far more than the threads of a store, so that two objects rarely meet.
 const LOCKS: usize = 1024;
@@ -113,6 +117,10 @@ pub struct Store {
     /// its epoch: an entry and its row are never on different sides of a commit.
     gate: RwLock<()>,
     pending: Mutex<Pending>,
+    /// What the next commit writes into the journal.
+    touched: Mutex<Touched>,
+    /// Number of the last commit in the journal.
+    journaled: AtomicU64,
     /// Something was changed since the last commit began.
     dirty: AtomicBool,
     failed: AtomicBool,
@@ -157,14 +165,17 @@ impl Store {
             hasher: RandomState::new(),
             gate: RwLock::new(()),
             pending: Mutex::default(),
+            touched: Mutex::default(),
+            journaled: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             commits: commit::Queue::default(),
             fences: fence::Fences::default(),
         };
-        store.segments.punch_lost()?;
+        store.journaled.store(store.segments.punch_lost()?, Ordering::Release);
         store.recover()?;
         store.segments.sweep()?;
+        store.retire_at_start()?;
         Ok(store)
     }
 
@@ -217,7 +228,7 @@ impl Store {
     /// The object's record, or what it will be after its first write; a chunk size of its own is refused.
     fn object_or_new(&self, key: ObjectKey, chunk_log2: u8) -> FsResult<(ObjectRecord, bool)> {
         match self.index.object(key)? {
-            None => Ok((ObjectRecord::empty(chunk_log2), true)),
+            None => Ok((ObjectRecord::empty(chunk_log2, self.segments.newest()), true)),
             Some(record) => self.check_chunk_size(key, &record, chunk_log2).map(|()| (record, false)),
         }
     }
@@ -273,10 +284,18 @@ impl Store {
             let _gate = self.gate.read();
             let mut batch = self.index.batch();
             let mut pending = self.pending.lock();
-            for (key, old, record) in &steps {
-                if old.is_none() && record.is_none() {
-                    continue;
+            let mut touched = self.touched.lock();
+            let changed = |(_, old, record): &&(ChunkKey, Option<ChunkRecord>, Option<ChunkRecord>)| {
+                old.is_some() || record.is_some()
+            };
+            if !steps.iter().any(|step| changed(&step)) {
+                let itself = locked.key.chunk(WHOLE_OBJECT);
+                if let Some(row) = pending.change(itself, None, None, before.size).row {
+                    batch.set_pending(itself, Some(&row));
                 }
+            }
+            for (key, old, record) in steps.iter().filter(changed) {
+                touched.chunk(*key, *record);
                 let consequence = pending.change(*key, old.as_ref(), record.as_ref(), before.size);
                 if let Some(row) = consequence.row {
                     batch.set_pending(*key, Some(&row));
@@ -291,7 +310,8 @@ impl Store {
                     batch.occupy(extent);
                 }
             }
-            drop(pending);
+            touched.object(locked.key, after);
+            drop((pending, touched));
             batch.set_object(locked.key, Some(&after));
             batch.add_objects(i64::from(new));
             self.dirty.store(true, Ordering::Release);

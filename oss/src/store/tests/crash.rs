@@ -265,6 +265,12 @@ fn check_space(store: &Store, capacity: &Capacity, segments: &Image) -> Result<(
         return Err("changes are pending after recovery".to_owned());
     }
     for (id, content) in segments {
+        store
+            .segments
+            .journal_of(*id, |run| {
+                live.push(SegmentExtent { segment: *id, offset: run.header.place.offset, len: run.header.length });
+            })
+            .map_err(|e| e.to_string())?;
         for &block in content.data.range(1..) {
             let at = block * 4096;
             let used = live.iter().any(|e| e.segment == *id && (e.offset..e.offset + e.len).contains(&at));
