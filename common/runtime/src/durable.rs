@@ -33,6 +33,12 @@ pub fn move_into(from: &Path, dir: &Path) -> io::Result<()> {
     sync_parent(from)
 }
 
+/// Renames a directory whose content is durable, durably.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_parent(to)
+}
+
 /// Makes the creation, removal or renaming of `path` durable.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

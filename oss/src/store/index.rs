@@ -186,6 +186,17 @@ impl Index {
         Ok(None)
     }
 
+    /// At most `max` chunks of all objects, from `from` on, in order.
+    pub fn chunks_from(&self, from: Option<ChunkKey>, max: usize) -> FsResult<Vec<(ChunkKey, ChunkRecord)>> {
+        let start = from.map(ChunkKey::to_bytes);
+        let mode = start.as_ref().map_or(IteratorMode::Start, |key| IteratorMode::From(key, Direction::Forward));
+        let rows = self.db.iterator_cf(&self.cf(CF_CHUNKS), mode).take(max).map(|row| {
+            let (key, value) = row.map_err(|e| error("read chunks", &e))?;
+            Ok((ChunkKey::from_bytes(&key)?, ChunkRecord::decode(&value)?))
+        });
+        rows.collect()
+    }
+
     /// The last stored chunk of `object` with a number of at most `upto`.
     pub fn last_chunk(&self, object: ObjectKey, upto: u64) -> FsResult<Option<(u64, ChunkRecord)>> {
         let start = object.chunk(upto).to_bytes();

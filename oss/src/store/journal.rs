@@ -128,11 +128,11 @@ fn decode(mut body: &[u8]) -> Option<Vec<JournalRecord>> {
             }
             2 => JournalRecord::Chunk(ChunkKey::from_bytes(take(32)?).ok()?, None),
             3 => {
-                let key = ObjectKey::from_bytes(take(24)?).ok()?;
+                let key = ObjectKey::from_bytes(take(24)?)?;
                 JournalRecord::Object(key, ObjectRecord::decode(take(ObjectRecord::BYTES)?).ok()?)
             }
             4 => {
-                let key = ObjectKey::from_bytes(take(24)?).ok()?;
+                let key = ObjectKey::from_bytes(take(24)?)?;
                 JournalRecord::Gone(key, SegmentId(u64::from_be_bytes(take(8)?.try_into().ok()?)))
             }
             _ => return None,

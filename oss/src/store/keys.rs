@@ -86,11 +86,6 @@ impl ObjectKey {
         ChunkKey { object: self, number }
     }
 
-    /// Inverse of [`ObjectKey::as_bytes`].
-    pub fn from_bytes(bytes: &[u8]) -> FsResult<ObjectKey> {
-        bytes.try_into().map(ObjectKey).map_err(|_| bad_key("object", bytes))
-    }
-
     /// The bytes in the index.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

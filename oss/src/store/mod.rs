@@ -35,6 +35,7 @@ pub mod journal;
 pub mod keys;
 pub mod pending;
 pub mod read;
+pub mod rebuild;
 pub mod reclaim;
 pub mod records;
 pub mod recover;

@@ -242,15 +242,9 @@ impl Segments {
         Ok(Active { id, file, end: HEADER_BYTES, key, last_run: 0 })
     }
 
-    /// Opens a segment, checks its header, and takes the key of its journal from it (`None`: version 1 has none).
+    /// [`open_segment`] of this store.
     pub(super) fn open_file(&self, id: SegmentId) -> Result<(Arc<dyn SegmentFile>, Option<JournalKey>), ReadError> {
-        let file = self.disk.open(id).map_err(|e| classify(id, e))?;
-        let mut header = [0; ENVELOPE_BYTES];
-        read_exact_at(&*file, &mut header, 0, Caching::Keep).map_err(|e| classify(id, e))?;
-        match self.owner.journal_key(id, &header) {
-            Some(key) => Ok((file, key)),
-            None => Err(ReadError::Damaged(format!("segment {id} has a damaged or foreign header"))),
-        }
+        open_segment(&*self.disk, &self.owner, id)
     }
 
     /// The segment that is written, or will be next.
@@ -369,6 +363,21 @@ impl Segments {
     /// The disk below.
     pub fn disk(&self) -> &dyn Disk {
         &*self.disk
+    }
+}
+
+/// Opens a segment, checks its header, and takes the key of its journal from it (`None`: version 1 has none).
+pub(super) fn open_segment(
+    disk: &dyn Disk,
+    owner: &SegmentOwner,
+    id: SegmentId,
+) -> Result<(Arc<dyn SegmentFile>, Option<JournalKey>), ReadError> {
+    let file = disk.open(id).map_err(|e| classify(id, e))?;
+    let mut header = [0; ENVELOPE_BYTES];
+    read_exact_at(&*file, &mut header, 0, Caching::Keep).map_err(|e| classify(id, e))?;
+    match owner.journal_key(id, &header) {
+        Some(key) => Ok((file, key)),
+        None => Err(ReadError::Damaged(format!("segment {id} has a damaged or foreign header"))),
     }
 }
 

@@ -301,6 +301,9 @@ fn check_machine(machine: Machine, allowed: &[World], seed: u64, cache: &IndexCa
         if machine.disk.image() != before || read_all(&store)? != read {
             return Err(format!("{when}: a second start has changed something"));
         }
+        drop(store);
+        check_rebuild(&machine, allowed, &read, cache).map_err(|e| format!("{when}, then rebuilt: {e}"))?;
+        let (store, _) = machine.open(cache).map_err(|e| format!("{when}, rebuilt, started: {e}"))?;
         // And it works.
         let data = noise(seed, 3_000);
         put(&store, object(9), 0, &data).map_err(|e| e.to_string())?;
@@ -310,6 +313,29 @@ fn check_machine(machine: Machine, allowed: &[World], seed: u64, cache: &IndexCa
         }
     }
     Ok(2)
+}
+
+/// An index made anew from the segments says what the old one said.
+fn check_rebuild(
+    machine: &Machine,
+    allowed: &[World],
+    before: &[(Vec<u8>, u64)],
+    cache: &IndexCache,
+) -> Result<(), String> {
+    let owner = options(None, 1).owner;
+    let report =
+        super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache).map_err(|e| e.to_string())?;
+    if report.damaged_chunks + report.orphans > 0 || !report.missing_runs.is_empty() {
+        return Err(format!("{report:?}"));
+    }
+    let (store, capacity) = machine.open(cache).map_err(|e| e.to_string())?;
+    let read = read_all(&store)?;
+    check_versions(&read, allowed)?;
+    if read != before {
+        let sizes = |all: &[(Vec<u8>, u64)]| all.iter().map(|(_, size)| *size).collect::<Vec<_>>();
+        return Err(format!("it reads back differently; sizes {:?}, before {:?}", sizes(&read), sizes(before)));
+    }
+    check_space(&store, &capacity, &machine.disk.image())
 }
 
 /// All crashes of the workload with this seed: how many there were, and what was wrong.
