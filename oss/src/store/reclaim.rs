@@ -195,7 +195,12 @@ impl Segments {
             }
         }
         batch.set_settled(self.settled());
+        batch.set_committed(last);
         self.index.write(batch)?;
+        if last > committed {
+            // Before recovery adds a run of its own: never are two of them unknown to the index.
+            self.index.sync()?;
+        }
         Ok(last)
     }
 

@@ -298,7 +298,9 @@ fn check_machine(machine: Machine, allowed: &[World], seed: u64, cache: &IndexCa
         drop(store);
         let before = machine.disk.image();
         let (store, _) = machine.open(cache).map_err(|e| format!("{when}, then again: {e}"))?;
-        if machine.disk.image() != before || read_all(&store)? != read {
+        // It may delete the segment that recovery has written its journal to, if nothing in it is needed.
+        let after = machine.disk.image();
+        if after.iter().any(|(id, content)| before.get(id) != Some(content)) || read_all(&store)? != read {
             return Err(format!("{when}: a second start has changed something"));
         }
         drop(store);
