@@ -75,9 +75,13 @@ impl Index {
         let index = Index { db };
         match index.counter(CF_META, META_FORMAT)? {
             Some(FORMAT) => {}
-            None | Some(FORMAT_FIRST) => {
+            before @ (None | Some(FORMAT_FIRST)) => {
                 let mut batch = index.batch();
                 batch.set_meta(META_FORMAT, FORMAT);
+                if before.is_none() {
+                    // All that will be found was written by this format.
+                    batch.set_settled(SegmentPlace { segment: SegmentId(0), offset: 0 });
+                }
                 index.write(batch)?;
                 index.sync()?;
             }
