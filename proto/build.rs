@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "sateen/common/v1/common.proto",
     "sateen/mds/v1/cluster.proto",
     "sateen/mds/v1/namespace.proto",
     "sateen/oss/v1/object_store.proto",
+    "sateen/oss/v1/maintenance.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

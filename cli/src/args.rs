@@ -45,6 +45,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check OSTs: at work through their OSS, or at rest in a directory; exit code 7 if something is wrong.
+    #[command(after_help = "Examples:\n  sateen fsck --ost 3 --deep\n  sateen fsck --status\n  \
+                            sateen fsck --dir /srv/ost0 --deep --repair   (its OSS stopped)")]
+    Fsck {
+        /// What and how.
+        #[command(flatten)]
+        fsck: Fsck,
+        /// The MDS.
+        #[command(flatten)]
+        mds: Mds,
+    },
     /// Lustre's lfs: setstripe, getstripe, df, find, path2fid, fid2path, osts, mdts.
     #[command(disable_help_flag = true)]
     Lfs {
@@ -60,6 +71,29 @@ pub struct Mds {
     /// HOST[:PORT] of the MDS. Default: that of the development cluster in ./.dev, else localhost:9880.
     #[arg(long = "mds", value_name = "HOST:PORT", env = "SATEEN_MDS", global = true)]
     pub host: Option<String>,
+}
+
+/// `sateen fsck`.
+#[derive(Debug, Args)]
+pub struct Fsck {
+    /// Only this OST. Default: all.
+    #[arg(long, value_name = "N", conflicts_with = "dir")]
+    pub ost: Option<u16>,
+    /// Directory of an OST that no OSS serves.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Read and verify every stored byte. At work: not faster than [scrub] bytes_per_second.
+    #[arg(long)]
+    pub deep: bool,
+    /// Correct counters, and move what nobody knows to lost+found. Damaged data stays as it is.
+    #[arg(long, requires = "dir")]
+    pub repair: bool,
+    /// Check nothing; tell how far the scrub is and what is known to be damaged.
+    #[arg(long, conflicts_with_all = ["dir", "deep", "repair"])]
+    pub status: bool,
+    /// One JSON document instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `sateen mount`.

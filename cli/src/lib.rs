@@ -14,6 +14,7 @@ mod daemon;
 mod dev;
 pub mod exit;
 mod fs;
+mod fsck;
 mod getopt;
 mod lfs;
 mod mds;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
         args::Command::Dev { command } => dev::run(command),
         args::Command::Fs { command, mds } => fs::run(command, &mds),
         args::Command::Status { mds, json } => status::run(&mds, json),
+        args::Command::Fsck { fsck, mds } => fsck::run(&fsck, &mds),
         args::Command::Lfs { words } => return lfs::run(&text(&words)),
     };
     match done {

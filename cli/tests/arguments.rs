@@ -53,6 +53,19 @@ fn a_mount_that_cannot_be_says_why() {
 }
 
 #[test]
+fn a_check_that_cannot_be_says_why() {
+    let mds = dead_mds();
+    refused(&["fsck", "--mds", &mds], 5, &mds, "sateen-mds");
+    refused(&["fsck", "--status", "--mds", &mds], 5, &mds, "sateen-mds");
+    for words in
+        [&["fsck", "--repair"][..], &["fsck", "--dir", "/x", "--ost", "1"], &["fsck", "--dir", "/x", "--status"]]
+    {
+        let (code, _, stderr) = sateen(words);
+        assert_eq!(code, 2, "{words:?}: {stderr}");
+    }
+}
+
+#[test]
 fn an_mds_that_is_not_there_is_exit_code_5() {
     let mds = dead_mds();
     refused(&["status", "--mds", &mds], 5, &mds, "sateen-mds");

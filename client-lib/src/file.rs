@@ -126,8 +126,7 @@ impl File {
         self.read_pieces(offset, len).await.map(Payload::into_bytes)
     }
 
-    /// Up to `len` bytes at `offset`, fewer only at the end of the file, as the pieces in which they are cached. A piece
-    /// keeps the memory of the whole request alive with which it was fetched, at most 4 MiB.
+    /// Up to `len` bytes at `offset`, fewer only at the end of the file, as the pieces in which they are cached.
     pub async fn read_pieces(&self, offset: u64, len: usize) -> FsResult<Payload> {
         if !self.open.access.read && !self.open.access.exec {
             return Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for reading", self.fid())));

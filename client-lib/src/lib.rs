@@ -39,6 +39,7 @@ mod failure;
 mod file;
 mod inner;
 mod inode;
+pub mod maintenance;
 mod mds;
 mod namespace;
 mod options;

@@ -128,10 +128,11 @@ impl Osts {
         let mut failures = 0u32;
         loop {
             match self.attempt(ost, &attempt, failures > 0).await {
-                // Refused because another request was given up meanwhile; the next attempt carries the new generation.
-                Err(e) if e.code == FsCode::Interrupted => {}
-                Err(e) if e.code.is_retryable() => {
-                    given_up();
+                // Interrupted: refused because another request was given up meanwhile; the next carries that generation.
+                Err(e) if e.code.is_retryable() || e.code == FsCode::Interrupted => {
+                    if e.code.is_retryable() {
+                        given_up();
+                    }
                     failures += 1;
                     if failures == 1 {
                         tracing::warn!(error = %e, %ost, "an OST does not answer; trying again");

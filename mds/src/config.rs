@@ -19,6 +19,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The MDS directory: superblock, registry, file systems. Made if it does not exist.
     pub dir: PathBuf,
+    /// HOST:PORT where Prometheus finds `/metrics`. Empty: nowhere.
+    pub metrics_listen: String,
     /// `[cluster]`
     pub cluster: ClusterConfig,
     /// `[session]`
@@ -61,6 +63,7 @@ impl Default for Config {
         Config {
             listen: SocketAddr::from(([0, 0, 0, 0], 9880)),
             dir: PathBuf::from("/var/lib/sateen/mds"),
+            metrics_listen: String::new(),
             cluster: ClusterConfig::default(),
             session: SessionConfig::default(),
             store: StoreConfig::default(),

@@ -12,6 +12,7 @@ pub mod config;
 pub mod dir;
 pub mod fs;
 pub mod mdt_disk;
+pub mod metrics;
 pub mod namespace;
 pub mod oss_client;
 pub mod placement;

@@ -15,7 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::dir::MdsDir;
-use crate::{rpc, workers};
+use crate::{metrics, rpc, workers};
 
 /// Requests one connection may have unanswered; a session has at most 256 changes.
 const CONCURRENT_PER_CONNECTION: usize = 512;
@@ -35,6 +35,11 @@ pub async fn run(config: Config, stop: Shutdown) -> FsResult<()> {
     let cluster = tokio::task::spawn_blocking(move || Cluster::open(dir, options))
         .await
         .map_err(|e| FsError::new(FsCode::Internal, format!("opening the MDS directory: {e}")))??;
+    if !config.metrics_listen.is_empty() {
+        let watched = cluster.clone();
+        let fill = move |page: &mut _| metrics::fill(page, &watched);
+        sateen_runtime::metrics::serve(&config.metrics_listen, fill, stop.clone()).await?;
+    }
     // Last: reachable means ready.
     let listener = TcpListener::bind(config.listen).await.map_err(|e| {
         FsError::new(FsCode::Io, format!("cannot listen on {}: {e}", config.listen))

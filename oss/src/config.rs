@@ -7,6 +7,8 @@ use sateen_runtime::telemetry::LogConfig;
 use sateen_types::{FsCode, FsError, FsResult};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::scrub::ScrubConfig;
+
 /// Port where nothing was said.
 pub const PORT_DEFAULT: u16 = 9881;
 /// Most OSTs of one OSS (the registration's bound).
@@ -36,6 +38,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// How much is done at once.
     pub limits: LimitsConfig,
+    /// How stored data is read again.
+    pub scrub: ScrubConfig,
+    /// HOST:PORT where Prometheus finds `/metrics`. Empty: nowhere.
+    pub metrics_listen: String,
     /// Logging.
     pub log: LogConfig,
 }
@@ -89,6 +95,8 @@ impl Default for Config {
             ost: Vec::new(),
             store: StoreConfig::default(),
             limits: LimitsConfig::default(),
+            scrub: ScrubConfig::default(),
+            metrics_listen: String::new(),
             log: LogConfig::default(),
         }
     }
@@ -155,6 +163,19 @@ impl Config {
             between(commit_interval_ms, 10, 3_600_000),
             format!("store.commit_interval_ms = {commit_interval_ms} is not between 10 and 3600000"),
         );
+        rule(
+            self.metrics_listen.is_empty() || address(&self.metrics_listen),
+            format!("metrics_listen = {:?} is not HOST:PORT", self.metrics_listen),
+        );
+        let ScrubConfig { enabled: _, bytes_per_second, pause_between_passes_s } = self.scrub;
+        rule(
+            between(bytes_per_second.0, 64 << 10, 1 << 40),
+            format!("scrub.bytes_per_second = {bytes_per_second} is not between 64KiB and 1TiB"),
+        );
+        rule(
+            between(pause_between_passes_s, 0, 366 * 24 * 3600),
+            format!("scrub.pause_between_passes_s = {pause_between_passes_s} is not between 0 and a year"),
+        );
         let LimitsConfig { requests, inflight_bytes, io_threads } = self.limits;
         rule(between(requests as u64, 8, 4096), format!("limits.requests = {requests} is not between 8 and 4096"));
         rule(
@@ -212,7 +233,9 @@ mod tests {
         let sample = parse(include_str!("../../deploy/config/oss.toml"), &[]);
         sample.validate().expect("valid");
         let defaults = Config::default();
-        let shown = |c: &Config| format!("{:?}", (&c.listen, &c.advertise, &c.mds, &c.store, &c.limits, &c.log));
+        let shown = |c: &Config| {
+            format!("{:?}", (&c.listen, &c.advertise, &c.mds, &c.store, &c.limits, &c.scrub, &c.metrics_listen, &c.log))
+        };
         assert_eq!(shown(&sample), shown(&defaults));
     }
 

@@ -6,6 +6,7 @@
 //! - [`store`]: the chunk store, one per OST and file system. Start there.
 //! - [`ost`], [`superblock`]: one OST directory and who it is.
 //! - [`rpc`], [`server`]: the service and the process around it. [`registration`]: the MDS's side of its life.
+//! - [`scrub`]: reads everything again and again. [`metrics`]: figures for Prometheus.
 //! - [`offline`]: the check of an OST that nobody serves (`sateen fsck --dir`).
 //! - [`config`]: its settings.
 //!
@@ -14,10 +15,12 @@
 //! Formats on disk are in `docs/formats-oss.md`.
 
 pub mod config;
+pub mod metrics;
 pub mod offline;
 pub mod ost;
 pub mod registration;
 pub mod rpc;
+pub mod scrub;
 pub mod server;
 pub mod store;
 pub mod superblock;

@@ -49,7 +49,7 @@ pub fn check(dir: &Path, options: Options, sink: &mut dyn FnMut(FsckEvent) -> Co
     let ost = who(dir, &mut report)?;
     foreign(dir, &["superblock", "superblock.tmp", "lock", "fs", "scrub", "scrub.tmp", LOST_AND_FOUND], &mut report)?;
     for (fs, path) in file_systems(dir, &mut report)? {
-        foreign(&path, &["index", "segments", LOST_AND_FOUND], &mut report)?;
+        foreign(&path, &["index", "index.mark", "segments", LOST_AND_FOUND], &mut report)?;
         FileSystem { path, fs, ost, options }.check(&mut report)?;
     }
     report.done()

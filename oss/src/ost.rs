@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/superblock            who this is (see `superblock`)
 //! DIR/lock                  held while a server uses the directory
+//! DIR/scrub                 how far the scrub is (see `scrub`)
 //! DIR/fs/<id>/index/        RocksDB of one file system's store
 //! DIR/fs/<id>/segments/     its data
 //! DIR/fs/<id>.dropped       the file system was removed; its number never comes back
@@ -301,12 +302,25 @@ impl Ost {
         Ok(space)
     }
 
+    /// Stored bytes in use, over all file systems.
+    pub fn stored_bytes(&self) -> u64 {
+        self.capacity.used()
+    }
+
+    /// The file systems that have a store here, in order.
+    pub fn file_systems(&self) -> Vec<FsId> {
+        let mut open: Vec<FsId> = self.stores.read().keys().copied().collect();
+        open.sort_unstable();
+        open
+    }
+
     /// Whether a store has failed.
     pub fn is_failed(&self) -> bool {
         self.open_stores().iter().any(|store| store.is_failed())
     }
 
-    fn open_stores(&self) -> Vec<Arc<OpenStore>> {
+    /// Every store that is open.
+    pub fn open_stores(&self) -> Vec<Arc<OpenStore>> {
         let stores = self.stores.read();
         stores
             .values()

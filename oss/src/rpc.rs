@@ -4,6 +4,7 @@
 //! only how the two meet: which OST, on which threads, within which bounds.
 
 pub mod bulk;
+pub mod maintenance;
 pub mod replies;
 
 use std::collections::{BTreeMap, HashMap};
@@ -70,6 +71,15 @@ impl Service {
     /// What was answered and is not sent yet.
     pub fn replies(&self) -> Arc<Replies> {
         self.replies.clone()
+    }
+
+    /// How busy it is, for whoever watches.
+    pub fn load(&self) -> Load {
+        Load {
+            data: (self.io.clone(), self.io.available_permits()),
+            commits: (self.commits.clone(), COMMITS_MAX),
+            payload: (self.inflight.clone(), self.inflight_units as usize),
+        }
     }
 
     fn ost(&self, number: u32) -> FsResult<Arc<Ost>> {
@@ -164,8 +174,37 @@ impl Service {
     }
 }
 
+/// How much of what a service may do at once it does now. Made before the service is used: each pair is what may be
+/// taken and how much of it there is.
+pub struct Load {
+    data: (Arc<Semaphore>, usize),
+    commits: (Arc<Semaphore>, usize),
+    payload: (Arc<Semaphore>, usize),
+}
+
+impl Load {
+    fn taken((permits, all): &(Arc<Semaphore>, usize)) -> u64 {
+        all.saturating_sub(permits.available_permits()) as u64
+    }
+
+    /// Threads that read or write data.
+    pub fn data_calls(&self) -> u64 {
+        Load::taken(&self.data)
+    }
+
+    /// Calls that wait for a commit.
+    pub fn commit_calls(&self) -> u64 {
+        Load::taken(&self.commits)
+    }
+
+    /// Payload of requests that are worked on, and of replies until they are sent.
+    pub fn payload_bytes(&self) -> u64 {
+        Load::taken(&self.payload) * INFLIGHT_UNIT_BYTES as u64
+    }
+}
+
 /// A share of the payload that may be in flight; given back when dropped.
-pub(crate) struct Memory(#[expect(dead_code, reason = "held, never looked at")] Option<OwnedSemaphorePermit>);
+pub struct Memory(#[expect(dead_code, reason = "held, never looked at")] Option<OwnedSemaphorePermit>);
 
 async fn blocking<T, F>(work: F, permits: impl Send + 'static) -> Result<T, Status>
 where

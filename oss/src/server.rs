@@ -7,16 +7,20 @@
 //! | server     | answers requests                                    | drained at shutdown     |
 //! | heartbeats | tells the MDS how the OSTs are                      | at shutdown             |
 //! | commits    | makes changes durable that no client commits        | at shutdown, with a last|
+//! | scrubs     | one per OST: reads everything again and again       | at shutdown             |
+//! | metrics    | answers Prometheus, if it is configured             | at shutdown             |
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sateen_proto::oss::maintenance_server::MaintenanceServer;
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
 use sateen_runtime::Shutdown;
-use sateen_types::{FsCode, FsError, FsResult};
+use sateen_types::{FsCode, FsError, FsResult, OstIndex};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinSet;
 use tonic::service::LayerExt;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -24,11 +28,14 @@ use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::config::Config;
+use crate::metrics;
 use crate::ost::{Ost, OstOptions};
 use crate::registration::{Registrar, advertised};
 use crate::rpc::Service;
 use crate::rpc::bulk::Lane;
+use crate::rpc::maintenance::MaintenanceService;
 use crate::rpc::replies::SEND_MAX;
+use crate::scrub::Scrub;
 use crate::store::index::IndexCache;
 use crate::superblock::Member;
 
@@ -69,7 +76,22 @@ pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr))
         }
     }
     let limits = &config.limits;
+    let scrubs = scrubs(&by_index, &config).await?;
     let service = Service::new(registered.cluster, by_index, limits.io_threads, limits.inflight_bytes.0);
+    if !config.metrics_listen.is_empty() {
+        let (scrubs, load) = (scrubs.values().cloned().collect::<Vec<_>>(), service.load());
+        sateen_runtime::metrics::serve(
+            &config.metrics_listen,
+            move |page| metrics::fill(page, &scrubs, &load),
+            stop.clone(),
+        )
+        .await?;
+    }
+    let mut scrubbing = JoinSet::new();
+    for scrub in scrubs.values() {
+        scrubbing.spawn(scrub.clone().run(stop.clone()));
+    }
+    let maintenance = MaintenanceService::new(scrubs);
 
     let heartbeats = {
         let stop = stop.clone();
@@ -85,17 +107,24 @@ pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr))
     let cluster = registered.cluster;
     tracing::info!(%listen, advertised = address, %cluster, osts = osts.len(), "sateen-oss is ready");
     ready(listen);
-    serve(service, listener, limits.requests, stop.clone()).await?;
+    serve(service, maintenance, listener, limits.requests, stop.clone()).await?;
 
     stop.request();
     // Their ends are certain: both wait for nothing but `stop` and one call with a deadline.
     let _ = tokio::join!(heartbeats, commits);
+    while scrubbing.join_next().await.is_some() {}
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Answers requests on `listener` until `stop`, then finishes those that run.
-pub async fn serve(service: Service, listener: TcpListener, requests: usize, stop: Shutdown) -> FsResult<()> {
+pub async fn serve(
+    service: Service,
+    maintenance: MaintenanceService,
+    listener: TcpListener,
+    requests: usize,
+    stop: Shutdown,
+) -> FsResult<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ObjectStoreServer<Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -115,6 +144,7 @@ pub async fn serve(service: Service, listener: TcpListener, requests: usize, sto
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .timeout(REQUEST_MAX)
         .add_service(admission.named_layer(objects))
+        .add_service(MaintenanceServer::new(maintenance))
         .add_service(health_service)
         .add_service(reflection)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.requested());
@@ -140,6 +170,15 @@ pub async fn serve(service: Service, listener: TcpListener, requests: usize, sto
             Ok(())
         }
     }
+}
+
+/// The scrub of each OST, where it was.
+async fn scrubs(osts: &HashMap<OstIndex, Arc<Ost>>, config: &Config) -> FsResult<HashMap<OstIndex, Arc<Scrub>>> {
+    let (osts, config) = (osts.clone(), config.scrub.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        osts.into_iter().map(|(index, ost)| Ok((index, Arc::new(Scrub::new(ost, config.clone())?)))).collect()
+    });
+    opening.await.map_err(|_| FsError::new(FsCode::Internal, "opening the scrubs was cut off"))?
 }
 
 /// Opens every OST, and refuses OSTs of different clusters.

@@ -37,7 +37,7 @@ const CHUNK: usize = 1 << CHUNK_LOG2;
 const OBJECTS: u32 = 12;
 const CHUNKS: u64 = 5;
 /// What CI runs.
-const CASES: u64 = 120;
+const CASES: u64 = 80;
 /// A child that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -64,8 +64,14 @@ fn content(oid: u32, number: u64, version: u64) -> Vec<u8> {
     bytes
 }
 
+/// Objects from here on are made after the past of the directory: an index that has gone back does not know them.
+const LATE: u32 = 10;
+
 /// The version of a chunk in the end; `None`: a hole.
 fn last_version(oid: u32, number: u64) -> Option<u64> {
+    if oid >= LATE {
+        return Some(2);
+    }
     match (u64::from(oid) + number) % 4 {
         0 => Some(2),
         1 if number == 3 => None,
@@ -105,7 +111,7 @@ fn fill(dir: &Path, old: &Path) {
     let open = || Ost::open(dir, OstOptions { create: true, ..options() }).expect("opens");
     let ost = open();
     let store = ost.store_or_new(FsId(1)).expect("made");
-    for oid in 1..=OBJECTS {
+    for oid in 1..LATE {
         for number in 0..CHUNKS {
             write(&store, oid, number, 1);
         }
@@ -419,6 +425,7 @@ fn class(name: &str) -> &'static str {
         () if ends(".seg") => "segment",
         () if ends(".sst") => "table",
         () if ends(".log") => "log",
+        () if ends("index.mark") => "mark",
         () if name.contains("MANIFEST") => "manifest",
         () if ends("CURRENT") => "current",
         () => "other",

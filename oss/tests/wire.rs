@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sateen_oss::ost::{Ost, OstOptions};
 use sateen_oss::rpc::Service;
+use sateen_oss::rpc::maintenance::MaintenanceService;
+use sateen_oss::scrub::{Scrub, ScrubConfig};
 use sateen_oss::server::serve;
 use sateen_oss::store::index::IndexCache;
 use sateen_proto::common::{self, Compression};
@@ -40,12 +42,14 @@ impl Running {
             create: true,
         };
         let ost = Arc::new(Ost::open(dir, options).expect("opens"));
+        let scrub = Arc::new(Scrub::new(ost.clone(), ScrubConfig::default()).expect("begins"));
+        let maintenance = MaintenanceService::new(HashMap::from([(OstIndex(OST as u16), scrub)]));
         let service = Service::new(ClusterId([5; 16]), HashMap::from([(OstIndex(OST as u16), ost)]), 8, 64 << 20);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = Shutdown::new();
         let asked = stop.clone();
-        let task = tokio::spawn(async move { serve(service, listener, 64, asked).await.expect("served") });
+        let task = tokio::spawn(async move { serve(service, maintenance, listener, 64, asked).await.expect("served") });
         let client = ObjectStoreClient::connect(format!("http://{address}"))
             .await
             .expect("reachable")

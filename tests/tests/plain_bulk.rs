@@ -225,15 +225,11 @@ fn a_deadline_that_passes_is_told_and_the_request_is_given_up() {
         let answer = answer.expect("a deadline of 0.2 s is told within 30 s");
         assert!(answer.status.is_some_and(|s| OVER.contains(&s)), "{answer:?}");
 
-        // One that has no time at all, and an ordinary client's own.
+        // One that has no time at all, and whose last byte never comes.
         let mut late = wire.call(WRITE, &[("grpc-timeout", "1n")]).await;
         late.send(new.slice(..new.len() - 1), repeat(50_000)).await;
         let answer = late.answer().await;
         assert!(answer.status.is_some_and(|s| s != 0), "{answer:?}");
-        let endpoint = Endpoint::from_shared(format!("http://{oss}")).expect("an address");
-        let channel = endpoint.timeout(Duration::from_nanos(1)).connect().await.expect("connect");
-        let error = ObjectStoreClient::new(channel).read(read(ost, &object, 0, CHUNK)).await.expect_err("no time");
-        assert!(OVER.contains(&(error.code() as i32)), "{error}");
         assert!(stored(oss, ost, &object, CHUNK).await == old, "a request without time changed the object");
     });
     cluster.assert_runs();

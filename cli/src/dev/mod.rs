@@ -18,6 +18,7 @@ mod up;
 use sateen_types::FsResult;
 
 pub use cluster::Cluster;
+pub use process::find_program;
 
 use crate::args::Dev;
 

@@ -1,5 +1,5 @@
-//! What every process needs to start, to stop, and to keep a small file safely: configuration, logging, shutdown,
-//! durable replacement of files, and the lock that keeps a second server out of a directory.
+//! What every process needs to start, to stop, to be watched, and to keep a small file safely: configuration, logging,
+//! metrics, shutdown, durable replacement of files, and the lock that keeps a second server out of a directory.
 //!
 //! Nothing here knows what the process does.
 
@@ -8,6 +8,7 @@ pub mod config;
 pub mod dirlock;
 pub mod durable;
 pub mod envelope;
+pub mod metrics;
 pub mod rocksdb_log;
 pub mod shutdown;
 pub mod telemetry;

@@ -24,9 +24,12 @@ pub const SEND_MAX: Duration = Duration::from_secs(60);
 /// All replies of a service that are not sent yet.
 #[derive(Default)]
 pub struct Replies {
-    sending: Mutex<HashMap<u64, (Instant, Weak<Mutex<Content>>)>>,
+    sending: Mutex<HashMap<u64, Sending>>,
     next: AtomicU64,
 }
+
+/// When a reply began, and what is left of it as long as somebody sends it.
+type Sending = (Instant, Weak<Mutex<Content>>);
 
 /// What is left of a reply; `None` once it was taken away.
 type Content = Option<(Outgoing, Memory)>;

@@ -114,6 +114,7 @@ impl Store {
             settled.dead
         };
         self.index.sync().map_err(|e| self.fail(&e))?;
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
         self.segments.reclaim(&dead).map_err(|e| self.fail(&e))?;
         self.segments.finish_punches(PUNCHES_MAX).map_err(|e| self.fail(&e))
     }

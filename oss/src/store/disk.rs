@@ -77,6 +77,8 @@ pub trait SegmentFile: Send + Sync {
     }
     /// Reads some bytes; 0 at the end of the file.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Lets go of what the page cache holds of the range, as far as it is on the medium.
+    fn drop_cached(&self, _offset: u64, _len: u64) {}
     /// Makes everything written durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Gives the range back to the file system; it reads as zeros then.
@@ -291,6 +293,11 @@ impl SegmentFile for File {
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, bytes, offset)
+    }
+
+    fn drop_cached(&self, offset: u64, len: u64) {
+        // Only advice: where it is not taken, the read that follows is answered from memory.
+        let _ = rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
     }
 
     fn sync_data(&self) -> io::Result<()> {

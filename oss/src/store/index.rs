@@ -21,6 +21,7 @@ use super::keys::{
     META_NEXT_SEGMENT, META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key, free_key,
     segment_from_key, segment_key,
 };
+use super::mark::{self, Mark};
 use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
 use super::segments::io_error;
 
@@ -58,6 +59,8 @@ impl IndexCache {
 pub struct Index {
     /// For [`fsck`](super::fsck), which looks at rows that do not decode.
     pub(super) db: DB,
+    /// Not there if the index was opened to look at it only.
+    mark: Option<Mark>,
 }
 
 impl Index {
@@ -72,7 +75,8 @@ impl Index {
             tracing::warn!(dir = %dir.display(), bytes = cut, "cut what a power cut left at the end of the index's log");
         }
         let db = DB::open_cf_descriptors(&options, dir, families(cache)).map_err(|e| open_error(dir, &e))?;
-        let index = Index { db };
+        mark::check(dir, db.latest_sequence_number())?;
+        let index = Index { db, mark: Some(Mark::open(dir)?) };
         match index.counter(CF_META, META_FORMAT)? {
             Some(FORMAT) => {}
             before @ (None | Some(FORMAT_FIRST)) => {
@@ -104,7 +108,9 @@ impl Index {
         } else {
             DB::open_cf_descriptors(&options, dir, families(cache))
         };
-        Ok(Index { db: db.map_err(|e| open_error(dir, &e))? })
+        let db = db.map_err(|e| open_error(dir, &e))?;
+        mark::check(dir, db.latest_sequence_number())?;
+        Ok(Index { db, mark: if read_only { None } else { Some(Mark::open(dir)?) } })
     }
 
     pub(super) fn cf(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
@@ -287,9 +293,14 @@ impl Index {
     pub fn sync(&self) -> FsResult<()> {
         #[cfg(test)]
         super::crashing::storage_call(super::crashing::Call::IndexSync);
+        // Before the sync: what comes meanwhile need not be covered by it.
+        let covered = self.db.latest_sequence_number();
         self.db.flush_wal(true).map_err(|e| error("sync the index", &e))?;
         #[cfg(test)]
         super::crashing::storage_call(super::crashing::Call::IndexSynced);
+        if let Some(mark) = &self.mark {
+            mark.set(covered);
+        }
         Ok(())
     }
 }

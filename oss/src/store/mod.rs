@@ -25,6 +25,7 @@ pub mod codec;
 pub mod commit;
 #[cfg(test)]
 mod crashing;
+pub mod damaged;
 pub mod disk;
 #[cfg(test)]
 mod faulty;
@@ -33,6 +34,7 @@ pub mod fsck;
 pub mod index;
 pub mod journal;
 pub mod keys;
+pub mod mark;
 pub mod pending;
 pub mod read;
 pub mod rebuild;
@@ -44,6 +46,7 @@ pub mod segments;
 pub mod streams;
 pub mod touched;
 pub mod trim;
+pub mod verify;
 pub mod write;
 
 #[cfg(test)]
@@ -56,9 +59,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use sateen_types::limits::FILE_SIZE_MAX;
-use sateen_types::{FsCode, FsError, FsResult, ObjectId, Verifier};
+use sateen_types::{FsCode, FsError, FsId, FsResult, ObjectId, Verifier};
 
 use capacity::Capacity;
+use damaged::Damaged;
 use disk::{Disk, RealDisk};
 use index::{Index, IndexCache};
 use keys::{ChunkKey, ObjectKey, WHOLE_OBJECT};
@@ -106,6 +110,17 @@ pub struct ObjectAttr {
     pub allocated: u64,
 }
 
+/// What a store did since it was opened.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Stored bytes handed to readers.
+    pub read_bytes: AtomicU64,
+    /// Stored bytes taken from writers.
+    pub written_bytes: AtomicU64,
+    /// Commits that made something durable.
+    pub commits: AtomicU64,
+}
+
 /// The objects of one file system on one OST.
 pub struct Store {
     index: Arc<Index>,
@@ -126,6 +141,8 @@ pub struct Store {
     dirty: AtomicBool,
     failed: AtomicBool,
     commits: commit::Queue,
+    damaged: Damaged,
+    counts: Counts,
     fences: fence::Fences,
 }
 
@@ -171,6 +188,8 @@ impl Store {
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             commits: commit::Queue::default(),
+            damaged: Damaged::default(),
+            counts: Counts::default(),
             fences: fence::Fences::default(),
         };
         store.journaled.store(store.segments.punch_lost()?, Ordering::Release);
@@ -185,9 +204,24 @@ impl Store {
         self.failed.load(Ordering::Acquire)
     }
 
+    /// What could not be read since it was opened.
+    pub fn damaged(&self) -> &Damaged {
+        &self.damaged
+    }
+
+    /// What it did since it was opened.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// How many objects there are.
     pub fn objects(&self) -> FsResult<u64> {
         self.index.objects()
+    }
+
+    /// The file system it belongs to.
+    pub fn file_system(&self) -> FsId {
+        self.owner.fs
     }
 
     /// Size and space of one object; zeros if there is none.
@@ -309,6 +343,7 @@ impl Store {
                 let extent = record.map(|r| r.extent());
                 if let Some(extent) = extent.filter(|_| extent != old.map(|o| o.extent())) {
                     batch.occupy(extent);
+                    self.counts.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
                 }
             }
             touched.object(locked.key, after);

@@ -54,6 +54,11 @@ impl Pending {
         self.open.len() + self.committing.len()
     }
 
+    /// Whether a commit has begun and not ended.
+    pub fn is_committing(&self) -> bool {
+        !self.committing.is_empty()
+    }
+
     /// Chunk `key` of an object of `object_size` bytes changes from `old` to `new`.
     pub fn change(
         &mut self,

@@ -12,6 +12,7 @@
 //! [`Segments::reclaims`]: super::segments::Segments::reclaims
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sateen_types::limits::BULK_BYTES_MAX;
@@ -166,6 +167,7 @@ impl Store {
         if complete {
             reply.hole_until(range.end());
         }
+        self.counts.read_bytes.fetch_add(reply.payload.len() as u64, Ordering::Relaxed);
         Ok(reply.finish(known.size))
     }
 
@@ -195,7 +197,8 @@ impl Store {
     }
 
     /// The error for bytes that cannot be read although their record is current; says so in the log.
-    fn damage(&self, object: &ObjectId, chunk: u64, why: &ReadError) -> FsError {
+    pub(super) fn damage(&self, object: &ObjectId, chunk: u64, why: &ReadError) -> FsError {
+        self.damaged.note(ObjectKey::of(object).chunk(chunk), &why.to_string());
         let code = if matches!(why, ReadError::Io(_)) { FsCode::Io } else { FsCode::Corrupt };
         tracing::error!(
             ost = %self.owner.ost, fs = %object.fs, fid = %object.fid, component = object.component.0,

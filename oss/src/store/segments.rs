@@ -297,6 +297,12 @@ impl Segments {
         Ok(bytes)
     }
 
+    /// [`Segments::read`] from the disk itself, not from memory.
+    pub fn read_from_medium(&self, segment: SegmentId, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
+        self.handle(segment)?.drop_cached(offset, len as u64);
+        self.read(segment, offset, len)
+    }
+
     /// [`Segments::read`] if it takes no disk access.
     pub fn read_cached(&self, segment: SegmentId, offset: u64, len: usize) -> Option<Vec<u8>> {
         let file = self.handles.lock().get(&segment).cloned()?;

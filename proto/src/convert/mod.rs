@@ -3,6 +3,7 @@
 
 mod attr;
 mod bulk;
+mod fsck;
 mod layout;
 mod op;
 

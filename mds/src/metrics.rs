@@ -1,0 +1,52 @@
+//! The figures of an MDS, listed in `docs/metrics.md`.
+
+use std::time::Instant;
+
+use sateen_runtime::metrics::Page;
+
+use crate::cluster::Cluster;
+use crate::registry::OstState;
+
+/// Writes all figures.
+pub fn fill(page: &mut Page, cluster: &Cluster) {
+    let osts = cluster.registry.read().list(Instant::now());
+    page.gauge("sateen_mds_osts", "OSTs of the cluster by state.");
+    for (label, state) in [("up", OstState::Up), ("down", OstState::Down), ("failed", OstState::Failed)] {
+        page.sample(&[("state", label)], osts.iter().filter(|ost| ost.state == state).count() as u64);
+    }
+    let file_systems = cluster.file_systems();
+    page.gauge("sateen_mds_sessions", "Sessions of clients by file system.");
+    for fs in &file_systems {
+        page.sample(&[("fs", &fs.info.name.to_string())], fs.session_count() as u64);
+    }
+    page.gauge("sateen_mds_file_systems", "File systems of the cluster.").sample(&[], file_systems.len() as u64);
+    page.gauge("sateen_mds_uptime_seconds", "Seconds since the MDS started.")
+        .sample(&[], cluster.started.elapsed().as_secs());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::config::Config;
+    use crate::dir::MdsDir;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_figure_has_a_line_in_the_documentation() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mds = MdsDir::open(dir.path()).expect("opens");
+        let cluster = Cluster::open(mds, Config::default().cluster_options()).expect("opens");
+        let mut page = Page::default();
+        fill(&mut page, &cluster);
+        let text = page.into_text();
+        assert!(text.contains("sateen_mds_osts{state=\"up\"} 0\n"), "{text}");
+        let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let documented = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .filter(|name| name.starts_with("sateen_mds_"));
+        assert_eq!(families.collect::<BTreeSet<_>>(), documented.collect());
+    }
+}

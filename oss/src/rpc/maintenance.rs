@@ -1,0 +1,109 @@
+//! The `Maintenance` service: checks on demand and what the scrub knows.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sateen_proto::convert::ost_index;
+use sateen_proto::oss;
+use sateen_proto::oss::maintenance_server::Maintenance;
+use sateen_proto::status::to_status;
+use sateen_types::{FsCode, FsError, FsResult, FsckEvent, OstIndex};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::scrub::Scrub;
+use crate::store::fsck::report::Report;
+
+/// Events that wait for a slow reader; then the check waits.
+const EVENTS_MAX: usize = 64;
+/// How long a check waits for the one before it, which may just be ending.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Damaged chunks named in one reply.
+const DAMAGED_MAX: usize = 256;
+
+/// Maintenance of the OSTs of this process.
+pub struct MaintenanceService {
+    osts: HashMap<OstIndex, Arc<Scrub>>,
+    /// One check at a time: each holds a thread and reads as much as the scrub.
+    one: Arc<Semaphore>,
+}
+
+impl MaintenanceService {
+    /// Of these OSTs.
+    pub fn new(osts: HashMap<OstIndex, Arc<Scrub>>) -> MaintenanceService {
+        MaintenanceService { osts, one: Arc::new(Semaphore::new(1)) }
+    }
+
+    fn ost(&self, number: u32) -> FsResult<Arc<Scrub>> {
+        let index = ost_index(number)?;
+        self.osts.get(&index).cloned().ok_or_else(|| {
+            FsError::new(FsCode::NotFound, format!("ost: {index} is not served here"))
+                .with_hint("ask the MDS where it is now")
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    type FsckStream = ReceiverStream<Result<oss::FsckEvent, Status>>;
+
+    async fn fsck(&self, request: Request<oss::FsckRequest>) -> Result<Response<Self::FsckStream>, Status> {
+        let oss::FsckRequest { ost, deep } = request.into_inner();
+        let scrub = self.ost(ost).map_err(to_status)?;
+        let Ok(Ok(permit)) = tokio::time::timeout(PATIENCE, self.one.clone().acquire_owned()).await else {
+            let busy = FsError::new(FsCode::Busy, "another check runs on this OSS");
+            return Err(to_status(busy.with_hint("wait until it is over")));
+        };
+        let (events, stream) = mpsc::channel(EVENTS_MAX);
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            if let Err(e) = check(&scrub, deep, &events)
+                && e.code != FsCode::Interrupted
+            {
+                // Nobody listens any more if this fails.
+                let _ = events.blocking_send(Err(to_status(e)));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn scrub_status(
+        &self,
+        request: Request<oss::ScrubStatusRequest>,
+    ) -> Result<Response<oss::ScrubStatusReply>, Status> {
+        let scrub = self.ost(request.get_ref().ost).map_err(to_status)?;
+        let cursor = scrub.cursor();
+        let mut reply = oss::ScrubStatusReply {
+            enabled: scrub.config().enabled,
+            passes: cursor.passes,
+            last_pass_ended: if cursor.passes == 0 { 0 } else { cursor.last_ended },
+            bytes: cursor.bytes,
+            chunks: cursor.chunks,
+            bytes_stored: scrub.ost().stored_bytes(),
+            ..oss::ScrubStatusReply::default()
+        };
+        for store in scrub.ost().open_stores() {
+            reply.damaged_chunks += store.damaged().count();
+            let room = DAMAGED_MAX - reply.damaged.len();
+            reply.damaged.extend(store.damaged().findings(store.file_system(), room).iter().map(oss::Finding::from));
+        }
+        Ok(Response::new(reply))
+    }
+}
+
+/// Checks every store of an OST; a receiver that goes away stops it.
+fn check(scrub: &Scrub, deep: bool, events: &mpsc::Sender<Result<oss::FsckEvent, Status>>) -> FsResult<()> {
+    let mut sink = |event: FsckEvent| match events.blocking_send(Ok((&event).into())) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    let pace = |bytes: u64| std::thread::sleep(scrub.config().time_for(bytes));
+    let mut report = Report::new(&mut sink);
+    for store in scrub.ost().open_stores() {
+        store.check(deep, &pace, &mut report)?;
+    }
+    report.done().map(drop)
+}

@@ -1,0 +1,72 @@
+//! `sateen fsck` as people use it: at rest and at work, on a sound OST and on a damaged one.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use sateen_tests::cluster::lfs_ok;
+use sateen_tests::damage::{find_bytes, flip, segments};
+use sateen_tests::rng::{noise, seeded};
+use sateen_tests::{Cluster, ClusterSpec};
+
+#[test]
+fn a_damaged_file_is_named_at_work_and_at_rest_and_survives_a_repair_as_an_error() {
+    let mut rng = seeded("fsck");
+    let spec = ClusterSpec { oss: 1, osts_per_oss: 1, ..ClusterSpec::new("fsck") };
+    let mut cluster = Cluster::start(spec);
+    let mount = cluster.mount();
+    let (bad, good) = (mount.join("bad"), mount.join("good"));
+    // Incompressible, so that the bytes stand in the segment as they are.
+    let bytes = noise(&mut rng, 1 << 20);
+    fs::write(&bad, &bytes).expect("write");
+    fs::write(&good, &bytes[..500_000]).expect("write");
+    for path in [&bad, &good] {
+        File::open(path).and_then(|f| f.sync_all()).expect("fsync");
+    }
+    let fid = lfs_ok(&[&"path2fid", &bad]).trim().to_owned();
+
+    let done = cluster.sateen(&["fsck", "--deep"]);
+    assert!(done.success() && done.stdout.contains("clean"), "{done}");
+    let done = cluster.sateen(&["fsck", "--status", "--ost", "0"]);
+    assert!(done.success() && done.stdout.contains("no damage known"), "{done}");
+    cluster.sateen(&["fsck", "--ost", "77"]).assert_fails_with_hint(3);
+    let dir = cluster.ost_dir(0, 0);
+    let at_rest = |cluster: &Cluster, more: &[&str]| {
+        let dir = dir.display().to_string();
+        cluster.sateen(&[&["fsck", "--dir", &dir][..], more].concat())
+    };
+    at_rest(&cluster, &[]).assert_fails_with_hint(1).assert_says("in use");
+
+    // The end of the file: its bytes are in the bad one only.
+    let at = bytes.len() - 10_000;
+    let places: Vec<(PathBuf, u64)> = segments(&dir)
+        .into_iter()
+        .flat_map(|s| find_bytes(&s, &bytes[at..at + 64]).into_iter().map(move |offset| (s.clone(), offset)))
+        .collect();
+    assert_eq!(places.len(), 1, "the bytes stand in one segment: {places:?}");
+    flip(&places[0].0, places[0].1);
+
+    let named = |done: &sateen_tests::Done| {
+        assert_eq!(done.code, Some(7), "{done}");
+        assert!(done.stdout.contains(&fid) && done.stdout.contains("DAMAGED: 1"), "{done}");
+        assert!(done.stdout.lines().all(|line| line.chars().count() <= 80), "{done}");
+    };
+    named(&cluster.sateen(&["fsck", "--ost", "0", "--deep"]));
+    named(&cluster.sateen(&["fsck", "--status"]));
+    let json = cluster.sateen(&["fsck", "--deep", "--json"]);
+    assert_eq!(json.code, Some(7), "{json}");
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("one document");
+    assert_eq!(report["osts"][0]["findings"][0]["fid"], fid.as_str(), "{json}");
+
+    cluster.stop_oss(0);
+    for more in [&["--deep"][..], &["--deep", "--repair"], &["--deep", "--repair"]] {
+        named(&at_rest(&cluster, more));
+    }
+    cluster.sateen(&["fsck", "--dir", "/nonexistent"]).assert_fails_with_hint(3).assert_says("/nonexistent");
+    cluster.start_oss(0);
+    cluster.wait_osts_up();
+    drop(mount);
+    let mount = cluster.mount();
+    assert_eq!(fs::read(mount.join("good")).expect("read"), bytes[..500_000]);
+    let error = fs::read(mount.join("bad")).expect_err("neither zeros nor old bytes");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+}
