@@ -33,10 +33,17 @@ pub fn move_into(from: &Path, dir: &Path) -> io::Result<()> {
     sync_parent(from)
 }
 
-/// Renames a directory whose content is durable, durably.
+/// Renames what is durable itself, durably, over what is at `to`. Both are in the same directory.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)?;
     sync_parent(to)
+}
+
+/// Exchanges two files or directories that are durable themselves, in one step and durably. Both are in the same
+/// directory.
+pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, rustix::fs::RenameFlags::EXCHANGE)?;
+    sync_parent(a)
 }
 
 /// Makes the creation, removal or renaming of `path` durable.

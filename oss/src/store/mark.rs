@@ -29,8 +29,8 @@ const SLOT_BYTES: usize = 20;
 const SLOT_DISTANCE: u64 = 4096;
 
 /// The file beside the index in `dir`.
-fn path_of(index: &Path) -> PathBuf {
-    index.with_extension("mark")
+pub fn path_of(index: &Path) -> PathBuf {
+    index.with_added_extension("mark")
 }
 
 /// An open mark.

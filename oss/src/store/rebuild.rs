@@ -19,6 +19,7 @@ use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at};
 use super::index::{Index, IndexCache};
 use super::journal::{self, JournalKey, JournalRecord, RunHeader};
 use super::keys::{ChunkKey, ObjectKey};
+use super::mark;
 use super::records::{ChunkRecord, ObjectRecord, SegmentPlace};
 use super::segments::{HEADER_BYTES, ReadError, SegmentOwner, io_error, open_segment};
 
@@ -60,9 +61,7 @@ type Files = BTreeMap<SegmentId, (std::sync::Arc<dyn SegmentFile>, JournalKey)>;
 pub fn rebuild(dir: &Path, disk: &dyn Disk, owner: &SegmentOwner, cache: &IndexCache) -> FsResult<RebuildReport> {
     let failed = |what: &str, e: &io::Error| io_error(what, e);
     let fresh = dir.join("index.new");
-    if fresh.exists() {
-        std::fs::remove_dir_all(&fresh).map_err(|e| failed("remove what an earlier rebuild left", &e))?;
-    }
+    clear(&fresh).map_err(|e| failed("remove what an earlier rebuild left", &e))?;
     let mut report = RebuildReport::default();
     let index = Index::open(&fresh, cache)?;
     let all = disk.list().map_err(|e| failed("list the segments", &e))?;
@@ -82,14 +81,34 @@ pub fn rebuild(dir: &Path, disk: &dyn Disk, owner: &SegmentOwner, cache: &IndexC
     index.write(batch)?;
     index.sync()?;
     drop(index);
-    let old = dir.join("index");
-    if old.exists() {
-        let kept = (1..).map(|n| dir.join(format!("index.damaged-{n}"))).find(|path| !path.exists());
-        let kept = kept.ok_or_else(|| FsError::new(FsCode::Internal, "no name is left for the old index"))?;
-        durable::rename(&old, &kept).map_err(|e| failed("keep the old index", &e))?;
-    }
-    durable::rename(&fresh, &old).map_err(|e| failed("put the new index in its place", &e))?;
+    take_the_place(&fresh, &dir.join("index")).map_err(|e| failed("put the new index in its place", &e))?;
     Ok(report)
+}
+
+/// Puts the index in `fresh` where the store looks for it; what is there is kept beside it.
+///
+/// 1. exchange the two; 2. the new one's mark takes the place of the old one's; 3. the old one gets another name. Cut
+/// off after 1 the old mark may refuse the new index, and a second rebuild is asked for.
+fn take_the_place(fresh: &Path, place: &Path) -> io::Result<()> {
+    let new_mark = || durable::rename(&mark::path_of(fresh), &mark::path_of(place));
+    if !place.exists() {
+        durable::rename(fresh, place)?;
+        return new_mark();
+    }
+    let kept = (1u32..).map(|n| place.with_added_extension(format!("damaged-{n}"))).find(|path| !path.exists());
+    durable::exchange(fresh, place)?;
+    new_mark()?;
+    durable::rename(fresh, &kept.ok_or(io::ErrorKind::AlreadyExists)?)
+}
+
+/// Removes what a rebuild has left that was cut off.
+fn clear(fresh: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    gone(std::fs::remove_dir_all(fresh))?;
+    gone(std::fs::remove_file(mark::path_of(fresh)))
 }
 
 fn open_all(all: &[SegmentId], disk: &dyn Disk, owner: &SegmentOwner, report: &mut RebuildReport) -> FsResult<Files> {
