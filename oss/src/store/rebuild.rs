@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 
 use sateen_runtime::durable;
-use sateen_types::{FsCode, FsError, FsResult, ObjectId};
+use sateen_types::{FsResult, ObjectId};
 
 use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at};
 use super::index::{Index, IndexCache};

@@ -16,6 +16,16 @@ use super::keys::{ChunkKey, WHOLE_OBJECT};
 use super::records::{PendingRecord, SegmentExtent, SegmentPlace, round_to_blocks};
 use super::segments::{HEADER_BYTES, ReadError, Segments, State, io_error};
 
+/// What became of an extent that was to be punched.
+enum Punch {
+    /// It is a hole, or its segment is gone.
+    Done,
+    /// Its segment does not begin as one of ours does: a power cut has taken its first block, or it is another's file.
+    /// It is not touched; nobody can read it, and it goes as a whole when nothing in it is live. Its row in `frees` stays,
+    /// in case somebody mends the header.
+    Unreadable,
+}
+
 impl Segments {
     /// Gives the space of dead extents back. They are noted in the index already ([`super::index::Batch::release`]);
     /// they stay noted until the punch is durable; what cannot be punched now is punched at the next start.
@@ -28,12 +38,15 @@ impl Segments {
         let mut punched = Vec::with_capacity(extents.len());
         for extent in extents {
             match self.punch(*extent) {
-                Ok(()) => punched.push(*extent),
-                Err(e) => tracing::warn!(?extent, error = %e, "cannot punch a dead extent; the next start tries again"),
+                Ok(Punch::Done) => punched.push(*extent),
+                Ok(Punch::Unreadable) => {}
+                Err(e) => {
+                    tracing::warn!(?extent, error = %e, "cannot punch a dead extent; the next start tries again");
+                    self.state.lock().punch_failed = true;
+                }
             }
         }
         let mut state = self.state.lock();
-        state.punch_failed |= punched.len() < extents.len();
         state.punched.append(&mut punched);
         for extent in extents {
             self.capacity.release(extent.len);
@@ -107,12 +120,15 @@ impl Segments {
         self.index.write(batch)
     }
 
-    fn punch(&self, extent: SegmentExtent) -> Result<(), ReadError> {
+    fn punch(&self, extent: SegmentExtent) -> io::Result<Punch> {
         let file = match self.handle(extent.segment) {
-            Err(ReadError::Missing(_)) => return Ok(()),
-            other => other?,
+            Ok(file) => file,
+            Err(ReadError::Missing(_)) => return Ok(Punch::Done),
+            Err(ReadError::Damaged(_)) => return Ok(Punch::Unreadable),
+            Err(ReadError::Io(e)) => return Err(e),
         };
-        file.punch(extent.offset, extent.len).map_err(ReadError::Io)
+        file.punch(extent.offset, extent.len)?;
+        Ok(Punch::Done)
     }
 
     /// Deletes a sealed segment without live bytes.
@@ -140,7 +156,8 @@ impl Segments {
     pub fn sweep(&self) -> FsResult<()> {
         for extent in self.index.frees()? {
             match self.punch(extent) {
-                Ok(()) => self.state.lock().punched.push(extent),
+                Ok(Punch::Done) => self.state.lock().punched.push(extent),
+                Ok(Punch::Unreadable) => {}
                 Err(e) => {
                     tracing::warn!(?extent, error = %e, "cannot punch a dead extent");
                     self.state.lock().punch_failed = true;
