@@ -69,17 +69,10 @@ impl Store {
     /// Commits, and then deletes the segments that are empty with that.
     pub(super) fn commit_now(&self) -> FsResult<()> {
         self.commit_once()?;
-        while let Some((segment, needed)) = self.retire_next().map_err(|e| self.fail(&e))? {
-            if needed {
-                self.dirty.store(true, Ordering::Release);
-                self.commit_once()?;
-            }
-            self.delete_retired(segment).map_err(|e| self.fail(&e))?;
-        }
-        Ok(())
+        self.retire().map_err(|e| self.fail(&e))
     }
 
-    fn commit_once(&self) -> FsResult<()> {
+    pub(super) fn commit_once(&self) -> FsResult<()> {
         self.check_healthy()?;
         let (touched, index) = {
             let _gate = self.gate.write();

@@ -17,7 +17,7 @@ use sateen_types::{FsCode, FsError, FsResult};
 
 use super::disk::SegmentId;
 use super::keys::{
-    CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_COMMITTED, META_FORMAT,
+    CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_COMMITTED, META_FORMAT, META_JOURNAL,
     META_NEXT_SEGMENT, META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key, free_key,
     segment_from_key, segment_key,
 };
@@ -25,8 +25,9 @@ use super::mark::{self, Mark};
 use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
 use super::segments::io_error;
 
-/// Version of the families and their records. Version 1 had no journal and no settled place; it is taken over.
-const FORMAT: i64 = 2;
+/// Version of the families and their records. Version 1 had no settled place, versions 1 and 2 no journal; both are
+/// taken over.
+const FORMAT: i64 = 3;
 const FORMAT_FIRST: i64 = 1;
 /// Memory of one family before it is flushed to a file, in bytes.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
@@ -79,12 +80,13 @@ impl Index {
         let index = Index { db, mark: Some(Mark::open(dir)?) };
         match index.counter(CF_META, META_FORMAT)? {
             Some(FORMAT) => {}
-            before @ (None | Some(FORMAT_FIRST)) => {
+            before @ (None | Some(FORMAT_FIRST..FORMAT)) => {
                 let mut batch = index.batch();
                 batch.set_meta(META_FORMAT, FORMAT);
                 if before.is_none() {
                     // All that will be found was written by this format.
                     batch.set_settled(SegmentPlace { segment: SegmentId(0), offset: 0 });
+                    batch.set_journal(true);
                 }
                 index.write(batch)?;
                 index.sync()?;
@@ -207,6 +209,19 @@ impl Index {
         rows.collect()
     }
 
+    /// At most `max` objects, from behind `after` on, in order.
+    pub fn objects_after(&self, after: Option<ObjectKey>, max: usize) -> FsResult<Vec<(ObjectKey, ObjectRecord)>> {
+        let mode =
+            after.as_ref().map_or(IteratorMode::Start, |key| IteratorMode::From(key.as_bytes(), Direction::Forward));
+        let rows = self.db.iterator_cf(&self.cf(CF_OBJECTS), mode).map(|row| {
+            let (key, value) = row.map_err(|e| error("read objects", &e))?;
+            let key = ObjectKey::from_bytes(&key)
+                .ok_or_else(|| FsError::new(FsCode::Corrupt, "a key of the objects has a wrong length"))?;
+            Ok((key, ObjectRecord::decode(&value)?))
+        });
+        rows.filter(|row| !matches!(row, Ok((key, _)) if Some(*key) == after)).take(max).collect()
+    }
+
     /// The last stored chunk of `object` with a number of at most `upto`.
     pub fn last_chunk(&self, object: ObjectKey, upto: u64) -> FsResult<Option<(u64, ChunkRecord)>> {
         let start = object.chunk(upto).to_bytes();
@@ -235,6 +250,18 @@ impl Index {
         })
     }
 
+    /// Visits the rows of `frees` as they are now, in order of place, until `visit` says `false`.
+    pub fn visit_frees(&self, mut visit: impl FnMut(SegmentExtent) -> bool) -> FsResult<()> {
+        for row in self.db.iterator_cf(&self.cf(CF_FREES), IteratorMode::Start) {
+            let (key, value) = row.map_err(|e| error("read the index", &e))?;
+            let (segment, offset) = free_from_key(&key)?;
+            if !visit(SegmentExtent { segment, offset, len: Counter::decode(&value)?.0.unsigned_abs() }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// How many objects there are.
     pub fn objects(&self) -> FsResult<u64> {
         Ok(self.counter(CF_META, META_OBJECTS)?.unwrap_or(0).max(0) as u64)
@@ -256,6 +283,11 @@ impl Index {
     /// Number of the last commit whose batch is here.
     pub fn committed(&self) -> FsResult<u64> {
         Ok(self.counter(CF_META, META_COMMITTED)?.unwrap_or(0).unsigned_abs())
+    }
+
+    /// Whether the journal in the segments says everything that is here.
+    pub fn journal_is_whole(&self) -> FsResult<bool> {
+        Ok(self.counter(CF_META, META_JOURNAL)? == Some(1))
     }
 
     /// Number of the last batch; rises with every one, and falls only if a crash loses some.
@@ -382,6 +414,11 @@ impl Batch<'_> {
     /// Notes the number of a commit that ends with this batch.
     pub fn set_committed(&mut self, sequence: u64) {
         self.set_meta(META_COMMITTED, sequence as i64);
+    }
+
+    /// Notes whether the journal in the segments says everything that is here.
+    pub fn set_journal(&mut self, whole: bool) {
+        self.set_meta(META_JOURNAL, i64::from(whole));
     }
 
     fn set_meta(&mut self, key: &[u8], value: i64) {

@@ -20,7 +20,8 @@
 //! |     56 |    8 | index    | number of the index's last batch when the commit began                             |
 //!
 //! (`index` is covered by the checksum as if it came first.) A record: kind 1, then object key 24, then by kind:
-//! 1 chunk number 8, ChunkRecord 52; 2 chunk number 8 (a hole); 3 ObjectRecord 44; 4 born 8 (the object is gone).
+//! 1 chunk number 8, ChunkRecord 52; 2 chunk number 8 (a hole); 3 ObjectRecord 44; 4 born 8 (the object is gone). Kind 5
+//! stands alone: from this commit on the journal says everything, also of segments that have none of their own.
 
 use sateen_types::limits::BLOCK_BYTES;
 
@@ -47,6 +48,8 @@ pub enum JournalRecord {
     Object(ObjectKey, ObjectRecord),
     /// An object is gone. No record of it is in a segment before `born`.
     Gone(ObjectKey, SegmentId),
+    /// From here on the journal says everything, also what is in segments without one ([`super::snapshot`]).
+    Complete,
 }
 
 /// Where a run is and what its header says.
@@ -112,6 +115,7 @@ fn encode(record: &JournalRecord, out: &mut Vec<u8>) {
             out.extend_from_slice(key.as_bytes());
             out.extend_from_slice(&born.0.to_be_bytes());
         }
+        JournalRecord::Complete => out.push(5),
     }
 }
 
@@ -135,6 +139,7 @@ fn decode(mut body: &[u8]) -> Option<Vec<JournalRecord>> {
                 let key = ObjectKey::from_bytes(take(24)?)?;
                 JournalRecord::Gone(key, SegmentId(u64::from_be_bytes(take(8)?.try_into().ok()?)))
             }
+            5 => JournalRecord::Complete,
             _ => return None,
         };
         records.push(record);

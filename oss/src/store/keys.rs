@@ -11,7 +11,8 @@
 //! | segments | segment 8                                        | [`Counter`]: live bytes              |        8 |
 //! | frees    | segment 8, offset 8                              | [`Counter`]: bytes to punch          |        8 |
 //! | meta     | `format`, `next-segment`, `objects`,             | [`Counter`]                          |        8 |
-//! |          | `settled-segment`, `settled-offset`, `committed` |                                      |          |
+//! |          | `settled-segment`, `settled-offset`, `committed`,|                                      |          |
+//! |          | `journal`                                        |                                      |          |
 //!
 //! [`ObjectRecord`]: super::records::ObjectRecord
 //! [`ChunkRecord`]: super::records::ChunkRecord
@@ -46,6 +47,8 @@ pub const META_NEXT_SEGMENT: &[u8] = b"next-segment";
 pub const META_SETTLED_SEGMENT: &[u8] = b"settled-segment";
 /// Number of the last commit whose batch is in the index.
 pub const META_COMMITTED: &[u8] = b"committed";
+/// 1: the journal in the segments says everything that the index does. Otherwise the next start writes it anew.
+pub const META_JOURNAL: &[u8] = b"journal";
 /// See [`META_SETTLED_SEGMENT`].
 pub const META_SETTLED_OFFSET: &[u8] = b"settled-offset";
 /// How many objects there are.

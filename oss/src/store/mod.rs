@@ -43,6 +43,7 @@ pub mod records;
 pub mod recover;
 pub mod retire;
 pub mod segments;
+pub mod snapshot;
 pub mod streams;
 pub mod touched;
 pub mod trim;
@@ -195,6 +196,7 @@ impl Store {
         store.journaled.store(store.segments.punch_lost()?, Ordering::Release);
         store.recover()?;
         store.segments.sweep()?;
+        store.write_whole_journal()?;
         store.retire_at_start()?;
         Ok(store)
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use sateen_types::{FsCode, FsError, FsResult};
 
-use super::disk::SegmentId;
+use super::disk::{Caching, SegmentId, read_exact_at, write_all_at};
 use super::journal::{JournalRecord, Run};
 use super::keys::{ChunkKey, WHOLE_OBJECT};
 use super::records::{PendingRecord, SegmentExtent, SegmentPlace, round_to_blocks};
@@ -20,7 +20,7 @@ use super::segments::{HEADER_BYTES, ReadError, Segments, State, io_error};
 enum Punch {
     /// It is a hole, or its segment is gone.
     Done,
-    /// Its segment does not begin as one of ours does: a power cut has taken its first block, or it is another's file.
+    /// Its segment does not begin as one of ours does.
     /// It is not touched; nobody can read it, and it goes as a whole when nothing in it is live. Its row in `frees` stays,
     /// in case somebody mends the header.
     Unreadable,
@@ -67,10 +67,11 @@ impl Segments {
         if state.punch_failed { None } else { state.doomed.first().copied() }
     }
 
-    /// Whether there is a segment with a number in `[from, to)`.
-    pub fn any_between(&self, from: SegmentId, to: SegmentId) -> FsResult<bool> {
-        let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
-        Ok(files.iter().any(|id| (from..to).contains(id)))
+    /// Numbers of all segments, in order.
+    pub fn list(&self) -> FsResult<Vec<SegmentId>> {
+        let mut files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
+        files.sort_unstable();
+        Ok(files)
     }
 
     /// Deletes a segment that [`Segments::doomed`] has named.
@@ -204,6 +205,8 @@ impl Segments {
             let key = match record {
                 JournalRecord::Chunk(key, _) => *key,
                 JournalRecord::Object(key, _) | JournalRecord::Gone(key, _) => key.chunk(WHOLE_OBJECT),
+                // The index does not know of it; the journal is written anew.
+                JournalRecord::Complete => continue,
             };
             if !pending.contains(&key) {
                 let object_size = self.index.object(key.object)?.map_or(0, |object| object.size);
@@ -229,8 +232,8 @@ impl Segments {
             known.extend(records.into_iter().flatten().map(|r| (r.extent().place(), r.extent().len)));
         }
         let mut runs = Vec::new();
-        let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
-        for id in files.into_iter().filter(|id| *id >= settled.segment) {
+        for id in self.list()?.into_iter().filter(|id| *id >= settled.segment) {
+            self.begin_again(id).map_err(|e| io_error(&format!("write the header of segment {id}"), &e))?;
             self.journal_of(id, |run| {
                 known.insert(run.header.place, run.header.length);
                 runs.push(run);
@@ -243,6 +246,21 @@ impl Segments {
             }
         }
         Ok(runs)
+    }
+
+    /// Gives a segment its header if a power cut has taken it: what is in it may be whole, and is given back if not.
+    fn begin_again(&self, id: SegmentId) -> io::Result<()> {
+        let file = self.disk.open(id)?;
+        let mut first = [0; HEADER_BYTES as usize];
+        let length = file.length()?.min(HEADER_BYTES) as usize;
+        read_exact_at(&*file, &mut first[..length], 0, Caching::Keep)?;
+        if first.iter().any(|&byte| byte != 0) {
+            return Ok(());
+        }
+        tracing::info!(fs = %self.owner.fs, segment = %id, "a power cut took its header; it gets a new one");
+        // A journal in it has another key: it is of a commit that was not answered.
+        write_all_at(&*file, &self.owner.header(id, Some(&rand::random())), 0)?;
+        file.sync_data()
     }
 
     /// Punches everything of a segment from `from` on that is not `known`, durably; returns how much that was.

@@ -102,6 +102,10 @@ pub struct Segments {
     pub(super) handles: Mutex<HashMap<SegmentId, Arc<dyn SegmentFile>>>,
     pub(super) reclaims: AtomicU64,
     streams: Streams,
+    /// The settled place when the store was opened; nothing behind it was committed by an earlier incarnation.
+    settled_before: Option<SegmentPlace>,
+    /// The first segment that this incarnation may write.
+    first: SegmentId,
 }
 
 pub(super) struct State {
@@ -172,6 +176,8 @@ impl Segments {
             punched: Vec::new(),
         };
         Ok(Segments {
+            settled_before: index.settled()?,
+            first: next,
             disk,
             index,
             capacity,
@@ -277,15 +283,36 @@ impl Segments {
         Ok(())
     }
 
-    /// Visits the runs of the journal in a segment; there are none in what cannot be a segment of ours.
-    pub fn journal_of(&self, id: SegmentId, visit: impl FnMut(Run)) -> FsResult<()> {
+    /// Whether something that begins at `place` may have been committed: it lies before the settled place that was found
+    /// when the store was opened, or was written since.
+    pub(super) fn was_settled(&self, place: SegmentPlace) -> bool {
+        self.settled_before.is_none_or(|settled| place < settled) || place.segment >= self.first
+    }
+
+    /// Bytes after which a segment is full.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Visits the runs of the journal in a segment, and says whether all are there that should be. There are none in
+    /// what cannot be a segment of ours.
+    pub fn journal_of(&self, id: SegmentId, mut visit: impl FnMut(Run)) -> FsResult<bool> {
         let failed = |e: io::Error| io_error(&format!("read the journal of segment {id}"), &e);
         let (file, key) = match self.open_file(id) {
             Ok((file, Some(key))) => (file, key),
-            Ok((_, None)) | Err(ReadError::Missing(_) | ReadError::Damaged(_)) => return Ok(()),
+            // Format 1 had none.
+            Ok((_, None)) => return Ok(true),
+            Err(ReadError::Missing(_) | ReadError::Damaged(_)) => return Ok(false),
             Err(ReadError::Io(e)) => return Err(failed(e)),
         };
-        journal::scan(&*file, &key, SegmentPlace { segment: id, offset: HEADER_BYTES }, visit).map_err(failed)
+        let (mut whole, mut previous) = (true, 0);
+        let visit = |run: Run| {
+            whole &= run.header.previous == previous;
+            previous = run.header.place.offset;
+            visit(run);
+        };
+        journal::scan(&*file, &key, SegmentPlace { segment: id, offset: HEADER_BYTES }, visit).map_err(failed)?;
+        Ok(whole)
     }
 
     /// Reads `len` bytes of a segment at `offset`.

@@ -12,6 +12,7 @@ use super::records::{ChunkRecord, ObjectRecord};
 pub struct Touched {
     chunks: BTreeMap<ChunkKey, Option<ChunkRecord>>,
     objects: BTreeMap<ObjectKey, JournalRecord>,
+    complete: bool,
 }
 
 impl Touched {
@@ -39,13 +40,19 @@ impl Touched {
             JournalRecord::Object(key, _) | JournalRecord::Gone(key, _) => {
                 self.objects.entry(key).or_insert(record);
             }
+            JournalRecord::Complete => self.complete = true,
         }
+    }
+
+    /// How many keys have a state.
+    pub fn len(&self) -> usize {
+        self.chunks.len() + self.objects.len()
     }
 
     /// All of it.
     pub fn into_records(self) -> impl Iterator<Item = JournalRecord> {
         let chunks = self.chunks.into_iter().map(|(key, record)| JournalRecord::Chunk(key, record));
         // Objects first: whoever replays them knows the object of each chunk.
-        self.objects.into_values().chain(chunks)
+        self.objects.into_values().chain(chunks).chain(self.complete.then_some(JournalRecord::Complete))
     }
 }

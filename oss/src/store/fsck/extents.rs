@@ -270,10 +270,12 @@ impl Segment<'_> {
     ) -> FsResult<()> {
         let mut repair = if readable { Repair::Possible } else { Repair::Impossible };
         if readable && self.repairs.allowed() {
-            let header = self.job.owner.header(self.id, None);
+            // With another key: what its journal said can no longer be told from data.
+            let header = self.job.owner.header(self.id, Some(&rand::random()));
             write_all_at(&**file, &header, 0).and_then(|()| file.sync_data()).map_err(|e| {
                 super::super::segments::io_error(&format!("write the header of segment {}", self.id), &e)
             })?;
+            self.repairs.changed();
             repair = Repair::Done;
         }
         self.finding(FindingKind::SegmentHeader, repair, what, report)

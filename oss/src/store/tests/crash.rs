@@ -325,9 +325,9 @@ fn check_rebuild(
     cache: &IndexCache,
 ) -> Result<(), String> {
     let owner = options(None, 1).owner;
-    let report =
-        super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache).map_err(|e| e.to_string())?;
-    if report.damaged_chunks + report.orphans > 0 || !report.missing_runs.is_empty() {
+    let report = super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache, true)
+        .map_err(|e| e.to_string())?;
+    if report.damaged_chunks > 0 || !report.is_whole() {
         return Err(format!("{report:?}"));
     }
     let (store, capacity) = machine.open(cache).map_err(|e| e.to_string())?;
