@@ -317,6 +317,37 @@ fn check_machine(machine: Machine, allowed: &[World], seed: u64, cache: &IndexCa
     Ok(2)
 }
 
+/// The index is lost with the crash: what was committed is in the segments. What is written then survives the loss of
+/// that index too.
+fn check_lost_index(segments: Image, allowed: &[World], seed: u64, cache: &IndexCache) -> Result<(), String> {
+    let machine = Machine::new(segments, &IndexImage::new(), true);
+    let rebuild = || {
+        let owner = options(None, 1).owner;
+        let report = super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache, false);
+        let report = report.map_err(|e| e.to_string())?;
+        if report.is_whole() { Ok(()) } else { Err(format!("{report:?}")) }
+    };
+    let check = |when: &str| {
+        let (store, capacity) = machine.open(cache).map_err(|e| format!("{when}: {e}"))?;
+        let read = read_all(&store).map_err(|e| format!("{when}: {e}"))?;
+        check_space(&store, &capacity, &machine.disk.image()).map_err(|e| format!("{when}: {e}"))?;
+        Ok::<_, String>((store, read))
+    };
+    rebuild()?;
+    let (store, read) = check("rebuilt")?;
+    check_versions(&read, allowed).map_err(|e| format!("rebuilt: {e}"))?;
+    put(&store, object(1), 0, &noise(seed, 3_000)).map_err(|e| e.to_string())?;
+    store.truncate(&object(2), CHUNK_LOG2, 2 * CHUNK + 77).map_err(|e| e.to_string())?;
+    store.destroy(&[object(3)]).map_err(|e| e.to_string())?;
+    let before = read_all(&store)?;
+    drop(store);
+    rebuild()?;
+    if check("rebuilt twice")?.1 != before {
+        return Err("rebuilt twice: it reads back differently".to_owned());
+    }
+    Ok(())
+}
+
 /// An index made anew from the segments says what the old one said.
 fn check_rebuild(
     machine: &Machine,
@@ -353,7 +384,11 @@ fn crash_everywhere(seed: u64, cache: &IndexCache, honest: bool) -> (u64, Vec<St
             _ => (Luck::new(own), committed),
         };
         let crashed = machine.crashed(moment, luck);
-        match check_machine(crashed, &worlds[floor..=running], own, cache) {
+        let segments = crashed.disk.image();
+        let lost = || check_lost_index(segments, &worlds[committed..=running], own, cache);
+        match check_machine(crashed, &worlds[floor..=running], own, cache)
+            .and_then(|n| lost().map(|()| n + 1).map_err(|e| format!("index lost: {e}")))
+        {
             Ok(n) => crashes += n,
             Err(e) => wrong.push(format!("seed {seed}, change {n} of {}: {e}", moments.len())),
         }
