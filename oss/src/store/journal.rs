@@ -120,7 +120,7 @@ fn encode(record: &JournalRecord, out: &mut Vec<u8>) {
 }
 
 /// The records of a body; `None` if it does not consist of records.
-fn decode(mut body: &[u8]) -> Option<Vec<JournalRecord>> {
+pub(super) fn decode(mut body: &[u8]) -> Option<Vec<JournalRecord>> {
     let mut records = Vec::new();
     while let Some((kind, rest)) = body.split_first() {
         body = rest;

@@ -221,7 +221,8 @@ fn replay_all(index: &Index, files: &Files, report: &mut RebuildReport) -> FsRes
             before = Some(header);
             complete |= run.records.contains(&JournalRecord::Complete);
             if outcome.is_ok() {
-                outcome = replay(index, files, &run, header.sequence == report.last_commit);
+                let last = header.sequence == report.last_commit;
+                outcome = replay(index, files, &run, last.then_some(&report.headless[..]));
             }
         })?;
         outcome?;
@@ -229,8 +230,9 @@ fn replay_all(index: &Index, files: &Files, report: &mut RebuildReport) -> FsRes
     Ok(complete)
 }
 
-/// Brings what a run says into the index; what it says as the `last` one is not known to be durable.
-fn replay(index: &Index, files: &Files, run: &Run, last: bool) -> FsResult<()> {
+/// Brings what a run says into the index. What the last one says is not known to be durable, unless it is in a segment
+/// that cannot be read anyway; those are named then.
+fn replay(index: &Index, files: &Files, run: &Run, last: Option<&[SegmentId]>) -> FsResult<()> {
     let mut batch = index.batch();
     for record in &run.records {
         let (JournalRecord::Chunk(ChunkKey { object: key, .. }, _)
@@ -243,7 +245,8 @@ fn replay(index: &Index, files: &Files, run: &Run, last: bool) -> FsResult<()> {
         match *record {
             JournalRecord::Chunk(key, record) => {
                 let chunk_before = index.chunk(key)?;
-                if last && !is_given_back(files, chunk_before, record)? {
+                if last.is_some_and(|unreadable| record.is_none_or(|r| !unreadable.contains(&r.segment)))
+                    && !is_given_back(files, chunk_before, record)? {
                     let object_size = object_before.map_or(0, |object| object.size);
                     let row = PendingRecord { before: chunk_before, between: None, object_size };
                     batch.set_pending(key, Some(&row));
@@ -260,7 +263,7 @@ fn replay(index: &Index, files: &Files, run: &Run, last: bool) -> FsResult<()> {
             }
             JournalRecord::Complete => {}
         }
-        if last && !matches!(record, JournalRecord::Chunk(..)) {
+        if last.is_some() && !matches!(record, JournalRecord::Chunk(..)) {
             let object_size = object_before.map_or(0, |object| object.size);
             let row = PendingRecord { before: None, between: None, object_size };
             batch.set_pending(key.chunk(WHOLE_OBJECT), Some(&row));
