@@ -300,9 +300,9 @@ impl Segments {
         let failed = |e: io::Error| io_error(&format!("read the journal of segment {id}"), &e);
         let (file, key) = match self.open_file(id) {
             Ok((file, Some(key))) => (file, key),
-            // Format 1 had none.
-            Ok((_, None)) => return Ok(true),
-            Err(ReadError::Missing(_) | ReadError::Damaged(_)) => return Ok(false),
+            // Format 1 had none; a power cut undid the creation of the file.
+            Ok((_, None)) | Err(ReadError::Missing(_)) => return Ok(true),
+            Err(ReadError::Damaged(_)) => return Ok(false),
             Err(ReadError::Io(e)) => return Err(failed(e)),
         };
         let (mut whole, mut previous) = (true, 0);
