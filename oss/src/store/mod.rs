@@ -173,7 +173,13 @@ impl Store {
     /// [`Store::open`] with the segments on `disk`.
     pub fn open_on(dir: &Path, disk: Arc<dyn Disk>, options: StoreOptions) -> FsResult<Store> {
         let StoreOptions { owner, capacity, cache, segment_bytes, verifier } = options;
-        let index = Arc::new(Index::open(&dir.join("index"), &cache)?);
+        let (place, lost) = (dir.join("index"), |e| io_error("list the segments", &e));
+        // The index comes first: segments without one are data whose index is lost, and a new one would delete them.
+        if !place.join("CURRENT").exists() && !disk.list().map_err(lost)?.is_empty() {
+            return Err(FsError::new(FsCode::Corrupt, format!("{} is missing, its segments are there", place.display()))
+                .with_hint("make it anew: sateen fsck --rebuild-index --dir DIR"));
+        }
+        let index = Arc::new(Index::open(&place, &cache)?);
         let segments = Segments::open(disk, index.clone(), capacity, owner, segment_bytes)?;
         let store = Store {
             index,
@@ -347,6 +353,9 @@ impl Store {
                     batch.occupy(extent);
                     self.counts.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
                 }
+            }
+            if let Some(born) = touched.gone_since(locked.key) {
+                after.born = after.born.min(born);
             }
             touched.object(locked.key, after);
             drop((pending, touched));

@@ -196,7 +196,7 @@ impl Segments {
                 FsCode::Corrupt,
                 format!("the index ends with commit {committed}, the journal in the segments with {last}"),
             )
-            .with_hint("its log was damaged; stop the OSS and run sateen fsck --rebuild-index on this OST"));
+            .with_hint("its log was damaged; make the index anew: sateen fsck --rebuild-index --dir DIR"));
         }
         // In one batch, before recovery removes rows of `pending`, which tell what is not lost.
         let mut batch = self.index.batch();

@@ -7,7 +7,8 @@
 //!   dead. Segments go one at a time, lowest first, and each is durably gone before the next.
 //!
 //! That an object is gone has to be remembered only while a segment is left in which it may have been mentioned: one
-//! from [`ObjectRecord::born`](super::records::ObjectRecord::born) on.
+//! from [`ObjectRecord::born`](super::records::ObjectRecord::born) on. An object that is made again takes over that
+//! duty from the record that it was gone.
 //!
 //! A segment whose journal is mostly true stays until the next start: writing it again would not save space, and where
 //! the journal alone fills segments it would have no end.
@@ -19,7 +20,8 @@ use sateen_types::FsResult;
 use super::Store;
 use super::disk::SegmentId;
 use super::journal::{JournalRecord, RunHeader};
-use super::records::SegmentPlace;
+use super::keys::ObjectKey;
+use super::records::{ObjectRecord, SegmentPlace};
 use super::segments::{HEADER_BYTES, io_error};
 
 /// Records that are looked up while nothing can change. Bounds how long writers wait.
@@ -109,11 +111,21 @@ impl Store {
                 let _gate = self.gate.write();
                 let mut touched = self.touched.lock();
                 for record in some {
-                    if self.is_needed(record, id, files)? {
+                    let inherits = self.inherits(record, id, files)?;
+                    if inherits.is_some() || self.is_needed(record, id, files)? {
                         needed.records += 1;
-                        if again {
-                            touched.again(*record);
+                    } else {
+                        continue;
+                    }
+                    match inherits.filter(|_| again) {
+                        Some((key, object)) => {
+                            let mut batch = self.index.batch();
+                            batch.set_object(key, Some(&object));
+                            self.index.write(batch)?;
+                            touched.object(key, object);
                         }
+                        None if again => touched.again(*record),
+                        None => {}
                     }
                 }
                 again && touched.len() >= RECORDS_MAX
@@ -136,6 +148,22 @@ impl Store {
             JournalRecord::Gone(key, born) => any_from(*born) && self.index.object(*key)?.is_none(),
             JournalRecord::Complete => any_from(SegmentId(0)),
         })
+    }
+
+    /// The object that was made again after `record` said that it is gone, as it is when it remembers the segments from
+    /// before.
+    fn inherits(
+        &self,
+        record: &JournalRecord,
+        segment: SegmentId,
+        files: &[SegmentId],
+    ) -> FsResult<Option<(ObjectKey, ObjectRecord)>> {
+        let JournalRecord::Gone(key, born) = record else { return Ok(None) };
+        if !files.iter().any(|file| (*born..segment).contains(file)) {
+            return Ok(None);
+        }
+        let object = self.index.object(*key)?.filter(|object| object.born > *born);
+        Ok(object.map(|object| (*key, ObjectRecord { born: *born, ..object })))
     }
 
     /// Commits what was put into `touched` to be written again.

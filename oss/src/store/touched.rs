@@ -31,6 +31,14 @@ impl Touched {
         self.objects.insert(key, JournalRecord::Gone(key, born));
     }
 
+    /// Where the journal of an object begins that is gone since the last commit.
+    pub fn gone_since(&self, key: ObjectKey) -> Option<SegmentId> {
+        match self.objects.get(&key) {
+            Some(JournalRecord::Gone(_, born)) => Some(*born),
+            _ => None,
+        }
+    }
+
     /// `record` is still true, and has to be written again, unless something newer will be.
     pub fn again(&mut self, record: JournalRecord) {
         match record {
