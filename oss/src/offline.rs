@@ -62,7 +62,11 @@ pub fn check(dir: &Path, options: Options, sink: &mut dyn FnMut(FsckEvent) -> Co
     }
     foreign(dir, &["superblock", "superblock.tmp", "lock", "fs", "scrub", "scrub.tmp", LOST_AND_FOUND], &mut report)?;
     for (fs, path) in file_systems(dir, &mut report)? {
-        foreign(&path, &["index", "index.mark", "index.new", "index.new.mark", "segments", LOST_AND_FOUND], &mut report)?;
+        foreign(
+            &path,
+            &["index", "index.mark", "index.new", "index.new.mark", "segments", LOST_AND_FOUND],
+            &mut report,
+        )?;
         let file_system = FileSystem { path, fs, ost, options };
         if let (true, Some(ost)) = (options.rebuild_index, ost) {
             file_system.rebuild(ost, &mut report)?;
@@ -107,7 +111,8 @@ fn file_systems(dir: &Path, report: &mut Report<'_>) -> FsResult<Vec<(FsId, Path
 fn foreign(dir: &Path, known: &[&str], report: &mut Report<'_>) -> FsResult<()> {
     for path in entries(dir)? {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if !known.contains(&name) && !(name.starts_with(OLD_INDEX) && path.is_dir()) {
+        let ours = known.contains(&name) || (name.starts_with(OLD_INDEX) && path.is_dir());
+        if !ours {
             foreign_file(&path, report)?;
         }
     }

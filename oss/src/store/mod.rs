@@ -176,8 +176,11 @@ impl Store {
         let (place, lost) = (dir.join("index"), |e| io_error("list the segments", &e));
         // The index comes first: segments without one are data whose index is lost, and a new one would delete them.
         if !place.join("CURRENT").exists() && !disk.list().map_err(lost)?.is_empty() {
-            return Err(FsError::new(FsCode::Corrupt, format!("{} is missing, its segments are there", place.display()))
-                .with_hint("make it anew: sateen fsck --rebuild-index --dir DIR"));
+            return Err(FsError::new(
+                FsCode::Corrupt,
+                format!("{} is missing, its segments are there", place.display()),
+            )
+            .with_hint("make it anew: sateen fsck --rebuild-index --dir DIR"));
         }
         let index = Arc::new(Index::open(&place, &cache)?);
         let segments = Segments::open(disk, index.clone(), capacity, owner, segment_bytes)?;

@@ -1,9 +1,11 @@
 //! Makes the index anew from the segments alone, when it is lost or damaged.
 //!
-//! 1. find the last commit that the journal knows; 2. replay all runs, which lie in the segments in the order of their
-//! commits, into an empty index beside the old one; 3. look at every extent: one that is a hole was given back, and what
-//! had said so went with its segment; count what is there; 4. note what nobody refers to any more as free; 5. put the
-//! new index in the place of the old, which is kept as `index.damaged-<n>`.
+//! 1. find the last commit that the journal knows;
+//! 2. replay all runs, which lie in the segments in the order of their commits, into an empty index beside the old one;
+//! 3. look at every extent: one that is a hole was given back, and what had said so went with its segment; count what is
+//!    there;
+//! 4. note what nobody refers to any more as free;
+//! 5. put the new index in the place of the old, which is kept as `index.damaged-<n>`.
 //!
 //! What the last commit changed becomes rows of `pending`, with what was there before: the power may have gone in the
 //! middle of it. The next start decides chunk by chunk, as after any crash, and writes into the journal what it decided.
@@ -120,8 +122,8 @@ pub fn rebuild(
 
 /// Puts the index in `fresh` where the store looks for it; what is there is kept beside it, under the name returned.
 ///
-/// 1. exchange the two; 2. the new one's mark takes the place of the old one's; 3. the old one gets another name. Cut
-/// off after 1 the old mark may refuse the new index, and a second rebuild is asked for.
+/// Order: the two are exchanged; the new one's mark takes the place of the old one's; the old one gets another name. Cut
+/// off after the first step, the old mark may refuse the new index, and a second rebuild is asked for.
 fn take_the_place(fresh: &Path, place: &Path) -> io::Result<Option<PathBuf>> {
     let new_mark = || durable::rename(&mark::path_of(fresh), &mark::path_of(place));
     if !place.exists() {
@@ -246,7 +248,8 @@ fn replay(index: &Index, files: &Files, run: &Run, last: Option<&[SegmentId]>) -
             JournalRecord::Chunk(key, record) => {
                 let chunk_before = index.chunk(key)?;
                 if last.is_some_and(|unreadable| record.is_none_or(|r| !unreadable.contains(&r.segment)))
-                    && !is_given_back(files, chunk_before, record)? {
+                    && !is_given_back(files, chunk_before, record)?
+                {
                     let object_size = object_before.map_or(0, |object| object.size);
                     let row = PendingRecord { before: chunk_before, between: None, object_size };
                     batch.set_pending(key, Some(&row));

@@ -128,7 +128,7 @@ impl Store {
                         None => {}
                     }
                 }
-                again && touched.len() >= RECORDS_MAX
+                again && touched.keys() >= RECORDS_MAX
             };
             if full {
                 self.commit_touched()?;

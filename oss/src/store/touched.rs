@@ -53,7 +53,7 @@ impl Touched {
     }
 
     /// How many keys have a state.
-    pub fn len(&self) -> usize {
+    pub fn keys(&self) -> usize {
         self.chunks.len() + self.objects.len()
     }
 

@@ -22,7 +22,7 @@ use super::super::keys::ObjectKey;
 use super::super::records::SegmentExtent;
 use super::*;
 
-const SEEDS: u64 = 4;
+const SEEDS: u64 = 3;
 const OBJECTS: u32 = 3;
 const CHUNKS: u64 = 4;
 const STEPS: usize = 14;
