@@ -99,6 +99,46 @@ proptest! {
     }
 }
 
+#[test]
+fn what_threads_did_at_once_is_in_the_journal() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for round in 0..3u64 {
+        let store = open_small(dir.path());
+        std::thread::scope(|scope| {
+            for oid in 1..=OBJECTS {
+                let store = &store;
+                scope.spawn(move || {
+                    use rand::{Rng, SeedableRng};
+                    let mut rng = rand::rngs::StdRng::seed_from_u64(round << 8 | u64::from(oid));
+                    for _ in 0..120 {
+                        match rng.random_range(0..10) {
+                            0..=5 => {
+                                let (at, len) = (rng.random_range(0..6 * CHUNK), rng.random_range(1..30_000));
+                                put(store, object(oid), at, &noise(rng.random(), len)).expect("written");
+                            }
+                            6 => {
+                                store.truncate(&object(oid), CHUNK_LOG2, rng.random_range(0..6 * CHUNK)).expect("cut");
+                            }
+                            7 => store.destroy(&[object(oid)]).expect("destroyed"),
+                            _ => {
+                                store.commit().expect("committed");
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        store.commit().expect("committed");
+        let (before, objects) = (everything(&store), store.objects().expect("count"));
+        drop(store);
+        lose_index(dir.path());
+        let report = rebuilt(dir.path()).expect("rebuilt");
+        assert!(report.is_whole() && report.damaged_chunks == 0 && report.last_commit > 20, "{report:?}");
+        let store = open_small(dir.path());
+        assert!(everything(&store) == before && store.objects().expect("count") == objects, "{report:?}");
+    }
+}
+
 /// A closed, committed store of one object for each round, each round a commit.
 fn rounds(dir: &Path, rounds: u32) {
     let store = open(dir);
