@@ -88,6 +88,9 @@ pub struct Fsck {
     /// Correct counters, and move what nobody knows to lost+found. Damaged data stays as it is.
     #[arg(long, requires = "dir")]
     pub repair: bool,
+    /// Make the index anew from the segments, keep the old one beside it, then check.
+    #[arg(long, requires = "dir", conflicts_with = "repair")]
+    pub rebuild_index: bool,
     /// Check nothing; tell how far the scrub is and what is known to be damaged.
     #[arg(long, conflicts_with_all = ["dir", "deep", "repair"])]
     pub status: bool,

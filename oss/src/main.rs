@@ -41,6 +41,9 @@ enum Command {
         /// Correct counters and put aside what nobody knows.
         #[arg(long)]
         repair: bool,
+        /// Make the index anew from the segments first.
+        #[arg(long, conflicts_with = "repair")]
+        rebuild_index: bool,
     },
 }
 
@@ -59,8 +62,8 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> Result<(), FsError> {
-    if let Some(Command::Fsck { dir, deep, repair }) = arguments.command {
-        return check(&dir, offline::Options { deep, repair });
+    if let Some(Command::Fsck { dir, deep, repair, rebuild_index }) = arguments.command {
+        return check(&dir, offline::Options { deep, repair, rebuild_index });
     }
     let loaded = config::load::<Config>(arguments.config.as_deref()).map_err(refused)?;
     telemetry::init(&loaded.config.log)?;

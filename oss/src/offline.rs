@@ -3,6 +3,8 @@
 //! Holds the directory's lock while it works. Without `repair` it changes nothing but the lock file.
 //!
 //! What a repair finds and nobody knows goes to `DIR/fs/<id>/lost+found/`, which no store looks into.
+//!
+//! Or the index is made anew first ([`rebuild`]); the old one stays as `DIR/fs/<id>/index.damaged-<n>/`.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -16,6 +18,7 @@ use crate::store::fsck::report::Report;
 use crate::store::fsck::rows::View;
 use crate::store::fsck::{self, Job, Offline};
 use crate::store::index::{Index, IndexCache};
+use crate::store::rebuild::rebuild;
 use crate::store::segments::{SegmentOwner, io_error};
 use crate::superblock::{self, Superblock};
 
@@ -26,6 +29,9 @@ const PASSES_MAX: u32 = 4;
 /// Where a repair puts what nobody knows.
 const LOST_AND_FOUND: &str = "lost+found";
 
+/// How the names of indexes begin that a rebuild has replaced.
+const OLD_INDEX: &str = "index.damaged-";
+
 /// What a check of a directory does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -33,6 +39,8 @@ pub struct Options {
     pub deep: bool,
     /// Correct what can be corrected.
     pub repair: bool,
+    /// Make the index anew from the segments before it is checked.
+    pub rebuild_index: bool,
 }
 
 /// Checks the OST in `dir`; findings go to `sink`, which stops the check by breaking.
@@ -42,15 +50,28 @@ pub fn check(dir: &Path, options: Options, sink: &mut dyn FnMut(FsckEvent) -> Co
             .with_hint("give the directory of an [[ost]] section; is its disk mounted?"));
     }
     let _lock = DirLock::acquire(dir).map_err(|e| match e.code {
+        FsCode::Busy if options.rebuild_index => e.with_hint("stop its OSS first"),
         FsCode::Busy => e.with_hint("check an OST at work with: sateen fsck --ost N   (or stop its OSS first)"),
         _ => e,
     })?;
     let mut report = Report::new(sink);
     let ost = who(dir, &mut report)?;
+    if options.rebuild_index && ost.is_none() {
+        return Err(FsError::new(FsCode::Corrupt, format!("{} has no readable superblock", dir.display()))
+            .with_hint("restore the file superblock from a backup first: it says whose segments these are"));
+    }
     foreign(dir, &["superblock", "superblock.tmp", "lock", "fs", "scrub", "scrub.tmp", LOST_AND_FOUND], &mut report)?;
     for (fs, path) in file_systems(dir, &mut report)? {
-        foreign(&path, &["index", "index.mark", "segments", LOST_AND_FOUND], &mut report)?;
-        FileSystem { path, fs, ost, options }.check(&mut report)?;
+        foreign(
+            &path,
+            &["index", "index.mark", "index.new", "index.new.mark", "segments", LOST_AND_FOUND],
+            &mut report,
+        )?;
+        let file_system = FileSystem { path, fs, ost, options };
+        if let (true, Some(ost)) = (options.rebuild_index, ost) {
+            file_system.rebuild(ost, &mut report)?;
+        }
+        file_system.check(&mut report)?;
     }
     report.done()
 }
@@ -89,7 +110,9 @@ fn file_systems(dir: &Path, report: &mut Report<'_>) -> FsResult<Vec<(FsId, Path
 /// Entries of `dir` that are none of `known`.
 fn foreign(dir: &Path, known: &[&str], report: &mut Report<'_>) -> FsResult<()> {
     for path in entries(dir)? {
-        if !known.iter().any(|k| path.file_name().is_some_and(|n| n == *k)) {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let ours = known.contains(&name) || (name.starts_with(OLD_INDEX) && path.is_dir());
+        if !ours {
             foreign_file(&path, report)?;
         }
     }
@@ -149,6 +172,47 @@ impl FileSystem {
         };
         self.look(&index, &mut Report::new(&mut sink))?;
         if readable { self.mend(&index, report) } else { self.look(&index, report) }
+    }
+
+    /// Makes the index anew and tells what that came to.
+    fn rebuild(&self, ost: OstUuid, report: &mut Report<'_>) -> FsResult<()> {
+        let disk = RealDisk::existing(&self.path.join("segments"));
+        let owner = SegmentOwner { ost, fs: self.fs };
+        let done = rebuild(&self.path, &disk, &owner, &IndexCache::new(INDEX_CACHE_BYTES), false)?;
+        let mut tell = |kind: FindingKind, repair: Repair, what: String, segment: Option<SegmentId>| {
+            let finding = Finding::new(kind, repair, what).in_fs(self.fs);
+            report.finding(match segment {
+                Some(id) => finding.segment(id.0),
+                None => finding,
+            })
+        };
+        for place in &done.missing_runs {
+            let what = format!("a part of the journal before byte {} is missing; what it said is lost", place.offset);
+            tell(FindingKind::Journal, Repair::Impossible, what, Some(place.segment))?;
+        }
+        for id in &done.headless {
+            let what = "its header is damaged, so its journal was not read; what only that said is lost".to_owned();
+            tell(FindingKind::Journal, Repair::Impossible, what, Some(*id))?;
+        }
+        if done.orphans > 0 {
+            let what = format!("{} chunks without an object were left out", done.orphans);
+            tell(FindingKind::OrphanChunk, Repair::Impossible, what, None)?;
+        }
+        for id in &done.unclaimed {
+            // The next start would delete it.
+            self.put_aside(*id).map_err(|e| io_error(&format!("put segment {id} aside"), &e))?;
+            let what = format!("nothing that is left of the journal refers to it; it is in {LOST_AND_FOUND} now");
+            tell(FindingKind::SegmentUnknown, Repair::Done, what, Some(*id))?;
+        }
+        let kept = done.kept.as_deref().and_then(Path::file_name).map_or("there was none".to_owned(), |name| {
+            format!("the old one is {} beside it, to be deleted when all is well", name.display())
+        });
+        let what = format!(
+            "the index was made anew from {} segments, as of commit {}: {} objects, {} chunks, {} bytes; {} bytes are \
+             free again; {kept}",
+            done.segments, done.last_commit, done.objects, done.chunks, done.bytes, done.freed
+        );
+        tell(FindingKind::Rebuilt, Repair::Impossible, what, None)
     }
 
     /// Goes through the store without changing anything.

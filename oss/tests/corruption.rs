@@ -267,7 +267,7 @@ fn findings(dir: &Path, repair: bool) -> FsResult<Vec<Finding>> {
         }
         ControlFlow::Continue(())
     };
-    offline::check(dir, offline::Options { deep: true, repair }, &mut sink)?;
+    offline::check(dir, offline::Options { deep: true, repair, ..Default::default() }, &mut sink)?;
     Ok(found)
 }
 

@@ -22,7 +22,7 @@ pub fn check(dir: &Path, fsck: &Fsck, sink: &mut dyn FnMut(FsckEvent)) -> FsResu
     let program = find_program("sateen-oss")?;
     let mut command = Command::new(&program);
     command.arg("fsck").arg("--dir").arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (on, option) in [(fsck.deep, "--deep"), (fsck.repair, "--repair")] {
+    for (on, option) in [(fsck.deep, "--deep"), (fsck.repair, "--repair"), (fsck.rebuild_index, "--rebuild-index")] {
         if on {
             command.arg(option);
         }
@@ -62,7 +62,7 @@ pub fn check(dir: &Path, fsck: &Fsck, sink: &mut dyn FnMut(FsckEvent)) -> FsResu
         Some(tally) if status.success() => Ok(tally),
         _ => Err(why(&complaints).unwrap_or_else(|| {
             FsError::new(FsCode::Io, format!("the check of {} ended early: {status}", dir.display()))
-                .with_hint("the index of this OST is damaged so that it cannot be read; keep a copy of the directory")
+                .with_hint("its index is damaged so that it cannot be read: sateen fsck --rebuild-index --dir DIR")
         })),
     }
 }

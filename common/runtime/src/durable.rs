@@ -33,6 +33,19 @@ pub fn move_into(from: &Path, dir: &Path) -> io::Result<()> {
     sync_parent(from)
 }
 
+/// Renames what is durable itself, durably, over what is at `to`. Both are in the same directory.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_parent(to)
+}
+
+/// Exchanges two files or directories that are durable themselves, in one step and durably. Both are in the same
+/// directory.
+pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, rustix::fs::RenameFlags::EXCHANGE)?;
+    sync_parent(a)
+}
+
 /// Makes the creation, removal or renaming of `path` durable.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -42,11 +42,15 @@ pub enum FindingKind {
     Data,
     /// Was not committed when the server stopped; the next start settles it. Not damage.
     Unsettled,
+    /// A part of the journal in the segments is missing: what it said is not in an index made from it.
+    Journal,
+    /// The index was made anew. Not damage.
+    Rebuilt,
 }
 
 impl FindingKind {
     /// Every kind, in the order of the wire numbers, which begin with 1.
-    pub const ALL: [FindingKind; 16] = [
+    pub const ALL: [FindingKind; 18] = [
         FindingKind::Superblock,
         FindingKind::IndexUnreadable,
         FindingKind::Row,
@@ -63,11 +67,13 @@ impl FindingKind {
         FindingKind::Counter,
         FindingKind::Data,
         FindingKind::Unsettled,
+        FindingKind::Journal,
+        FindingKind::Rebuilt,
     ];
 
     /// Whether it is only worth knowing.
     pub fn is_notice(self) -> bool {
-        self == FindingKind::Unsettled
+        matches!(self, FindingKind::Unsettled | FindingKind::Rebuilt)
     }
 
     /// Its name, as printed and in JSON.
@@ -89,6 +95,8 @@ impl FindingKind {
             FindingKind::Counter => "counter",
             FindingKind::Data => "data",
             FindingKind::Unsettled => "unsettled",
+            FindingKind::Journal => "journal",
+            FindingKind::Rebuilt => "rebuilt",
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Callers that come while a commit runs share the next one. A commit is:
 //!
-//! 1. take the epoch of pending changes and the list of unsynced segments, together;
+//! 1. take the epoch of pending changes and what it has changed, together; write the latter into the journal
+//!    ([`super::journal`]); take the list of unsynced segments, which has the journal's;
 //! 2. fdatasync the segments, fsync their directory if files came;
 //! 3. end the epoch: one batch removes its rows, notes the extents that are dead now, forgets those whose punch step 2
 //!    has made durable, and notes up to where every extent is accounted for;
@@ -18,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use sateen_types::{FsResult, Verifier};
 
 use super::Store;
+use super::journal;
 use super::segments::io_error;
 
 /// Punches of segments that are not written any more, and so are not synced by commits, that may wait for a sync of
@@ -64,21 +66,33 @@ impl Store {
         Ok(self.verifier)
     }
 
-    fn commit_now(&self) -> FsResult<()> {
+    /// Commits, and then deletes the segments that are empty with that.
+    pub(super) fn commit_now(&self) -> FsResult<()> {
+        self.commit_once()?;
+        self.retire().map_err(|e| self.fail(&e))
+    }
+
+    pub(super) fn commit_once(&self) -> FsResult<()> {
         self.check_healthy()?;
-        let unsynced = {
+        let (touched, index) = {
             let _gate = self.gate.write();
             if !self.dirty.swap(false, Ordering::AcqRel) {
                 return Ok(());
             }
             self.pending.lock().begin();
-            self.segments.take_unsynced()
+            (std::mem::take(&mut *self.touched.lock()), self.index.sequence())
         };
+        let sequence = self.journaled.load(Ordering::Acquire) + 1;
+        let bodies = journal::bodies(touched.into_records());
+        self.segments.append_journal(sequence, index, &bodies).map_err(|e| self.fail(&e))?;
+        self.journaled.store(sequence, Ordering::Release);
+        let unsynced = self.segments.take_unsynced();
         let punched = unsynced.sync(&self.segments).map_err(|e| self.fail(&io_error("sync the segments", &e)))?;
         let dead = {
             let _gate = self.gate.write();
             let settled = self.pending.lock().end();
             let mut batch = self.index.batch();
+            batch.set_committed(sequence);
             batch.set_settled(self.segments.settled());
             for extent in &punched {
                 batch.forget_free(*extent);

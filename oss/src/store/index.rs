@@ -17,16 +17,17 @@ use sateen_types::{FsCode, FsError, FsResult};
 
 use super::disk::SegmentId;
 use super::keys::{
-    CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_FORMAT, META_NEXT_SEGMENT,
-    META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key, free_key, segment_from_key,
-    segment_key,
+    CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_COMMITTED, META_FORMAT,
+    META_JOURNAL, META_NEXT_SEGMENT, META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key,
+    free_key, segment_from_key, segment_key,
 };
 use super::mark::{self, Mark};
 use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
 use super::segments::io_error;
 
-/// Version of the families and their records. Version 1 had no journal and no settled place; it is taken over.
-const FORMAT: i64 = 2;
+/// Version of the families and their records. Version 1 had no settled place, versions 1 and 2 no journal; both are
+/// taken over.
+const FORMAT: i64 = 3;
 const FORMAT_FIRST: i64 = 1;
 /// Memory of one family before it is flushed to a file, in bytes.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
@@ -79,9 +80,14 @@ impl Index {
         let index = Index { db, mark: Some(Mark::open(dir)?) };
         match index.counter(CF_META, META_FORMAT)? {
             Some(FORMAT) => {}
-            None | Some(FORMAT_FIRST) => {
+            before @ (None | Some(FORMAT_FIRST..FORMAT)) => {
                 let mut batch = index.batch();
                 batch.set_meta(META_FORMAT, FORMAT);
+                if before.is_none() {
+                    // All that will be found was written by this format.
+                    batch.set_settled(SegmentPlace { segment: SegmentId(0), offset: 0 });
+                    batch.set_journal(true);
+                }
                 index.write(batch)?;
                 index.sync()?;
             }
@@ -192,6 +198,30 @@ impl Index {
         Ok(None)
     }
 
+    /// At most `max` chunks of all objects, from `from` on, in order.
+    pub fn chunks_from(&self, from: Option<ChunkKey>, max: usize) -> FsResult<Vec<(ChunkKey, ChunkRecord)>> {
+        let start = from.map(ChunkKey::to_bytes);
+        let mode = start.as_ref().map_or(IteratorMode::Start, |key| IteratorMode::From(key, Direction::Forward));
+        let rows = self.db.iterator_cf(&self.cf(CF_CHUNKS), mode).take(max).map(|row| {
+            let (key, value) = row.map_err(|e| error("read chunks", &e))?;
+            Ok((ChunkKey::from_bytes(&key)?, ChunkRecord::decode(&value)?))
+        });
+        rows.collect()
+    }
+
+    /// At most `max` objects, from behind `after` on, in order.
+    pub fn objects_after(&self, after: Option<ObjectKey>, max: usize) -> FsResult<Vec<(ObjectKey, ObjectRecord)>> {
+        let mode =
+            after.as_ref().map_or(IteratorMode::Start, |key| IteratorMode::From(key.as_bytes(), Direction::Forward));
+        let rows = self.db.iterator_cf(&self.cf(CF_OBJECTS), mode).map(|row| {
+            let (key, value) = row.map_err(|e| error("read objects", &e))?;
+            let key = ObjectKey::from_bytes(&key)
+                .ok_or_else(|| FsError::new(FsCode::Corrupt, "a key of the objects has a wrong length"))?;
+            Ok((key, ObjectRecord::decode(&value)?))
+        });
+        rows.filter(|row| !matches!(row, Ok((key, _)) if Some(*key) == after)).take(max).collect()
+    }
+
     /// The last stored chunk of `object` with a number of at most `upto`.
     pub fn last_chunk(&self, object: ObjectKey, upto: u64) -> FsResult<Option<(u64, ChunkRecord)>> {
         let start = object.chunk(upto).to_bytes();
@@ -220,6 +250,18 @@ impl Index {
         })
     }
 
+    /// Visits the rows of `frees` as they are now, in order of place, until `visit` says `false`.
+    pub fn visit_frees(&self, mut visit: impl FnMut(SegmentExtent) -> bool) -> FsResult<()> {
+        for row in self.db.iterator_cf(&self.cf(CF_FREES), IteratorMode::Start) {
+            let (key, value) = row.map_err(|e| error("read the index", &e))?;
+            let (segment, offset) = free_from_key(&key)?;
+            if !visit(SegmentExtent { segment, offset, len: Counter::decode(&value)?.0.unsigned_abs() }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// How many objects there are.
     pub fn objects(&self) -> FsResult<u64> {
         Ok(self.counter(CF_META, META_OBJECTS)?.unwrap_or(0).max(0) as u64)
@@ -236,6 +278,21 @@ impl Index {
         let offset = self.counter(CF_META, META_SETTLED_OFFSET)?;
         let place = segment.zip(offset).map(|(s, o)| (SegmentId(s.unsigned_abs()), o.unsigned_abs()));
         Ok(place.map(|(segment, offset)| SegmentPlace { segment, offset }))
+    }
+
+    /// Number of the last commit whose batch is here.
+    pub fn committed(&self) -> FsResult<u64> {
+        Ok(self.counter(CF_META, META_COMMITTED)?.unwrap_or(0).unsigned_abs())
+    }
+
+    /// Whether the journal in the segments says everything that is here.
+    pub fn journal_is_whole(&self) -> FsResult<bool> {
+        Ok(self.counter(CF_META, META_JOURNAL)? == Some(1))
+    }
+
+    /// Number of the last batch; rises with every one, and falls only if a crash loses some.
+    pub fn sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
     }
 
     fn rows<T>(&self, family: &str, decode: impl Fn(&[u8], &[u8]) -> FsResult<T>) -> FsResult<Vec<T>> {
@@ -352,6 +409,16 @@ impl Batch<'_> {
     pub fn set_settled(&mut self, place: SegmentPlace) {
         self.set_meta(META_SETTLED_SEGMENT, place.segment.0 as i64);
         self.set_meta(META_SETTLED_OFFSET, place.offset as i64);
+    }
+
+    /// Notes the number of a commit that ends with this batch.
+    pub fn set_committed(&mut self, sequence: u64) {
+        self.set_meta(META_COMMITTED, sequence as i64);
+    }
+
+    /// Notes whether the journal in the segments says everything that is here.
+    pub fn set_journal(&mut self, whole: bool) {
+        self.set_meta(META_JOURNAL, i64::from(whole));
     }
 
     fn set_meta(&mut self, key: &[u8], value: i64) {

@@ -5,13 +5,14 @@
 //!
 //! | family   | key                                              | value                                | size     |
 //! |----------|--------------------------------------------------|--------------------------------------|---------:|
-//! | objects  | fid 16, component 4, stripe 4                    | [`ObjectRecord`]                     |       36 |
+//! | objects  | fid 16, component 4, stripe 4                    | [`ObjectRecord`]                     | 36 or 44 |
 //! | chunks   | object key 24, chunk number 8                    | [`ChunkRecord`]                      |       52 |
 //! | pending  | object key 24, chunk number 8                    | [`PendingRecord`]                    | 12 - 116 |
 //! | segments | segment 8                                        | [`Counter`]: live bytes              |        8 |
 //! | frees    | segment 8, offset 8                              | [`Counter`]: bytes to punch          |        8 |
 //! | meta     | `format`, `next-segment`, `objects`,             | [`Counter`]                          |        8 |
-//! |          | `settled-segment`, `settled-offset`              |                                      |          |
+//! |          | `settled-segment`, `settled-offset`, `committed`,|                                      |          |
+//! |          | `journal`                                        |                                      |          |
 //!
 //! [`ObjectRecord`]: super::records::ObjectRecord
 //! [`ChunkRecord`]: super::records::ChunkRecord
@@ -44,6 +45,10 @@ pub const META_FORMAT: &[u8] = b"format";
 pub const META_NEXT_SEGMENT: &[u8] = b"next-segment";
 /// With [`META_SETTLED_OFFSET`]: every extent before this place is in the index, noted in `frees`, or punched.
 pub const META_SETTLED_SEGMENT: &[u8] = b"settled-segment";
+/// Number of the last commit whose batch is in the index.
+pub const META_COMMITTED: &[u8] = b"committed";
+/// 1: the journal in the segments says everything that the index does. Otherwise the next start writes it anew.
+pub const META_JOURNAL: &[u8] = b"journal";
 /// See [`META_SETTLED_SEGMENT`].
 pub const META_SETTLED_OFFSET: &[u8] = b"settled-offset";
 /// How many objects there are.
@@ -90,6 +95,9 @@ impl ObjectKey {
     }
 }
 
+/// In `pending` the number of the object itself: its size changed, or it is gone. No chunk has it.
+pub const WHOLE_OBJECT: u64 = u64::MAX;
+
 /// One chunk of an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkKey {
@@ -116,6 +124,12 @@ impl ChunkKey {
         let mut number = [0; 8];
         number.copy_from_slice(&bytes[OBJECT_KEY_BYTES..]);
         Ok(ChunkKey { object: ObjectKey(object), number: u64::from_be_bytes(number) })
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x?}", self.0)
     }
 }
 

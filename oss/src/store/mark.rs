@@ -29,8 +29,8 @@ const SLOT_BYTES: usize = 20;
 const SLOT_DISTANCE: u64 = 4096;
 
 /// The file beside the index in `dir`.
-fn path_of(index: &Path) -> PathBuf {
-    index.with_extension("mark")
+pub fn path_of(index: &Path) -> PathBuf {
+    index.with_added_extension("mark")
 }
 
 /// An open mark.
@@ -75,10 +75,7 @@ pub fn check(index: &Path, sequence: u64) -> FsResult<()> {
         FsCode::Corrupt,
         format!("the index in {} has lost changes: it ends at {sequence}, {known} was committed", index.display()),
     )
-    .with_hint(format!(
-        "keep a copy of the OST before anything else; to serve what is left of it, remove {}",
-        path.display()
-    )))
+    .with_hint("keep a copy of the OST, then make its index anew: sateen fsck --rebuild-index --dir DIR"))
 }
 
 /// The highest sequence that a slot holds; 0 if none does, as in a directory of an older release.

@@ -32,15 +32,20 @@ mod faulty;
 pub mod fence;
 pub mod fsck;
 pub mod index;
+pub mod journal;
 pub mod keys;
 pub mod mark;
 pub mod pending;
 pub mod read;
+pub mod rebuild;
 pub mod reclaim;
 pub mod records;
 pub mod recover;
+pub mod retire;
 pub mod segments;
+pub mod snapshot;
 pub mod streams;
+pub mod touched;
 pub mod trim;
 pub mod verify;
 pub mod write;
@@ -61,10 +66,11 @@ use capacity::Capacity;
 use damaged::Damaged;
 use disk::{Disk, RealDisk};
 use index::{Index, IndexCache};
-use keys::ObjectKey;
+use keys::{ChunkKey, ObjectKey, WHOLE_OBJECT};
 use pending::Pending;
 use records::{ChunkRecord, ObjectRecord, SegmentExtent};
 use segments::{Reservation, SegmentOwner, Segments, io_error};
+use touched::Touched;
 
 /// Locks that objects share by hash. Far more than the threads of a store, so that two objects rarely meet.
 const LOCKS: usize = 1024;
@@ -128,6 +134,10 @@ pub struct Store {
     /// its epoch: an entry and its row are never on different sides of a commit.
     gate: RwLock<()>,
     pending: Mutex<Pending>,
+    /// What the next commit writes into the journal.
+    touched: Mutex<Touched>,
+    /// Number of the last commit in the journal.
+    journaled: AtomicU64,
     /// Something was changed since the last commit began.
     dirty: AtomicBool,
     failed: AtomicBool,
@@ -163,7 +173,16 @@ impl Store {
     /// [`Store::open`] with the segments on `disk`.
     pub fn open_on(dir: &Path, disk: Arc<dyn Disk>, options: StoreOptions) -> FsResult<Store> {
         let StoreOptions { owner, capacity, cache, segment_bytes, verifier } = options;
-        let index = Arc::new(Index::open(&dir.join("index"), &cache)?);
+        let (place, lost) = (dir.join("index"), |e| io_error("list the segments", &e));
+        // The index comes first: segments without one are data whose index is lost, and a new one would delete them.
+        if !place.join("CURRENT").exists() && !disk.list().map_err(lost)?.is_empty() {
+            return Err(FsError::new(
+                FsCode::Corrupt,
+                format!("{} is missing, its segments are there", place.display()),
+            )
+            .with_hint("make it anew: sateen fsck --rebuild-index --dir DIR"));
+        }
+        let index = Arc::new(Index::open(&place, &cache)?);
         let segments = Segments::open(disk, index.clone(), capacity, owner, segment_bytes)?;
         let store = Store {
             index,
@@ -174,6 +193,8 @@ impl Store {
             hasher: RandomState::new(),
             gate: RwLock::new(()),
             pending: Mutex::default(),
+            touched: Mutex::default(),
+            journaled: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             commits: commit::Queue::default(),
@@ -181,9 +202,11 @@ impl Store {
             counts: Counts::default(),
             fences: fence::Fences::default(),
         };
-        store.segments.punch_lost()?;
+        store.journaled.store(store.segments.punch_lost()?, Ordering::Release);
         store.recover()?;
         store.segments.sweep()?;
+        store.write_whole_journal()?;
+        store.retire_at_start()?;
         Ok(store)
     }
 
@@ -251,7 +274,7 @@ impl Store {
     /// The object's record, or what it will be after its first write; a chunk size of its own is refused.
     fn object_or_new(&self, key: ObjectKey, chunk_log2: u8) -> FsResult<(ObjectRecord, bool)> {
         match self.index.object(key)? {
-            None => Ok((ObjectRecord::empty(chunk_log2), true)),
+            None => Ok((ObjectRecord::empty(chunk_log2, self.segments.newest()), true)),
             Some(record) => self.check_chunk_size(key, &record, chunk_log2).map(|()| (record, false)),
         }
     }
@@ -307,10 +330,18 @@ impl Store {
             let _gate = self.gate.read();
             let mut batch = self.index.batch();
             let mut pending = self.pending.lock();
-            for (key, old, record) in &steps {
-                if old.is_none() && record.is_none() {
-                    continue;
+            let mut touched = self.touched.lock();
+            let changed = |(_, old, record): &&(ChunkKey, Option<ChunkRecord>, Option<ChunkRecord>)| {
+                old.is_some() || record.is_some()
+            };
+            if !steps.iter().any(|step| changed(&step)) {
+                let itself = locked.key.chunk(WHOLE_OBJECT);
+                if let Some(row) = pending.change(itself, None, None, before.size).row {
+                    batch.set_pending(itself, Some(&row));
                 }
+            }
+            for (key, old, record) in steps.iter().filter(changed) {
+                touched.chunk(*key, *record);
                 let consequence = pending.change(*key, old.as_ref(), record.as_ref(), before.size);
                 if let Some(row) = consequence.row {
                     batch.set_pending(*key, Some(&row));
@@ -326,7 +357,11 @@ impl Store {
                     self.counts.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
                 }
             }
-            drop(pending);
+            if let Some(born) = touched.gone_since(locked.key) {
+                after.born = after.born.min(born);
+            }
+            touched.object(locked.key, after);
+            drop((pending, touched));
             batch.set_object(locked.key, Some(&after));
             batch.add_objects(i64::from(new));
             self.dirty.store(true, Ordering::Release);

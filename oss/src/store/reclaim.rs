@@ -10,9 +10,21 @@ use std::sync::atomic::Ordering;
 
 use sateen_types::{FsCode, FsError, FsResult};
 
-use super::disk::SegmentId;
-use super::records::{SegmentExtent, SegmentPlace, round_to_blocks};
+use super::disk::{Caching, SegmentId, read_exact_at, write_all_at};
+use super::journal::{JournalRecord, Run};
+use super::keys::{ChunkKey, WHOLE_OBJECT};
+use super::records::{PendingRecord, SegmentExtent, SegmentPlace, round_to_blocks};
 use super::segments::{HEADER_BYTES, ReadError, Segments, State, io_error};
+
+/// What became of an extent that was to be punched.
+enum Punch {
+    /// It is a hole, or its segment is gone.
+    Done,
+    /// Its segment does not begin as one of ours does.
+    /// It is not touched; nobody can read it, and it goes as a whole when nothing in it is live. Its row in `frees` stays,
+    /// in case somebody mends the header.
+    Unreadable,
+}
 
 impl Segments {
     /// Gives the space of dead extents back. They are noted in the index already ([`super::index::Batch::release`]);
@@ -26,8 +38,12 @@ impl Segments {
         let mut punched = Vec::with_capacity(extents.len());
         for extent in extents {
             match self.punch(*extent) {
-                Ok(()) => punched.push(*extent),
-                Err(e) => tracing::warn!(?extent, error = %e, "cannot punch a dead extent; the next start tries again"),
+                Ok(Punch::Done) => punched.push(*extent),
+                Ok(Punch::Unreadable) => {}
+                Err(e) => {
+                    tracing::warn!(?extent, error = %e, "cannot punch a dead extent; the next start tries again");
+                    self.state.lock().punch_failed = true;
+                }
             }
         }
         let mut state = self.state.lock();
@@ -39,10 +55,40 @@ impl Segments {
             let empty = *live == 0;
             let sealed = state.active.as_ref().is_none_or(|a| a.id != extent.segment);
             if empty && sealed {
-                self.delete(&mut state, extent.segment)?;
+                state.doomed.insert(extent.segment);
             }
         }
         Ok(())
+    }
+
+    /// The lowest empty segment, unless a hole that should be there is not.
+    pub fn doomed(&self) -> Option<SegmentId> {
+        let state = self.state.lock();
+        if state.punch_failed { None } else { state.doomed.first().copied() }
+    }
+
+    /// Numbers of all segments, in order.
+    pub fn list(&self) -> FsResult<Vec<SegmentId>> {
+        let mut files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    /// Deletes a segment that [`Segments::doomed`] has named.
+    pub fn delete_doomed(&self, id: SegmentId) -> FsResult<()> {
+        let mut state = self.state.lock();
+        state.doomed.remove(&id);
+        self.delete(&mut state, id)
+    }
+
+    /// Segments that have to stay until the next commit are not doomed until then.
+    pub fn spare(&self, id: SegmentId) {
+        self.state.lock().doomed.remove(&id);
+    }
+
+    /// Inverse of [`Segments::spare`].
+    pub fn doom(&self, ids: &[SegmentId]) {
+        self.state.lock().doomed.extend(ids);
     }
 
     /// Punches that are not durable yet.
@@ -75,12 +121,15 @@ impl Segments {
         self.index.write(batch)
     }
 
-    fn punch(&self, extent: SegmentExtent) -> Result<(), ReadError> {
+    fn punch(&self, extent: SegmentExtent) -> io::Result<Punch> {
         let file = match self.handle(extent.segment) {
-            Err(ReadError::Missing(_)) => return Ok(()),
-            other => other?,
+            Ok(file) => file,
+            Err(ReadError::Missing(_)) => return Ok(Punch::Done),
+            Err(ReadError::Damaged(_)) => return Ok(Punch::Unreadable),
+            Err(ReadError::Io(e)) => return Err(e),
         };
-        file.punch(extent.offset, extent.len).map_err(ReadError::Io)
+        file.punch(extent.offset, extent.len)?;
+        Ok(Punch::Done)
     }
 
     /// Deletes a sealed segment without live bytes.
@@ -108,16 +157,21 @@ impl Segments {
     pub fn sweep(&self) -> FsResult<()> {
         for extent in self.index.frees()? {
             match self.punch(extent) {
-                Ok(()) => self.state.lock().punched.push(extent),
-                Err(e) => tracing::warn!(?extent, error = %e, "cannot punch a dead extent"),
+                Ok(Punch::Done) => self.state.lock().punched.push(extent),
+                Ok(Punch::Unreadable) => {}
+                Err(e) => {
+                    tracing::warn!(?extent, error = %e, "cannot punch a dead extent");
+                    self.state.lock().punch_failed = true;
+                }
             }
         }
         self.finish_punches(0)?;
         let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
         let mut state = self.state.lock();
-        for id in files {
+        let active = state.active.as_ref().map(|active| active.id);
+        for id in files.into_iter().filter(|id| Some(*id) != active) {
             if state.live.get(&id).is_none_or(|&live| live == 0) {
-                self.delete(&mut state, id)?;
+                state.doomed.insert(id);
             }
         }
         Ok(())
@@ -126,24 +180,64 @@ impl Segments {
     /// At start, before recovery: punches what was written and never came into the index, because its writer died in
     /// between. It can only lie behind the settled place of the last commit, where every extent that is in the index
     /// has a row of `pending`.
-    pub fn punch_lost(&self) -> FsResult<()> {
-        if let Some(settled) = self.index.settled()? {
-            self.punch_behind(settled)?;
+    ///
+    /// A run of the journal there may be of a commit whose batch did not get into the index. What it names gets a row
+    /// of `pending` too, so that recovery decides what is true and the next commit says it again. The number of the
+    /// last commit in the journal is returned.
+    pub fn punch_lost(&self) -> FsResult<u64> {
+        let committed = self.index.committed()?;
+        let runs = match self.index.settled()? {
+            Some(settled) => self.punch_behind(settled)?,
+            None => Vec::new(),
+        };
+        let last = runs.iter().map(|run| run.header.sequence).max().unwrap_or(0).max(committed);
+        if last > committed + 1 {
+            return Err(FsError::new(
+                FsCode::Corrupt,
+                format!("the index ends with commit {committed}, the journal in the segments with {last}"),
+            )
+            .with_hint("its log was damaged; make the index anew: sateen fsck --rebuild-index --dir DIR"));
         }
-        // Before recovery removes rows of `pending`, which tell what is not lost.
+        // In one batch, before recovery removes rows of `pending`, which tell what is not lost.
         let mut batch = self.index.batch();
+        let pending: BTreeSet<ChunkKey> = self.index.pending()?.into_iter().map(|(key, _)| key).collect();
+        for record in runs.iter().filter(|run| run.header.sequence > committed).flat_map(|run| &run.records) {
+            let key = match record {
+                JournalRecord::Chunk(key, _) => *key,
+                JournalRecord::Object(key, _) | JournalRecord::Gone(key, _) => key.chunk(WHOLE_OBJECT),
+                // The index does not know of it; the journal is written anew.
+                JournalRecord::Complete => continue,
+            };
+            if !pending.contains(&key) {
+                let object_size = self.index.object(key.object)?.map_or(0, |object| object.size);
+                let row = PendingRecord { before: self.index.chunk(key)?, between: None, object_size };
+                batch.set_pending(key, Some(&row));
+            }
+        }
         batch.set_settled(self.settled());
-        self.index.write(batch)
+        batch.set_committed(last);
+        self.index.write(batch)?;
+        if last > committed {
+            // Before recovery adds a run of its own: never are two of them unknown to the index.
+            self.index.sync()?;
+        }
+        Ok(last)
     }
 
-    fn punch_behind(&self, settled: SegmentPlace) -> FsResult<()> {
+    /// Punches what is lost behind `settled`; returns the runs of the journal that are there.
+    fn punch_behind(&self, settled: SegmentPlace) -> FsResult<Vec<Run>> {
         let mut known: BTreeMap<SegmentPlace, u64> = BTreeMap::new();
         for (key, row) in self.index.pending()? {
             let records = [self.index.chunk(key)?, row.between, row.before];
             known.extend(records.into_iter().flatten().map(|r| (r.extent().place(), r.extent().len)));
         }
-        let files = self.disk.list().map_err(|e| io_error("list the segments", &e))?;
-        for id in files.into_iter().filter(|id| *id >= settled.segment) {
+        let mut runs = Vec::new();
+        for id in self.list()?.into_iter().filter(|id| *id >= settled.segment) {
+            self.begin_again(id).map_err(|e| io_error(&format!("write the header of segment {id}"), &e))?;
+            self.journal_of(id, |run| {
+                known.insert(run.header.place, run.header.length);
+                runs.push(run);
+            })?;
             let from = if id == settled.segment { settled.offset.max(HEADER_BYTES) } else { HEADER_BYTES };
             let lost = self.punch_between(id, from, &known);
             let lost = lost.map_err(|e| io_error(&format!("give back lost space of segment {id}"), &e))?;
@@ -151,7 +245,22 @@ impl Segments {
                 tracing::info!(fs = %self.owner.fs, segment = %id, bytes = lost, "gave back what was written but not answered");
             }
         }
-        Ok(())
+        Ok(runs)
+    }
+
+    /// Gives a segment its header if a power cut has taken it: what is in it may be whole, and is given back if not.
+    fn begin_again(&self, id: SegmentId) -> io::Result<()> {
+        let file = self.disk.open(id)?;
+        let mut first = [0; HEADER_BYTES as usize];
+        let length = file.length()?.min(HEADER_BYTES) as usize;
+        read_exact_at(&*file, &mut first[..length], 0, Caching::Keep)?;
+        if first.iter().any(|&byte| byte != 0) {
+            return Ok(());
+        }
+        tracing::info!(fs = %self.owner.fs, segment = %id, "a power cut took its header; it gets a new one");
+        // A journal in it has another key: it is of a commit that was not answered.
+        write_all_at(&*file, &self.owner.header(id, Some(&rand::random())), 0)?;
+        file.sync_data()
     }
 
     /// Punches everything of a segment from `from` on that is not `known`, durably; returns how much that was.

@@ -17,7 +17,8 @@
 //! |     44 |    4 | stored_crc  | crc32c of the stored bytes, so that a scrub needs no LZ4                |
 //! |     48 |    4 | crc         | crc32c of bytes 0..48                                                   |
 //!
-//! **ObjectRecord**, 36 bytes: version 1, chunk_log2 1, reserved 2, size 8, allocated 8, chunks 8, change 8.
+//! **ObjectRecord**, 44 bytes: version 1 (it is 2), chunk_log2 1, reserved 2, size 8, allocated 8, chunks 8, change 8,
+//! born 8. Version 1 has 36 bytes, without born.
 //!
 //! **PendingRecord**, 12, 64 or 116 bytes: version 1, flags 1 (1: `before` follows, 2: `between` follows), reserved 2,
 //! object size 8, then those ChunkRecords.
@@ -31,7 +32,9 @@ use super::disk::SegmentId;
 
 const VERSION: u8 = 1;
 const CHUNK_RECORD_BYTES: usize = 52;
-const OBJECT_RECORD_BYTES: usize = 36;
+const OBJECT_VERSION: u8 = 2;
+const OBJECT_RECORD_BYTES: usize = 44;
+const OBJECT_RECORD_BYTES_V1: usize = 36;
 const PENDING_HEADER_BYTES: usize = 12;
 
 /// A run of a segment.
@@ -174,30 +177,41 @@ pub struct ObjectRecord {
     pub chunks: u64,
     /// Rises with every change.
     pub change: u64,
+    /// The segment that was written when the object was made: no journal before it knows the object.
+    pub born: SegmentId,
 }
 
 impl ObjectRecord {
     /// An object nothing was written to yet.
-    pub fn empty(chunk_log2: u8) -> ObjectRecord {
-        ObjectRecord { chunk_log2, size: 0, allocated: 0, chunks: 0, change: 0 }
+    pub fn empty(chunk_log2: u8, born: SegmentId) -> ObjectRecord {
+        ObjectRecord { chunk_log2, size: 0, allocated: 0, chunks: 0, change: 0, born }
     }
+
+    /// Bytes of an encoded record.
+    pub const BYTES: usize = OBJECT_RECORD_BYTES;
 
     /// The bytes in the index.
     pub fn encode(&self) -> [u8; OBJECT_RECORD_BYTES] {
         let mut out = [0; OBJECT_RECORD_BYTES];
-        out[0] = VERSION;
+        out[0] = OBJECT_VERSION;
         out[1] = self.chunk_log2;
         out[4..12].copy_from_slice(&self.size.to_be_bytes());
         out[12..20].copy_from_slice(&self.allocated.to_be_bytes());
         out[20..28].copy_from_slice(&self.chunks.to_be_bytes());
         out[28..36].copy_from_slice(&self.change.to_be_bytes());
+        out[36..44].copy_from_slice(&self.born.0.to_be_bytes());
         out
     }
 
     /// Inverse of [`ObjectRecord::encode`].
     pub fn decode(bytes: &[u8]) -> FsResult<ObjectRecord> {
-        if bytes.len() != OBJECT_RECORD_BYTES || bytes[0] != VERSION || bytes[2..4] != [0, 0] {
-            return Err(bad("object", "has a wrong length or version"));
+        let born = match (bytes.first(), bytes.len()) {
+            (Some(&VERSION), OBJECT_RECORD_BYTES_V1) => 0,
+            (Some(&OBJECT_VERSION), OBJECT_RECORD_BYTES) => u64_at(bytes, 36),
+            _ => return Err(bad("object", "has a wrong length or version")),
+        };
+        if bytes[2..4] != [0, 0] {
+            return Err(bad("object", "has an unknown version"));
         }
         if !(CHUNK_LOG2_MIN..=CHUNK_LOG2_MAX).contains(&bytes[1]) {
             return Err(bad("object", "has an impossible chunk size"));
@@ -208,6 +222,7 @@ impl ObjectRecord {
             allocated: u64_at(bytes, 12),
             chunks: u64_at(bytes, 20),
             change: u64_at(bytes, 28),
+            born: SegmentId(born),
         })
     }
 }
@@ -327,7 +342,7 @@ mod tests {
             prop_assert_eq!(ChunkRecord::decode(&chunk.encode()).expect("own bytes"), chunk);
             let pending = PendingRecord { before: with[0].then_some(chunk), between: with[1].then_some(chunk), object_size: size };
             prop_assert_eq!(PendingRecord::decode(&pending.encode()).expect("own bytes"), pending);
-            let object = ObjectRecord { chunk_log2: 17, size, allocated: size / 2, chunks: 3, change: 4 };
+            let object = ObjectRecord { chunk_log2: 17, size, allocated: size / 2, chunks: 3, change: 4, born: SegmentId(5) };
             prop_assert_eq!(ObjectRecord::decode(&object.encode()).expect("own bytes"), object);
         }
 

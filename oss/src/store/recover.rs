@@ -6,18 +6,21 @@
 //!    power cut took its bytes: the record that a commit was making durable is put back if that is whole, otherwise the
 //!    committed one, or a hole if there was none;
 //! 2. fdatasync the segments of those that stay, so that they are durable before their fallback goes;
-//! 3. one batch per object: records, space, size, removal of the rows, dead extents;
-//! 4. sync the log; then the dead extents are punched and empty segments deleted.
+//! 3. one batch per object: records, space, size, dead extents; the rows now say what was chosen;
+//! 4. a commit, which writes all of that into the journal and removes the rows; then the dead extents are punched and
+//!    empty segments deleted.
 //!
 //! It can be cut off anywhere and starts over. The verifier of the new incarnation tells clients to send again what
 //! they still hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use sateen_types::{FsError, FsResult};
 
 use super::Store;
-use super::keys::{ChunkKey, ObjectKey};
+use super::disk::SegmentId;
+use super::keys::{ChunkKey, ObjectKey, WHOLE_OBJECT};
 use super::records::{ChunkRecord, PendingRecord, SegmentExtent};
 use super::segments::{ReadError, io_error};
 
@@ -58,7 +61,9 @@ impl Store {
             kept += chunks.iter().filter(|c| c.stays()).count();
             self.settle(*key, chunks, &mut dead)?;
         }
-        self.index.sync()?;
+        // Says in the journal what was decided, and removes the rows.
+        self.dirty.store(true, Ordering::Release);
+        self.commit_now()?;
         self.segments.reclaim(&dead)?;
         tracing::info!(
             fs = %self.owner.fs, objects = objects.len(), kept, undone,
@@ -96,7 +101,13 @@ impl Store {
         let object = self.index.object(key)?;
         let mut after = object;
         for chunk in chunks {
-            batch.set_pending(chunk.key, None);
+            // From here on what was chosen is what the chunk was before; the row goes with the commit.
+            let size = chunk.row.object_size;
+            let row = self.pending.lock().change(chunk.key, chunk.chosen.as_ref(), chunk.chosen.as_ref(), size).row;
+            batch.set_pending(chunk.key, row.as_ref());
+            if chunk.key.number != WHOLE_OBJECT {
+                self.touched.lock().chunk(chunk.key, chunk.chosen);
+            }
             let extent = |r: Option<ChunkRecord>| r.map(|r| r.extent());
             let (then, now) = (extent(chunk.chosen), extent(chunk.current));
             let known = [now, extent(chunk.row.between), extent(chunk.row.before)];
@@ -115,10 +126,14 @@ impl Store {
                 after.chunks = (after.chunks + u64::from(then.is_some())).saturating_sub(1);
             }
         }
-        if let Some(mut after) = after.filter(|a| Some(*a) != object) {
+        if let Some(after) = after.as_mut().filter(|a| Some(**a) != object) {
             after.change += 1;
             after.size = after.size.min(self.size_that_is_there(key, after.chunk_log2, chunks)?);
-            batch.set_object(key, Some(&after));
+            batch.set_object(key, Some(after));
+        }
+        match after {
+            Some(after) => self.touched.lock().object(key, after),
+            None => self.touched.lock().gone(key, SegmentId(0)),
         }
         self.index.write(batch)
     }

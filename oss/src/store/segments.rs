@@ -3,8 +3,9 @@
 //! Owner of all state about segments (one mutex). Extents are handed out once and never reused: a segment is written
 //! front to back by one incarnation of the store and then only punched, until nothing in it is live and it is deleted.
 //!
-//! A segment file begins with one 4 KiB block that holds a sealed envelope (`SATSEGMT`, version 1): OST uuid 16, file
-//! system 4, segment 8. Extents follow, 4 KiB-aligned, without headers of their own: what lies where is in the index.
+//! A segment file begins with one 4 KiB block that holds a sealed envelope (`SATSEGMT`, version 2): OST uuid 16, file
+//! system 4, segment 8, journal key 16 (not in version 1). Extents follow, 4 KiB-aligned, without headers of their own,
+//! and runs of the journal ([`super::journal`]): what lies where is in the index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -21,6 +22,7 @@ use sateen_types::{FsCode, FsError, FsId, FsResult, OstUuid};
 use super::capacity::Capacity;
 use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at, write_all_at, write_all_pieces_at};
 use super::index::Index;
+use super::journal::{self, JournalKey, Run, RunHeader};
 use super::records::{SegmentExtent, SegmentPlace};
 use super::streams::{self, Streams};
 
@@ -28,10 +30,11 @@ use super::streams::{self, Streams};
 const HANDLES_MAX: usize = 256;
 /// Where the first extent of a segment begins.
 pub(super) const HEADER_BYTES: u64 = BLOCK_BYTES as u64;
-/// Bytes of the envelope in the header block.
-pub(super) const ENVELOPE_BYTES: usize = 24 + 28;
+/// Bytes of the envelope in the header block; in version 1 it was shorter.
+pub(super) const ENVELOPE_BYTES: usize = ENVELOPE_BYTES_V1 + 16;
+const ENVELOPE_BYTES_V1: usize = 24 + 28;
 
-const SEGMENT_KIND: Kind = Kind { magic: b"SATSEGMT", version: 1, features: 0, what: "a segment header" };
+const SEGMENT_KIND: Kind = Kind { magic: b"SATSEGMT", version: 2, features: 0, what: "a segment header" };
 
 /// Whose segments these are; written into each, and checked when it is opened.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +46,28 @@ pub struct SegmentOwner {
 }
 
 impl SegmentOwner {
-    /// How segment `id` of this owner begins.
-    pub(super) fn header(&self, id: SegmentId) -> Vec<u8> {
+    /// How segment `id` of this owner begins; without a key as in version 1.
+    pub(super) fn header(&self, id: SegmentId, key: Option<&JournalKey>) -> Vec<u8> {
+        let mut body = self.identity(id);
+        body.extend(key.into_iter().flatten());
+        SEGMENT_KIND.seal(0, &body)
+    }
+
+    /// The key of the journal in segment `id`, which begins with `header`; `Some(None)` if it has no journal, `None` if
+    /// this is not how a segment of ours begins.
+    pub(super) fn journal_key(&self, id: SegmentId, header: &[u8; ENVELOPE_BYTES]) -> Option<Option<JournalKey>> {
+        let envelopes = [&header[..], &header[..ENVELOPE_BYTES_V1]];
+        let mut bodies = envelopes.into_iter().filter_map(|envelope| SEGMENT_KIND.open(envelope).ok());
+        let key = bodies.find_map(|(_, body)| body.strip_prefix(&self.identity(id)[..]))?;
+        Some(JournalKey::try_from(key).ok())
+    }
+
+    fn identity(&self, id: SegmentId) -> Vec<u8> {
         let mut body = Vec::with_capacity(28);
         body.extend_from_slice(&self.ost.0);
         body.extend_from_slice(&self.fs.0.to_be_bytes());
         body.extend_from_slice(&id.0.to_be_bytes());
-        SEGMENT_KIND.seal(0, &body)
+        body
     }
 }
 
@@ -85,6 +103,10 @@ pub struct Segments {
     pub(super) handles: Mutex<HashMap<SegmentId, Arc<dyn SegmentFile>>>,
     pub(super) reclaims: AtomicU64,
     streams: Streams,
+    /// The settled place when the store was opened; nothing behind it was committed by an earlier incarnation.
+    settled_before: Option<SegmentPlace>,
+    /// The first segment that this incarnation may write.
+    first: SegmentId,
 }
 
 pub(super) struct State {
@@ -92,6 +114,10 @@ pub(super) struct State {
     next: SegmentId,
     /// Bytes of each segment that are reserved, indexed or waiting to be punched.
     pub(super) live: HashMap<SegmentId, u64>,
+    /// Sealed segments without live bytes; they wait for [`super::retire`].
+    pub(super) doomed: BTreeSet<SegmentId>,
+    /// A dead extent could not be punched; until the next start no segment is deleted.
+    pub(super) punch_failed: bool,
     pub(super) unsynced: BTreeMap<SegmentId, Arc<dyn SegmentFile>>,
     directory_unsynced: bool,
     /// Where runs begin that belong to a writer, who has not brought them into the index yet.
@@ -104,6 +130,9 @@ pub(super) struct Active {
     pub(super) id: SegmentId,
     file: Arc<dyn SegmentFile>,
     end: u64,
+    key: JournalKey,
+    /// Where its last run of the journal begins; 0: none.
+    last_run: u64,
 }
 
 /// What a commit has to sync.
@@ -140,12 +169,16 @@ impl Segments {
             active: None,
             next,
             live,
+            doomed: BTreeSet::new(),
+            punch_failed: false,
             unsynced: BTreeMap::new(),
             directory_unsynced: false,
             reserved: BTreeSet::new(),
             punched: Vec::new(),
         };
         Ok(Segments {
+            settled_before: index.settled()?,
+            first: next,
             disk,
             index,
             capacity,
@@ -186,7 +219,7 @@ impl Segments {
             if let Some(sealed) = sealed
                 && state.live.get(&sealed.id).is_none_or(|&live| live == 0)
             {
-                self.delete(state, sealed.id)?;
+                state.doomed.insert(sealed.id);
             }
         }
         let active = state.active.as_mut().expect("was created above");
@@ -204,7 +237,8 @@ impl Segments {
         self.index.write(batch)?;
         let failed = |e: io::Error| io_error(&format!("create segment {id}"), &e);
         let file = self.disk.create(id).map_err(failed)?;
-        if let Err(e) = write_all_at(&*file, &self.header(id), 0) {
+        let key: JournalKey = rand::random();
+        if let Err(e) = write_all_at(&*file, &self.owner.header(id, Some(&key)), 0) {
             // An empty file that nothing refers to; the next start removes it if this fails too.
             let _ = self.disk.delete(id);
             return Err(failed(e));
@@ -212,11 +246,74 @@ impl Segments {
         state.unsynced.insert(id, file.clone());
         state.directory_unsynced = true;
         self.remember(id, &file);
-        Ok(Active { id, file, end: HEADER_BYTES })
+        Ok(Active { id, file, end: HEADER_BYTES, key, last_run: 0 })
     }
 
-    fn header(&self, id: SegmentId) -> Vec<u8> {
-        self.owner.header(id)
+    /// [`open_segment`] of this store.
+    pub(super) fn open_file(&self, id: SegmentId) -> Result<(Arc<dyn SegmentFile>, Option<JournalKey>), ReadError> {
+        open_segment(&*self.disk, &self.owner, id)
+    }
+
+    /// The segment that is written, or will be next.
+    pub fn newest(&self) -> SegmentId {
+        let state = self.state.lock();
+        state.active.as_ref().map_or(state.next, |active| active.id)
+    }
+
+    /// Appends the journal of commit `sequence` to the segment that is written. Part of the next [`Unsynced`].
+    pub fn append_journal(&self, sequence: u64, index: u64, bodies: &[Vec<u8>]) -> FsResult<()> {
+        for (part, body) in bodies.iter().enumerate() {
+            let mut state = self.state.lock();
+            let (file, extent) = self.place(&mut state, journal::sealed_bytes(body))?;
+            let Some(active) = &mut state.active else { continue };
+            let header = RunHeader {
+                sequence,
+                part: part as u32,
+                parts: bodies.len() as u32,
+                index,
+                previous: std::mem::replace(&mut active.last_run, extent.offset),
+                place: extent.place(),
+                length: extent.len,
+            };
+            let run = journal::seal(&active.key, &header, body);
+            state.unsynced.entry(extent.segment).or_insert_with(|| file.clone());
+            drop(state);
+            write_all_at(&*file, &run, extent.offset)
+                .map_err(|e| io_error(&format!("write the journal to segment {}", extent.segment), &e))?;
+        }
+        Ok(())
+    }
+
+    /// Whether something that begins at `place` may have been committed: it lies before the settled place that was found
+    /// when the store was opened, or was written since.
+    pub(super) fn was_settled(&self, place: SegmentPlace) -> bool {
+        self.settled_before.is_none_or(|settled| place < settled) || place.segment >= self.first
+    }
+
+    /// Bytes after which a segment is full.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Visits the runs of the journal in a segment, and says whether all are there that should be. There are none in
+    /// what cannot be a segment of ours.
+    pub fn journal_of(&self, id: SegmentId, mut visit: impl FnMut(Run)) -> FsResult<bool> {
+        let failed = |e: io::Error| io_error(&format!("read the journal of segment {id}"), &e);
+        let (file, key) = match self.open_file(id) {
+            Ok((file, Some(key))) => (file, key),
+            // Format 1 had none; a power cut undid the creation of the file.
+            Ok((_, None)) | Err(ReadError::Missing(_)) => return Ok(true),
+            Err(ReadError::Damaged(_)) => return Ok(false),
+            Err(ReadError::Io(e)) => return Err(failed(e)),
+        };
+        let (mut whole, mut previous) = (true, 0);
+        let visit = |run: Run| {
+            whole &= run.header.previous == previous;
+            previous = run.header.place.offset;
+            visit(run);
+        };
+        journal::scan(&*file, &key, SegmentPlace { segment: id, offset: HEADER_BYTES }, visit).map_err(failed)?;
+        Ok(whole)
     }
 
     /// Reads `len` bytes of a segment at `offset`.
@@ -264,12 +361,7 @@ impl Segments {
         if let Some(file) = self.handles.lock().get(&id) {
             return Ok(file.clone());
         }
-        let file = self.disk.open(id).map_err(|e| classify(id, e))?;
-        let mut header = [0; ENVELOPE_BYTES];
-        read_exact_at(&*file, &mut header, 0, Caching::Keep).map_err(|e| classify(id, e))?;
-        if header[..] != self.header(id)[..] {
-            return Err(ReadError::Damaged(format!("segment {id} has a damaged or foreign header")));
-        }
+        let (file, _) = self.open_file(id)?;
         // Not if it was deleted meanwhile: an open handle would keep its space.
         let state = self.state.lock();
         if state.live.contains_key(&id) {
@@ -318,6 +410,21 @@ impl Segments {
     /// The disk below.
     pub fn disk(&self) -> &dyn Disk {
         &*self.disk
+    }
+}
+
+/// Opens a segment, checks its header, and takes the key of its journal from it (`None`: version 1 has none).
+pub(super) fn open_segment(
+    disk: &dyn Disk,
+    owner: &SegmentOwner,
+    id: SegmentId,
+) -> Result<(Arc<dyn SegmentFile>, Option<JournalKey>), ReadError> {
+    let file = disk.open(id).map_err(|e| classify(id, e))?;
+    let mut header = [0; ENVELOPE_BYTES];
+    read_exact_at(&*file, &mut header, 0, Caching::Keep).map_err(|e| classify(id, e))?;
+    match owner.journal_key(id, &header) {
+        Some(key) => Ok((file, key)),
+        None => Err(ReadError::Damaged(format!("segment {id} has a damaged or foreign header"))),
     }
 }
 

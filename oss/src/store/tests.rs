@@ -6,6 +6,7 @@ mod fsck;
 mod kept;
 mod model;
 mod promises;
+mod rebuild;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use sateen_types::limits::FILE_SIZE_MAX;
 use sateen_types::{Compression, FsCode, FsError, FsResult, ObjectId};
 
+use super::keys::WHOLE_OBJECT;
 use super::records::{ChunkRecord, round_to_blocks};
 use super::write::Run;
 use super::{Changed, Locked, Resize, Store};
@@ -84,6 +85,11 @@ impl Store {
             let mut batch = self.index.batch();
             batch.set_object(locked.key, None);
             batch.add_objects(-1);
+            let itself = locked.key.chunk(WHOLE_OBJECT);
+            if let Some(row) = self.pending.lock().change(itself, None, None, record.size).row {
+                batch.set_pending(itself, Some(&row));
+            }
+            self.touched.lock().gone(locked.key, record.born);
             self.dirty.store(true, std::sync::atomic::Ordering::Release);
             self.index.write(batch).map_err(|e| self.fail(&e))?;
         }

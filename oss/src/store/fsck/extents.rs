@@ -255,7 +255,7 @@ impl Segment<'_> {
         let mut header = [0; ENVELOPE_BYTES];
         match read_exact_at(&**file, &mut header, 0, Caching::Keep) {
             Err(e) => Some(format!("has no readable header: {e}")),
-            Ok(()) if header[..] == self.job.owner.header(self.id)[..] => None,
+            Ok(()) if self.job.owner.journal_key(self.id, &header).is_some() => None,
             Ok(()) => Some("has a damaged or foreign header".to_owned()),
         }
     }
@@ -270,10 +270,12 @@ impl Segment<'_> {
     ) -> FsResult<()> {
         let mut repair = if readable { Repair::Possible } else { Repair::Impossible };
         if readable && self.repairs.allowed() {
-            let header = self.job.owner.header(self.id);
+            // With another key: what its journal said can no longer be told from data.
+            let header = self.job.owner.header(self.id, Some(&rand::random()));
             write_all_at(&**file, &header, 0).and_then(|()| file.sync_data()).map_err(|e| {
                 super::super::segments::io_error(&format!("write the header of segment {}", self.id), &e)
             })?;
+            self.repairs.changed();
             repair = Repair::Done;
         }
         self.finding(FindingKind::SegmentHeader, repair, what, report)

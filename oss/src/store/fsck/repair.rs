@@ -49,13 +49,25 @@ impl<'a> Repairs<'a> {
     pub fn put_aside(&self, segment: SegmentId) -> FsResult<Repair> {
         let Some(offline) = self.offline else { return Ok(Repair::Possible) };
         (offline.put_aside)(segment).map_err(|e| io_error(&format!("put segment {segment} aside"), &e))?;
+        self.written.set(true);
         Ok(Repair::Done)
+    }
+
+    /// Something of the segments was changed.
+    pub fn changed(&self) {
+        self.written.set(true);
     }
 
     /// Makes everything durable.
     pub fn finish(&self) -> FsResult<()> {
         match self.offline {
-            Some(offline) if self.written.get() => offline.index.sync(),
+            Some(offline) if self.written.get() => {
+                // It may say something else now; the next start writes it anew.
+                let mut batch = offline.index.batch();
+                batch.set_journal(false);
+                offline.index.write(batch)?;
+                offline.index.sync()
+            }
             _ => Ok(()),
         }
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use sateen_types::{Finding, FindingKind, FsResult, Repair};
 
-use super::super::disk::{Caching, SegmentId, read_exact_at};
+use super::super::disk::SegmentId;
+use super::super::journal::read_run;
 use super::super::keys::{
     CF_FREES, CF_META, CF_SEGMENTS, META_NEXT_SEGMENT, META_OBJECTS, segment_from_key, segment_key,
 };
-use super::super::records::Counter;
-use super::super::segments::HEADER_BYTES;
+use super::super::records::{Counter, SegmentPlace};
+use super::super::segments::{HEADER_BYTES, io_error, open_segment};
 use super::Job;
 use super::extents::free_extent;
 use super::objects::{Usage, unreadable};
@@ -172,7 +173,7 @@ impl Pass<'_, '_> {
             }
         };
         for id in files {
-            if rows.contains_key(&id) || self.usage.segments.contains_key(&id) || !self.has_data(id) {
+            if rows.contains_key(&id) || self.usage.segments.contains_key(&id) || !self.has_data(id)? {
                 continue;
             }
             if id.0 as i64 + 1 == next {
@@ -187,11 +188,29 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    fn has_data(&self, id: SegmentId) -> bool {
-        let first = |file: std::sync::Arc<dyn super::super::disk::SegmentFile>| {
-            read_exact_at(&*file, &mut [0; 1], HEADER_BYTES, Caching::Keep)
-        };
-        self.job.disk.open(id).and_then(first).is_ok()
+    /// Whether there is something in a segment but the journal and what is noted as free.
+    fn has_data(&self, id: SegmentId) -> FsResult<bool> {
+        let frees = self.job.view.rows(CF_FREES).map_while(Result::ok);
+        let frees = frees.filter_map(|(key, value)| free_extent(&key, &value)).filter(|free| free.segment == id);
+        let frees: BTreeMap<u64, u64> = frees.map(|free| (free.offset, free.len)).collect();
+        let failed = |e: std::io::Error| io_error(&format!("read segment {id}"), &e);
+        let Ok(file) = self.job.disk.open(id) else { return Ok(false) };
+        let key = open_segment(self.job.disk, &self.job.owner, id).ok().and_then(|(_, key)| key);
+        let mut at = HEADER_BYTES;
+        while let Some(data) = file.next_data(at).map_err(failed)? {
+            at = data / HEADER_BYTES * HEADER_BYTES;
+            let run = match &key {
+                Some(key) => read_run(&*file, key, SegmentPlace { segment: id, offset: at }).map_err(failed)?,
+                None => None,
+            };
+            let free = frees.range(..=at).next_back().map(|(from, len)| from + len).filter(|end| *end > at);
+            match (run, free) {
+                (Some(run), _) => at += run.header.length,
+                (None, Some(end)) => at = end,
+                (None, None) => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     fn finding(&mut self, kind: FindingKind, repair: Repair, what: String, segment: Option<SegmentId>) -> FsResult<()> {

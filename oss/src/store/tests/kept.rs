@@ -137,12 +137,44 @@ fn a_directory_is_kept() {
     }
 }
 
+/// The newest version of which a directory is kept.
+const NEWEST: u32 = 3;
+
+/// The archive of `version` in a directory of its own.
+fn kept(version: u32) -> tempfile::TempDir {
+    let archive = std::fs::read(archives().join(format!("v{version}.lz4"))).expect("kept");
+    let dir = tempfile::tempdir().expect("temp dir");
+    unpack(&archive, dir.path());
+    dir
+}
+
+/// The index of the one file system is lost and made anew.
+fn rebuild(dir: &Path) -> FsResult<super::super::rebuild::RebuildReport> {
+    let ost = crate::superblock::Superblock::load(dir).expect("reads").expect("there").ost;
+    let store = dir.join("fs/1");
+    std::fs::remove_dir_all(store.join("index")).expect("removed");
+    let disk = RealDisk::open(&store.join("segments")).expect("directory");
+    let owner = SegmentOwner { ost, fs: FsId(1) };
+    super::super::rebuild::rebuild(&store, &disk, &owner, &IndexCache::new(32 << 20), true)
+}
+
+#[test]
+fn an_older_directory_gets_a_journal_at_its_first_start() {
+    for version in 1..=NEWEST {
+        let dir = kept(version);
+        let refused = (version < 3).then(|| rebuild(kept(version).path()).expect_err("has no journal yet"));
+        assert!(refused.is_none_or(|e| e.message.contains("no journal") && e.hint.is_some()));
+        drop(Ost::open(dir.path(), ost_options()).expect("opens"));
+        let report = rebuild(dir.path()).expect("rebuilt");
+        assert!(report.is_whole() && report.damaged_chunks == 0, "version {version}: {report:?}");
+        check(&Ost::open(dir.path(), ost_options()).expect("opens"), &format!("version {version}, rebuilt"));
+    }
+}
+
 #[test]
 fn directories_of_every_version_open_and_read_back_the_same_bytes() {
-    for version in 1..=1 {
-        let archive = std::fs::read(archives().join(format!("v{version}.lz4"))).expect("kept");
-        let dir = tempfile::tempdir().expect("temp dir");
-        unpack(&archive, dir.path());
+    for version in 1..=NEWEST {
+        let dir = kept(version);
         for start in 1..=2 {
             let ost = Ost::open(dir.path(), ost_options()).expect("opens");
             check(&ost, &format!("version {version}, start {start}"));
