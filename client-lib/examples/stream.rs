@@ -38,7 +38,7 @@ async fn main() -> Result<(), Error> {
 }
 
 async fn write(source: &MountSource, name: &Name, mebibytes: u64) -> Result<(), Error> {
-    let client = Client::connect(source, opts()).await?;
+    let client = Client::connect(source, Options::default()).await?;
     let mut block = vec![0; 32 * BLOCK];
     rand::rngs::StdRng::seed_from_u64(7).fill_bytes(&mut block);
     let new = NewFile {
@@ -64,7 +64,7 @@ async fn write(source: &MountSource, name: &Name, mebibytes: u64) -> Result<(), 
 }
 
 async fn read(source: &MountSource, name: &Name) -> Result<(), Error> {
-    let client = Client::connect(source, opts()).await?;
+    let client = Client::connect(source, Options::default()).await?;
     let attr = client.lookup(&Credential::ROOT, client.root(), name).await?;
     let file = client.open(&Credential::ROOT, attr.fid, Access::READ).await?;
     let start = Instant::now();
@@ -75,33 +75,6 @@ async fn read(source: &MountSource, name: &Name) -> Result<(), Error> {
     report("read", at, start);
     file.close().await?;
     Ok(client.close().await?)
-}
-
-fn opts() -> Options {
-    let mut o = Options::default();
-    let v = |n: &str| std::env::var(n).ok().and_then(|v| v.parse::<u64>().ok());
-    if let Some(x) = v("RA") {
-        o.readahead_bytes_max = x << 20;
-    }
-    if let Some(x) = v("BULK") {
-        o.bulk_bytes = (x << 20) as usize;
-    }
-    if let Some(x) = v("CONNS") {
-        o.connections_per_oss = x as usize;
-    }
-    if let Some(x) = v("INFL") {
-        o.inflight_per_ost = x as usize;
-    }
-    if let Some(x) = v("DIRTY") {
-        o.dirty_bytes_max = x << 20;
-    }
-    if let Some(x) = v("COMMIT") {
-        o.commit_bytes = x << 20;
-    }
-    if let Some(x) = v("CACHE") {
-        o.cache_bytes_max = x << 20;
-    }
-    o
 }
 
 fn report(what: &str, bytes: u64, start: Instant) {
