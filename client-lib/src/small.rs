@@ -164,9 +164,13 @@ mod tests {
         assert_eq!(calls.iter().filter(|c| **c).count(), 4, "{calls:?}");
         assert!(calls[0] && calls[1] && !calls[2]);
         assert_eq!(small.take().0.len(), 32);
-        (0..100).for_each(|_| drop(add(SMALL_BYTES_MAX)));
+        for _ in 0..100 {
+            add(SMALL_BYTES_MAX);
+        }
         assert_eq!(small.take().0.len(), READ_MANY_BYTES_MAX / SMALL_BYTES_MAX as usize);
-        (0..100).for_each(|_| drop(add(1)));
+        for _ in 0..100 {
+            add(1);
+        }
         small.take();
         while !small.0.lock().reads.is_empty() {
             assert!(small.take().0.len() <= READ_MANY_MAX);

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use prost::Message;
 use rand::Rng;
 use sateen_proto::oss::object_store_client::ObjectStoreClient;
-use sateen_proto::oss::{ObjectId, ReadReply, WriteReply, WriteRequest};
+use sateen_proto::oss::read_outcome::Outcome;
+use sateen_proto::oss::{ObjectId, ReadManyRequest, ReadReply, ReadRequest, WriteReply, WriteRequest};
 use sateen_tests::memory::{mib, resident};
 use sateen_tests::plain::{CHUNK, new_object, oss_of, raw, read, write};
 use sateen_tests::rng::{noise, pattern, seeded};
@@ -68,12 +69,50 @@ fn tonic_writes_and_reads_4_mib_through_windows_of_any_size() {
             let bytes = noise(&mut rng, BULK);
             store.write(chunks(ost, &object, &bytes)).await.expect("Write");
             for sealed in [false, true] {
-                let request = sateen_proto::oss::ReadRequest { sealed, ..read(ost, &object, 0, BULK) };
+                let request = ReadRequest { sealed, ..read(ost, &object, 0, BULK) };
                 let reply = store.read(request).await.expect("Read").into_inner();
                 assert!(reply.payload == bytes, "window {window}, sealed {sealed}: other bytes came back");
                 assert_eq!(reply.object_size, BULK as u64);
                 assert_eq!(reply.parts.iter().map(|p| p.raw_len as usize).sum::<usize>(), BULK);
             }
+        }
+    });
+    cluster.assert_runs();
+}
+
+#[test]
+fn tonic_reads_many_ranges_in_one_call_and_each_has_its_own_outcome() {
+    let mut cluster = Cluster::start(ClusterSpec::new("bulk-many"));
+    block_on(async {
+        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
+        let oss = oss_of(cluster.mds_address(), ost).await;
+        let mut store = ObjectStoreClient::connect(format!("http://{oss}")).await.expect("connect");
+        let bytes = pattern(1, 3 * CHUNK);
+        store.write(chunks(ost, &object, &bytes)).await.expect("Write");
+        let small = |offset: usize, len| ReadRequest { sealed: false, ..read(ost, &object, offset as u64, len) };
+        let ranges = [(0, 1), (CHUNK - 5, 10), (3 * CHUNK - 1, 4096), (10 * CHUNK, 7), (4096, 4096)];
+        let mut reads: Vec<_> = ranges.iter().map(|(offset, len)| small(*offset, *len)).collect();
+        reads.insert(2, ReadRequest { ost: 4000, ..small(0, 1) });
+        let reply = store.read_many(ReadManyRequest { reads: reads.clone() }).await.expect("ReadMany").into_inner();
+        let mut outcomes: Vec<_> = reply.outcomes.into_iter().map(|o| o.outcome.expect("an outcome")).collect();
+        assert_eq!(outcomes.len(), reads.len());
+        match outcomes.remove(2) {
+            Outcome::Error(detail) => assert!(detail.message.contains("not served here"), "{detail:?}"),
+            Outcome::Reply(reply) => panic!("an OST that is not there answered {reply:?}"),
+        }
+        let mut payload = reply.payload;
+        for ((offset, len), outcome) in ranges.into_iter().zip(outcomes) {
+            let Outcome::Reply(reply) = outcome else { panic!("{len} bytes at {offset}: {outcome:?}") };
+            let stored: u32 = reply.parts.iter().map(|p| p.stored_len).sum();
+            let expected = &bytes[offset.min(bytes.len())..(offset + len).min(bytes.len())];
+            assert!(payload.split_to(stored as usize) == expected, "{len} bytes at {offset}");
+            assert_eq!(reply.parts.iter().map(|p| p.raw_len as usize).sum::<usize>(), len);
+        }
+        assert!(payload.is_empty(), "{} bytes of nobody", payload.len());
+        let whole = ReadRequest { sealed: true, ..small(0, 1) };
+        for refused in [vec![], vec![small(0, 1); 65], vec![small(0, 256 << 10); 3], vec![whole]] {
+            let error = store.read_many(ReadManyRequest { reads: refused }).await.expect_err("refused");
+            assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
         }
     });
     cluster.assert_runs();

@@ -39,7 +39,7 @@ pub struct FakeOss {
     pub read_bytes: AtomicU64,
     /// Two writes of one chunk were under way at once.
     pub overtaking: AtomicBool,
-    /// Writes wait for a permit.
+    /// Writes and ReadManys wait for a permit.
     pub gate: Semaphore,
 }
 
@@ -188,6 +188,7 @@ impl ObjectStore for FakeOss {
     }
 
     async fn read_many(&self, r: Request<oss::ReadManyRequest>) -> Reply<oss::ReadManyReply> {
+        let _permit = self.gate.acquire().await.expect("open");
         let (mut outcomes, mut payload) = (Vec::new(), Vec::new());
         for read in &r.get_ref().reads {
             let outcome = match self.read_now(read) {

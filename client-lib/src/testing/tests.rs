@@ -310,16 +310,29 @@ async fn advice_fetches_and_drops_and_keeps_random_reads_small() {
     }
     assert_eq!(fetched(), 5 * 4096, "what is read at random is all that is fetched");
 
+    // Calls that wait make those share one that come meanwhile.
+    let held = peers.oss.gate.forget_permits(usize::MAX);
+    let started = peers.oss.reads.lock().len();
+    let many = futures::future::join_all((0..64usize).map(|i| check(2 * MIB + i * 8192, 4096)));
+    // Polled second: by then all reads are queued.
+    let release = async { peers.oss.gate.add_permits(held) };
+    futures::future::join(many, release).await;
+    let calls = peers.oss.reads.lock()[started..].to_vec();
+    assert_eq!(calls.iter().sum::<usize>(), 64, "{calls:?}");
+    assert!(calls.len() < 64, "{calls:?}");
+    let before = 5 * 4096 + 64 * 4096;
+    assert_eq!(fetched(), before);
+
     file.advise(0, 0, Advice::WillNeed);
-    until("all of it is fetched", || fetched() >= 5 * 4096 + data.len()).await;
+    until("all of it is fetched", || fetched() >= before + data.len()).await;
     check(0, data.len()).await;
-    assert_eq!(fetched(), 5 * 4096 + data.len(), "and not twice");
+    assert_eq!(fetched(), before + data.len(), "and not twice");
 
     file.advise(MIB as u64, MIB as u64, Advice::DontNeed);
     check(0, MIB).await;
-    assert_eq!(fetched(), 5 * 4096 + data.len(), "what lies beside the range stays");
+    assert_eq!(fetched(), before + data.len(), "what lies beside the range stays");
     check(MIB, MIB).await;
-    assert_eq!(fetched(), 5 * 4096 + data.len() + MIB);
+    assert_eq!(fetched(), before + data.len() + MIB);
 
     file.advise(0, 0, Advice::NoReuse);
     check(0, data.len()).await;
