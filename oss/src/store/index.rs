@@ -192,6 +192,29 @@ impl Index {
         Ok(None)
     }
 
+    /// The number of the first stored chunk of `object`.
+    pub fn first_chunk(&self, object: ObjectKey) -> FsResult<Option<u64>> {
+        self.first_chunk_with(object, ReadOptions::default()).map_err(|e| error("read chunks", &e))?.transpose()
+    }
+
+    /// [`Index::first_chunk`] if that takes no disk access; `Err` with `None` if it would.
+    pub fn first_chunk_in_memory(&self, object: ObjectKey) -> Result<Option<u64>, Option<FsError>> {
+        let found = self.first_chunk_with(object, in_memory()).map_err(|e| disk_needed("read chunks", &e))?;
+        found.transpose().map_err(Some)
+    }
+
+    fn first_chunk_with(
+        &self,
+        object: ObjectKey,
+        mut options: ReadOptions,
+    ) -> Result<Option<FsResult<u64>>, rocksdb::Error> {
+        options.set_iterate_upper_bound(object.chunk(u64::MAX).to_bytes().to_vec());
+        let start = object.chunk(0).to_bytes();
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        let first = self.db.iterator_cf_opt(&self.cf(CF_CHUNKS), options, mode).next().transpose()?;
+        Ok(first.map(|(key, _)| ChunkKey::from_bytes(&key).map(|key| key.number)))
+    }
+
     /// The last stored chunk of `object` with a number of at most `upto`.
     pub fn last_chunk(&self, object: ObjectKey, upto: u64) -> FsResult<Option<(u64, ChunkRecord)>> {
         let start = object.chunk(upto).to_bytes();
