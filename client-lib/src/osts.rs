@@ -33,7 +33,8 @@ pub(crate) struct Osts {
     servers: Mutex<HashMap<String, Arc<Server>>>,
     /// Requests under way per OST are bounded.
     gates: Mutex<HashMap<OstIndex, Arc<Semaphore>>>,
-    /// This client, and how often it has given up waiting for an answer to a Write: see the fields of `WriteRequest`.
+    /// This client, and how often it has given up waiting for an answer to a Write or Punch: see the fields of
+    /// `WriteRequest`.
     writer: u64,
     generation: AtomicU64,
 }
@@ -105,15 +106,30 @@ impl Osts {
     ) -> FsResult<oss::WriteReply> {
         let timeout = self.options.request_timeout;
         let attempt = |mut channel: Channel| {
-            let generation = self.generation.load(Ordering::SeqCst);
-            let request = oss::WriteRequest { writer: self.writer, generation, ..request.clone() };
+            let (writer, generation) = self.fence();
+            let request = oss::WriteRequest { writer, generation, ..request.clone() };
             let payload = payload.clone();
             async move { bulk::call(&mut channel, bulk::WRITE_PATH, &request, payload, timeout).await }
         };
-        let given_up = || {
-            self.generation.fetch_add(1, Ordering::SeqCst);
+        self.persist(ost, attempt, || self.give_up()).await.map(|(reply, _)| reply)
+    }
+
+    /// A Punch of `ost`, with a fence like a Write's.
+    pub async fn punch(&self, ost: OstIndex, request: &oss::PunchRequest) -> FsResult<oss::ChangeReply> {
+        let attempt = |channel| {
+            let (writer, generation) = self.fence();
+            let request = oss::PunchRequest { writer, generation, ..*request };
+            async move { object_store(channel).punch(request).await.map(tonic::Response::into_inner) }
         };
-        self.persist(ost, attempt, given_up).await.map(|(reply, _)| reply)
+        self.persist(ost, attempt, || self.give_up()).await
+    }
+
+    fn fence(&self) -> (u64, u64) {
+        (self.writer, self.generation.load(Ordering::SeqCst))
+    }
+
+    fn give_up(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Attempts until there is an answer. `given_up` is called after each attempt whose outcome nobody knows.

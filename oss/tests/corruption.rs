@@ -99,7 +99,7 @@ fn fill(dir: &Path, old: &Path) {
                 Some(_) => {}
                 None => {
                     let offset = number << CHUNK_LOG2;
-                    store.punch(&object(oid), CHUNK_LOG2, offset, CHUNK as u64).expect("punched");
+                    store.punch(&object(oid), CHUNK_LOG2, offset, CHUNK as u64, None).expect("punched");
                 }
             }
         }

@@ -157,10 +157,10 @@ async fn an_ost_at_work_is_checked_without_false_alarm_and_damage_is_told() {
                     match n % 50 {
                         7 | 30 => store.commit().map(drop).expect("committed"),
                         11 => {
-                            store.truncate(&object(oid), CHUNK_LOG2, 3 * CHUNK as u64 + 5).map(drop).expect("cut")
+                            store.truncate(&object(oid), CHUNK_LOG2, 3 * CHUNK as u64 + 5, None).map(drop).expect("cut")
                         }
                         23 => store
-                            .punch(&object(oid), CHUNK_LOG2, 100, 2 * CHUNK as u64)
+                            .punch(&object(oid), CHUNK_LOG2, 100, 2 * CHUNK as u64, None)
                             .map(drop)
                             .expect("punched"),
                         49 => store.destroy(&[object(oid)]).expect("destroyed"),

@@ -152,6 +152,23 @@ async fn a_lost_write_answer_costs_a_repetition_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_punch_that_is_sent_again_shuts_out_what_was_sent_before() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let file = create(&client, "a", None).await;
+    file.write_at(0, b"something").await.expect("accepted");
+    peers.oss.lose_punch_replies.store(2, Ordering::SeqCst);
+    file.punch(0, 4).await.expect("at the third attempt");
+    assert_eq!(file.read_at(0, 9).await.expect("read"), &b"\0\0\0\0thing"[..]);
+    file.write_at(0, b"any").await.expect("accepted");
+    file.fsync().await.expect("durable");
+    let fences = peers.oss.fences.lock().clone();
+    let writer = fences[0].0;
+    assert!(writer > 0);
+    assert_eq!(fences, [0, 0, 1, 2, 2].map(|generation| (writer, generation)), "write, three punches, write");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_ost_is_reported_once_per_open_file() {
     let peers = start().await;
     let client = peers.client(quick()).await;

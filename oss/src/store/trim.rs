@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use sateen_types::limits::{CHUNK_LOG2_MIN, FILE_SIZE_MAX};
 use sateen_types::{Compression, FsCode, FsError, FsResult, ObjectId};
 
+use super::fence::Fence;
 use super::records::{ChunkRecord, round_to_blocks};
 use super::write::Run;
 use super::{Changed, Locked, Resize, Store};
@@ -19,7 +20,7 @@ const BATCH_CHUNKS_MAX: usize = 1024;
 
 impl Store {
     /// Sets the size of an object; what lies above is gone for good, also if it grows again. Durable.
-    pub fn truncate(&self, object: &ObjectId, chunk_log2: u8, size: u64) -> FsResult<Changed> {
+    pub fn truncate(&self, object: &ObjectId, chunk_log2: u8, size: u64, fence: Option<Fence>) -> FsResult<Changed> {
         self.check_healthy()?;
         if size > FILE_SIZE_MAX {
             return Err(FsError::new(FsCode::FileTooBig, format!("size: {size} passes 2^63")));
@@ -27,6 +28,7 @@ impl Store {
         let mut delta = 0;
         {
             let locked = self.lock(object);
+            self.fences.pass(fence)?;
             delta += match self.index.object(locked.key)? {
                 Some(_) => self.cut(&locked, chunk_log2, size, Resize::Exactly(size))?,
                 None => match self.index.first_chunk(locked.key)? {
@@ -41,7 +43,14 @@ impl Store {
     }
 
     /// Makes a range a hole. The object keeps its size.
-    pub fn punch(&self, object: &ObjectId, chunk_log2: u8, offset: u64, length: u64) -> FsResult<Changed> {
+    pub fn punch(
+        &self,
+        object: &ObjectId,
+        chunk_log2: u8,
+        offset: u64,
+        length: u64,
+        fence: Option<Fence>,
+    ) -> FsResult<Changed> {
         self.check_healthy()?;
         let end = match offset.checked_add(length) {
             Some(end) if end <= FILE_SIZE_MAX => end,
@@ -49,6 +58,7 @@ impl Store {
         };
         self.make_room()?;
         let locked = self.lock(object);
+        self.fences.pass(fence)?;
         let (record, new) = self.object_or_new(&locked, chunk_log2)?;
         if new || end <= offset {
             return Ok(Changed { verifier: self.verifier, allocated_delta: 0 });

@@ -142,14 +142,14 @@ fn step(rng: &mut StdRng, store: &Store, world: &World, progress: &Cell<Progress
         }
         7 => {
             let size = rng.random_range(0..end);
-            store.truncate(&id, CHUNK_LOG2, size).expect("truncated");
+            store.truncate(&id, CHUNK_LOG2, size, None).expect("truncated");
             target.bytes[size as usize..].fill(0);
             target.size = size;
             true
         }
         8 => {
             let (at, len) = (rng.random_range(0..end), rng.random_range(1..end));
-            store.punch(&id, CHUNK_LOG2, at, len).expect("punched");
+            store.punch(&id, CHUNK_LOG2, at, len, None).expect("punched");
             target.bytes[at as usize..(at + len).min(end) as usize].fill(0);
             false
         }

@@ -60,7 +60,7 @@ fn no_change_of_a_part_makes_a_fresh_record() {
     let store = orphaned(dir.path());
     corrupt(put(&store, object(1), 0, b"new"));
     corrupt(store.write(sealed(object(1), 7, &noise(3, CHUNK as usize), Compression::Lz4)));
-    corrupt(store.punch(&object(1), CHUNK_LOG2, 0, 9 * CHUNK));
+    corrupt(store.punch(&object(1), CHUNK_LOG2, 0, 9 * CHUNK, None));
     assert!(store.index.object(ObjectKey::of(&object(1))).expect("read").is_none());
     assert_eq!(chunks(&store, 1), [0, 1, 2, 3]);
     assert_eq!(store.objects().expect("read"), 2, "as before the damage");
@@ -70,7 +70,7 @@ fn no_change_of_a_part_makes_a_fresh_record() {
 fn what_is_truncated_goes_and_the_rest_stays_an_error() {
     let dir = tempfile::tempdir().expect("temp dir");
     let store = orphaned(dir.path());
-    let cut = store.truncate(&object(1), CHUNK_LOG2, CHUNK + 9).expect("cut");
+    let cut = store.truncate(&object(1), CHUNK_LOG2, CHUNK + 9, None).expect("cut");
     assert_eq!((cut.allocated_delta, chunks(&store, 1)), (-2 * CHUNK as i64, vec![0, 1]));
     corrupt(get(&store, object(1), 0, 10, false));
     let mut batch = store.index.batch();
@@ -79,7 +79,7 @@ fn what_is_truncated_goes_and_the_rest_stays_an_error() {
     batch.set_chunk(first, None);
     batch.release(extent);
     store.index.write(batch).expect("written");
-    corrupt(store.truncate(&object(1), CHUNK_LOG2, 5));
+    corrupt(store.truncate(&object(1), CHUNK_LOG2, 5, None));
     assert_eq!(chunks(&store, 1), [1], "or the object would read as zeros");
 }
 
@@ -87,7 +87,9 @@ fn what_is_truncated_goes_and_the_rest_stays_an_error() {
 fn a_truncate_to_nothing_and_a_removal_end_it() {
     type End = fn(&Store);
     let ends: [End; 2] = [
-        |store| drop(store.truncate(&object(1), CHUNK_LOG2, 0).expect("cut")),
+        |store| {
+            assert_eq!(store.truncate(&object(1), CHUNK_LOG2, 0, None).expect("cut").allocated_delta, -4 * CHUNK as i64)
+        },
         |store| store.destroy(&[object(1), object(7)]).expect("destroyed"),
     ];
     for end in ends {
