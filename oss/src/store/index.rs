@@ -13,6 +13,7 @@ use rocksdb::{
     Direction, IteratorMode, LogLevel, MergeOperands, Options, ReadOptions, ReadTier, WriteBatch, WriteBufferManager,
     WriteOptions,
 };
+use sateen_runtime::rocksdb_log;
 use sateen_types::{FsCode, FsError, FsResult};
 
 use super::disk::SegmentId;
@@ -23,7 +24,6 @@ use super::keys::{
 };
 use super::mark::{self, Mark};
 use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
-use super::segments::io_error;
 
 /// Version of the families and their records. Version 1 had no journal and no settled place; it is taken over.
 const FORMAT: i64 = 2;
@@ -69,11 +69,7 @@ impl Index {
         let mut options = db_options(cache);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
-        let cut = sateen_runtime::rocksdb_log::cut_garbage(dir)
-            .map_err(|e| io_error(&format!("read the log of the index in {}", dir.display()), &e))?;
-        if cut > 0 {
-            tracing::warn!(dir = %dir.display(), bytes = cut, "cut what a power cut left at the end of the index's log");
-        }
+        Index::cut_log(dir)?;
         let db = DB::open_cf_descriptors(&options, dir, families(cache)).map_err(|e| open_error(dir, &e))?;
         mark::check(dir, db.latest_sequence_number())?;
         let index = Index { db, mark: Some(Mark::open(dir)?) };
@@ -96,8 +92,21 @@ impl Index {
         Ok(index)
     }
 
+    /// Cuts what a power cut left at the end of the log of the index in `dir`, which must not be open; returns how many
+    /// bytes that took. An index that lost committed changes is refused before anything of it is changed.
+    pub fn cut_log(dir: &Path) -> FsResult<u64> {
+        let cut = rocksdb_log::cut_garbage(dir, mark::known(dir)?)
+            .map_err(|e| if e.hint.is_none() { e.with_hint(mark::hint(dir)) } else { e })?;
+        if cut > 0 {
+            tracing::warn!(dir = %dir.display(), bytes = cut, "cut what a power cut left at the end of the index's log");
+        }
+        Ok(cut)
+    }
+
     /// Opens an index that must exist, as it is: no row is added, whatever it lacks. Read-only, nothing on disk changes.
     pub fn open_existing(dir: &Path, cache: &IndexCache, read_only: bool) -> FsResult<Index> {
+        // RocksDB would never return.
+        rocksdb_log::check_readable(dir)?;
         let options = db_options(cache);
         let db = if read_only {
             DB::open_cf_descriptors_read_only(&options, dir, families(cache), false)
