@@ -44,6 +44,7 @@ mod mds;
 mod namespace;
 mod options;
 mod osts;
+mod outage;
 mod plan;
 mod ranges;
 mod read;

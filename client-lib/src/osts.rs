@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use sateen_proto::bulk::{self, Lane};
@@ -18,10 +19,13 @@ use sateen_types::{FsCode, FsError, FsResult, OstIndex, Payload};
 use tokio::sync::{OnceCell, Semaphore};
 use tonic::transport::Channel;
 
+use crate::outage::Outage;
 use crate::retry::Backoff;
 use crate::session::Session;
 use crate::small::{SMALL_BYTES_MAX, SmallReads};
 use crate::{Options, admin, transport};
+
+const UNREACHABLE: &str = "check that its sateen-oss runs; `sateen status` shows every OST";
 
 /// Everything known about OSTs.
 #[derive(Debug)]
@@ -34,9 +38,9 @@ pub(crate) struct Osts {
     /// Held while the map is being asked for.
     refreshing: tokio::sync::Mutex<()>,
     servers: Mutex<HashMap<String, Arc<Server>>>,
-    /// Requests under way per OST are bounded.
-    gates: Mutex<HashMap<OstIndex, Arc<Semaphore>>>,
-    /// This client, and how often it has given up waiting for an answer to a Write: see the fields of `WriteRequest`.
+    gates: Mutex<HashMap<OstIndex, Arc<Gate>>>,
+    /// This client, and how often it has given up waiting for an answer to a Write or Punch: see the fields of
+    /// `WriteRequest`.
     writer: u64,
     generation: AtomicU64,
 }
@@ -53,6 +57,14 @@ struct Server {
     connections: Vec<Connection>,
     next: AtomicUsize,
     small: Arc<SmallReads>,
+}
+
+/// The way to one OST.
+#[derive(Debug)]
+struct Gate {
+    /// Requests under way are bounded.
+    room: Semaphore,
+    outage: Outage,
 }
 
 /// Where an attempt goes.
@@ -104,7 +116,7 @@ impl Osts {
             if request.length > SMALL_BYTES_MAX || request.sealed {
                 return bulk::call(&mut channel, bulk::READ_PATH, request, Payload::new(), timeout).await;
             }
-            server.small.read(request.clone(), channel, &self.runtime, timeout).await
+            server.small.read(*request, channel, &self.runtime, timeout).await
         };
         self.persist(ost, attempt, || {}).await
     }
@@ -119,15 +131,30 @@ impl Osts {
     ) -> FsResult<oss::WriteReply> {
         let timeout = self.options.request_timeout;
         let attempt = |Target { mut channel, .. }: Target| {
-            let generation = self.generation.load(Ordering::SeqCst);
-            let request = oss::WriteRequest { writer: self.writer, generation, ..request.clone() };
+            let (writer, generation) = self.fence();
+            let request = oss::WriteRequest { writer, generation, ..request.clone() };
             let payload = payload.clone();
             async move { bulk::call(&mut channel, bulk::WRITE_PATH, &request, payload, timeout).await }
         };
-        let given_up = || {
-            self.generation.fetch_add(1, Ordering::SeqCst);
+        self.persist(ost, attempt, || self.give_up()).await.map(|(reply, _)| reply)
+    }
+
+    /// A Punch of `ost`, with a fence like a Write's.
+    pub async fn punch(&self, ost: OstIndex, request: &oss::PunchRequest) -> FsResult<oss::ChangeReply> {
+        let attempt = |Target { channel, .. }: Target| {
+            let (writer, generation) = self.fence();
+            let request = oss::PunchRequest { writer, generation, ..*request };
+            async move { object_store(channel).punch(request).await.map(tonic::Response::into_inner) }
         };
-        self.persist(ost, attempt, given_up).await.map(|(reply, _)| reply)
+        self.persist(ost, attempt, || self.give_up()).await
+    }
+
+    fn fence(&self) -> (u64, u64) {
+        (self.writer, self.generation.load(Ordering::SeqCst))
+    }
+
+    fn give_up(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Attempts until there is an answer. `given_up` is called after each attempt whose outcome nobody knows.
@@ -137,11 +164,16 @@ impl Osts {
         Fut: Future<Output = Result<T, tonic::Status>>,
     {
         let gate = self.gate(ost);
-        let _permit = gate.acquire().await.expect("the semaphore is never closed");
-        let mut backoff = Backoff::new(self.options.retry_for, &self.session.stop);
+        let _permit = gate.room.acquire().await.expect("the semaphore is never closed");
+        let patience = self.options.retry_for;
+        if gate.outage.given_up(patience, Instant::now()) {
+            let what = format!("OST {ost} has not answered for more than {:?}", patience.unwrap_or_default());
+            return Err(FsError::new(FsCode::Unavailable, what).with_hint(UNREACHABLE));
+        }
+        let mut backoff = Backoff::new(patience, &self.session.stop);
         let mut failures = 0u32;
         loop {
-            match self.attempt(ost, &attempt, failures > 0).await {
+            match self.attempt(ost, &attempt, gate.outage.lasts()).await {
                 // Interrupted: refused because another request was given up meanwhile; the next carries that generation.
                 Err(e) if e.code.is_retryable() || e.code == FsCode::Interrupted => {
                     if e.code.is_retryable() {
@@ -151,11 +183,17 @@ impl Osts {
                     if failures == 1 {
                         tracing::warn!(error = %e, %ost, "an OST does not answer; trying again");
                     }
-                    if !backoff.pause().await {
-                        return Err(e.with_hint("check that its sateen-oss runs; `sateen status` shows every OST"));
+                    if e.code.is_retryable() {
+                        gate.outage.failed(Instant::now());
+                    }
+                    if gate.outage.passed(patience, Instant::now()) || !backoff.pause().await {
+                        return Err(e.with_hint(UNREACHABLE));
                     }
                 }
-                other => return other,
+                other => {
+                    gate.outage.over();
+                    return other;
+                }
             }
         }
     }
@@ -196,8 +234,9 @@ impl Osts {
         Ok(())
     }
 
-    fn gate(&self, ost: OstIndex) -> Arc<Semaphore> {
-        let new = || Arc::new(Semaphore::new(self.options.inflight_per_ost));
+    fn gate(&self, ost: OstIndex) -> Arc<Gate> {
+        let room = || Semaphore::new(self.options.inflight_per_ost);
+        let new = || Arc::new(Gate { room: room(), outage: Outage::default() });
         Arc::clone(self.gates.lock().entry(ost).or_insert_with(new))
     }
 

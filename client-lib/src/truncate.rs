@@ -129,9 +129,9 @@ async fn punch_object(inner: &Arc<Inner>, range: ObjectRange) -> FsResult<(Optio
         chunk_log2: u32::from(range.chunk_log2),
         offset: range.offset,
         length: range.len,
+        ..Default::default()
     };
-    let call = |mut client: oss::object_store_client::ObjectStoreClient<_>| async move { client.punch(request).await };
-    let reply = inner.osts.call(range.ost, call).await?;
+    let reply = inner.osts.punch(range.ost, &request).await?;
     let verifier = convert::verifier(&reply.verifier)?;
     let answered = inner.committer.count_answer();
     let committed = inner.committer.commit(&inner.osts, range.object.fs, range.ost, answered).await?;

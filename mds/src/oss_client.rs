@@ -2,6 +2,7 @@
 //! address; every call has a deadline; a call may be repeated without harm.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,9 +23,19 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(120);
 const CHANNELS_MAX: usize = 1024;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OssClient {
     channels: Mutex<HashMap<String, Channel>>,
+    /// This life of the MDS, and how often it has given up waiting for a truncate. A truncate that is held up somewhere
+    /// must not cut what was written after its repetition was answered: see the fields of `WriteRequest`.
+    writer: u64,
+    generation: AtomicU64,
+}
+
+impl Default for OssClient {
+    fn default() -> OssClient {
+        OssClient { channels: Mutex::default(), writer: rand::random::<u64>().max(1), generation: AtomicU64::new(0) }
+    }
 }
 
 fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
@@ -63,9 +74,17 @@ impl OssClient {
             object: Some(object.into()),
             chunk_log2: u32::from(chunk_log2),
             size,
+            writer: self.writer,
+            generation: self.generation.load(Ordering::SeqCst),
         };
         let call = self.client(address)?.truncate(with_deadline(message, CALL_TIMEOUT)).await;
-        Ok(call.map_err(|s| from_status(&s))?.into_inner().allocated_delta)
+        let reply = call.map_err(|s| from_status(&s)).inspect_err(|e| {
+            // Nobody knows whether it will still be done; the next attempt shuts it out.
+            if e.code.is_retryable() {
+                self.generation.fetch_add(1, Ordering::SeqCst);
+            }
+        })?;
+        Ok(reply.into_inner().allocated_delta)
     }
 
     /// Removes objects, at most 1024.

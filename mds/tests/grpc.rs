@@ -184,6 +184,7 @@ struct FakeOss {
     destroyed: Arc<Mutex<Vec<oss::ObjectId>>>,
     dropped: Arc<Mutex<Vec<u32>>>,
     refuse: Arc<Mutex<bool>>,
+    refused: Arc<Mutex<u32>>,
 }
 
 impl FakeOss {
@@ -196,7 +197,11 @@ impl FakeOss {
     }
 
     fn check(&self) -> Result<(), Status> {
-        if *self.refuse.lock() { Err(Status::unavailable("told to refuse")) } else { Ok(()) }
+        if !*self.refuse.lock() {
+            return Ok(());
+        }
+        *self.refused.lock() += 1;
+        Err(Status::unavailable("told to refuse"))
     }
 }
 
@@ -211,6 +216,9 @@ impl ObjectStore for FakeOss {
         Err(Status::unimplemented("not asked by the MDS"))
     }
     async fn read(&self, _: Request<oss::ReadRequest>) -> Answer<oss::ReadReply> {
+        Err(Status::unimplemented("not asked by the MDS"))
+    }
+    async fn read_many(&self, _: Request<oss::ReadManyRequest>) -> Answer<oss::ReadManyReply> {
         Err(Status::unimplemented("not asked by the MDS"))
     }
     async fn commit(&self, _: Request<oss::CommitRequest>) -> Answer<oss::CommitReply> {
@@ -345,10 +353,12 @@ async fn a_truncate_is_answered_when_the_osts_have_cut() {
     let open = OpenRequest { session_id: m.session.clone(), credential: who(), fid, write: true, ..Default::default() };
     let refused = m.names.clone().open(open.clone()).await.expect_err("objects are not cut yet");
     assert_eq!(from_status(&refused).code, FsCode::Unavailable);
+    eventually("an attempt", || async { *fake.refused.lock() > 0 }).await;
     *fake.refuse.lock() = false;
     waiting.await.expect("joins").expect("cuts");
     let asked = fake.truncated.lock().clone();
     assert_eq!((asked[0].ost, asked[0].size, asked[0].chunk_log2), (0, 5, 17));
+    assert!(asked[0].writer > 0 && asked[0].generation > 0, "attempts that were given up are shut out: {asked:?}");
     m.names.clone().open(open).await.expect("opens");
     assert_eq!(m.getattr(fid).await.expect("exists").blocks, ((1 << 20) - 4096) / 512);
     mds.stop().await;

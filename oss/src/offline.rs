@@ -10,7 +10,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use sateen_runtime::{DirLock, durable};
+use sateen_runtime::{DirLock, durable, rocksdb_log};
 use sateen_types::{Finding, FindingKind, FsCode, FsError, FsId, FsResult, FsckEvent, OstUuid, Repair, Tally};
 
 use crate::store::disk::{RealDisk, SegmentId};
@@ -162,7 +162,27 @@ impl FileSystem {
             return self.unreadable(what, report);
         }
         if !self.options.repair {
-            return self.look(&index, report);
+            return match rocksdb_log::garbage(&index) {
+                Ok(None) => self.look(&index, report),
+                Err(e) => self.unreadable(e.message, report),
+                // Not damage, but RocksDB would never return, and here nothing is changed.
+                Ok(Some(log)) => {
+                    let what = format!(
+                        "{} ends in garbage, as a power cut may leave it, so the index was not checked; the next start \
+                         of the OSS cuts it off, as --repair does",
+                        log.display()
+                    );
+                    report.finding(Finding::new(FindingKind::IndexUnreadable, Repair::Possible, what).in_fs(self.fs))
+                }
+            };
+        }
+        match Index::cut_log(&index) {
+            Ok(0) => {}
+            Ok(bytes) => {
+                let what = format!("{bytes} bytes that were never committed were cut off the end of the index's log");
+                report.finding(Finding::new(FindingKind::Unsettled, Repair::Done, what).in_fs(self.fs))?;
+            }
+            Err(e) => return self.unreadable(e.message, report),
         }
         // Read-only first: opening an index for changes lets RocksDB remove files that, being damaged, it does not name.
         let mut readable = true;

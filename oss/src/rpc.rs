@@ -118,7 +118,7 @@ impl Service {
                 chunk_log2,
                 compression: Compression::try_from(compression)?,
                 parts: parts_from_wire(r.parts, chunk_log2, payload.len())?,
-                fence: (r.writer > 0).then_some(Fence { writer: r.writer, generation: r.generation }),
+                fence: Fence::new(r.writer, r.generation),
                 payload,
             };
             Ok((self.ost(r.ost)?, write))
@@ -240,12 +240,13 @@ impl ObjectStore for Service {
     async fn punch(&self, request: Request<oss::PunchRequest>) -> Result<Response<oss::ChangeReply>, Status> {
         let decode = |r: oss::PunchRequest| {
             let (offset, length) = range(r.offset, r.length)?;
-            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, offset, length))
+            let fence = Fence::new(r.writer, r.generation);
+            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, offset, length, fence))
         };
-        let (ost, object, chunk_log2, offset, length) = decode(request.into_inner()).map_err(to_status)?;
+        let (ost, object, chunk_log2, offset, length, fence) = decode(request.into_inner()).map_err(to_status)?;
         let changed = self
             .data(0, move || match ost.store(object.fs)? {
-                Some(store) => store.punch(&object, chunk_log2, offset, length),
+                Some(store) => store.punch(&object, chunk_log2, offset, length, fence),
                 None => Ok(Changed { verifier: ost.verifier(), allocated_delta: 0 }),
             })
             .await?;
@@ -253,10 +254,13 @@ impl ObjectStore for Service {
     }
 
     async fn truncate(&self, request: Request<oss::TruncateRequest>) -> Result<Response<oss::ChangeReply>, Status> {
-        let decode =
-            |r: oss::TruncateRequest| Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, r.size));
-        let (ost, object, chunk_log2, size) = decode(request.into_inner()).map_err(to_status)?;
-        let changed = self.durable(move || ost.store_or_new(object.fs)?.truncate(&object, chunk_log2, size)).await?;
+        let decode = |r: oss::TruncateRequest| {
+            let fence = Fence::new(r.writer, r.generation);
+            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, r.size, fence))
+        };
+        let (ost, object, chunk_log2, size, fence) = decode(request.into_inner()).map_err(to_status)?;
+        let work = move || ost.store_or_new(object.fs)?.truncate(&object, chunk_log2, size, fence);
+        let changed = self.durable(work).await?;
         Ok(Response::new(change_reply(changed)))
     }
 

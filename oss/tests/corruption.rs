@@ -12,28 +12,25 @@
 //!
 //! `SATEEN_CORRUPTION_CASES` sets the number of cases, `SATEEN_CORRUPTION_SEED` the first seed.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sateen_oss::offline;
 use sateen_oss::ost::{Ost, OstOptions};
 use sateen_oss::store::index::IndexCache;
 use sateen_oss::store::read::ReadRange;
-use sateen_oss::store::write::Write;
 use sateen_oss::store::{Store, codec};
-use sateen_types::{
-    Codec, ComponentId, Compression, Fid, Finding, FsId, FsResult, FsckEvent, ObjectId, Part, StripeIndex,
-};
+use sateen_types::{Codec, Compression, Finding, FsId, FsResult, FsckEvent};
 use serde::{Deserialize, Serialize};
+use support::{CHUNK, CHUNK_LOG2, object};
 
-const CHUNK_LOG2: u8 = 16;
-const CHUNK: usize = 1 << CHUNK_LOG2;
 const OBJECTS: u32 = 12;
 const CHUNKS: u64 = 5;
 /// What CI runs.
@@ -45,11 +42,6 @@ const CHILD_DIR: &str = "SATEEN_CORRUPTION_CHILD";
 
 fn options() -> OstOptions {
     OstOptions { capacity: None, reserve: 0, segment_bytes: 1 << 20, cache: IndexCache::new(16 << 20), create: false }
-}
-
-fn object(oid: u32) -> ObjectId {
-    let fid = Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 };
-    ObjectId { fs: FsId(1), fid, component: ComponentId(1), stripe: StripeIndex(0) }
 }
 
 /// Chunk `number` of object `oid` in its version: half of them compress.
@@ -80,30 +72,7 @@ fn last_version(oid: u32, number: u64) -> Option<u64> {
 }
 
 fn write(store: &Store, oid: u32, number: u64, version: u64) {
-    let raw = content(oid, number, version);
-    let sealed = codec::seal(&raw, Compression::Lz4);
-    let part = Part {
-        offset: number << CHUNK_LOG2,
-        raw_len: raw.len() as u32,
-        stored_len: sealed.stored.len() as u32,
-        codec: sealed.codec,
-        raw_crc32c: sealed.raw_crc,
-        stored_crc32c: sealed.stored_crc,
-        sealed: true,
-        hole: false,
-    };
-    let payload = Bytes::copy_from_slice(&sealed.stored).into();
-    let compression = Compression::Lz4;
-    store
-        .write(Write {
-            object: object(oid),
-            chunk_log2: CHUNK_LOG2,
-            compression,
-            parts: vec![part],
-            fence: None,
-            payload,
-        })
-        .expect("written");
+    support::write(store, oid, number, &content(oid, number, version), Compression::Lz4);
 }
 
 /// Fills `dir` with an OST whose index has table files, a log, and a past; `old` gets a copy of an earlier state.
@@ -130,7 +99,7 @@ fn fill(dir: &Path, old: &Path) {
                 Some(_) => {}
                 None => {
                     let offset = number << CHUNK_LOG2;
-                    store.punch(&object(oid), CHUNK_LOG2, offset, CHUNK as u64).expect("punched");
+                    store.punch(&object(oid), CHUNK_LOG2, offset, CHUNK as u64, None).expect("punched");
                 }
             }
         }

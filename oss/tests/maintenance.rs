@@ -1,31 +1,27 @@
 //! Scrub, checks of an OST at work, and the figures about both.
 
+mod support;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sateen_oss::ost::{Ost, OstOptions};
 use sateen_oss::rpc::Service;
 use sateen_oss::rpc::maintenance::MaintenanceService;
 use sateen_oss::scrub::{Scrub, ScrubConfig};
+use sateen_oss::store::Store;
 use sateen_oss::store::index::IndexCache;
-use sateen_oss::store::write::Write;
-use sateen_oss::store::{Store, codec};
 use sateen_oss::{metrics, server};
 use sateen_proto::oss::maintenance_client::MaintenanceClient;
 use sateen_proto::oss::{FsckRequest, ScrubStatusRequest};
 use sateen_runtime::metrics::Page;
 use sateen_runtime::{ByteSize, Shutdown};
-use sateen_types::{
-    ClusterId, ComponentId, Compression, Fid, FindingKind, FsId, FsckEvent, ObjectId, OstIndex, Part, StripeIndex,
-    Tally,
-};
+use sateen_types::{ClusterId, Compression, FindingKind, FsId, FsckEvent, OstIndex, Tally};
+use support::{CHUNK, CHUNK_LOG2, object};
 use tokio::net::TcpListener;
 
 const OST: u32 = 3;
-const CHUNK_LOG2: u8 = 16;
-const CHUNK: usize = 1 << CHUNK_LOG2;
 /// More than one step of the scrub.
 const CHUNKS: u64 = 150;
 
@@ -40,36 +36,9 @@ fn eager() -> ScrubConfig {
     ScrubConfig { enabled: true, bytes_per_second: ByteSize(1 << 40), pause_between_passes_s: 0 }
 }
 
-fn object(oid: u32) -> ObjectId {
-    let fid = Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 };
-    ObjectId { fs: FsId(1), fid, component: ComponentId(1), stripe: StripeIndex(0) }
-}
-
 fn write(store: &Store, oid: u32, number: u64, byte: u8) {
     let raw: Vec<u8> = (0..CHUNK).map(|i| byte ^ (i >> 3) as u8 ^ number as u8).collect();
-    let sealed = codec::seal(&raw, Compression::None);
-    let part = Part {
-        offset: number << CHUNK_LOG2,
-        raw_len: raw.len() as u32,
-        stored_len: sealed.stored.len() as u32,
-        codec: sealed.codec,
-        raw_crc32c: sealed.raw_crc,
-        stored_crc32c: sealed.stored_crc,
-        sealed: true,
-        hole: false,
-    };
-    let payload = Bytes::copy_from_slice(&sealed.stored).into();
-    let compression = Compression::None;
-    store
-        .write(Write {
-            object: object(oid),
-            chunk_log2: CHUNK_LOG2,
-            compression,
-            parts: vec![part],
-            fence: None,
-            payload,
-        })
-        .expect("written");
+    support::write(store, oid, number, &raw, Compression::None);
 }
 
 fn fill(ost: &Ost) {
@@ -187,8 +156,13 @@ async fn an_ost_at_work_is_checked_without_false_alarm_and_damage_is_told() {
                     write(&store, oid, n % 9, n as u8);
                     match n % 50 {
                         7 | 30 => store.commit().map(drop).expect("committed"),
-                        11 => store.truncate(&object(oid), CHUNK_LOG2, 3 * CHUNK as u64 + 5).map(drop).expect("cut"),
-                        23 => store.punch(&object(oid), CHUNK_LOG2, 100, 2 * CHUNK as u64).map(drop).expect("punched"),
+                        11 => {
+                            store.truncate(&object(oid), CHUNK_LOG2, 3 * CHUNK as u64 + 5, None).map(drop).expect("cut")
+                        }
+                        23 => store
+                            .punch(&object(oid), CHUNK_LOG2, 100, 2 * CHUNK as u64, None)
+                            .map(drop)
+                            .expect("punched"),
                         49 => store.destroy(&[object(oid)]).expect("destroyed"),
                         _ => {}
                     }

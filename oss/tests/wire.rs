@@ -138,9 +138,10 @@ async fn an_ordinary_client_writes_reads_and_removes_an_object() {
     assert!(opened(&reply) == data);
     assert_eq!(reply.object_size, data.len() as u64);
 
-    let punch = PunchRequest { ost: OST, object: object(1), chunk_log2: 17, offset: 0, length: 1 << 20 };
+    let punch =
+        PunchRequest { ost: OST, object: object(1), chunk_log2: 17, offset: 0, length: 1 << 20, ..Default::default() };
     assert!(client.punch(punch).await.expect("punched").into_inner().allocated_delta < 0);
-    let truncate = TruncateRequest { ost: OST, object: object(1), chunk_log2: 17, size: 3 << 20 };
+    let truncate = TruncateRequest { ost: OST, object: object(1), chunk_log2: 17, size: 3 << 20, ..Default::default() };
     client.truncate(truncate).await.expect("truncated");
     let extents = ExtentsRequest { ost: OST, object: object(1), chunk_log2: 17, offset: 0, max: 9 };
     let extents = client.extents(extents).await.expect("extents").into_inner();
@@ -158,6 +159,40 @@ async fn an_ordinary_client_writes_reads_and_removes_an_object() {
     client.drop_file_system(DropFileSystemRequest { ost: OST, fs_id: 1 }).await.expect("dropped");
     let err = client.write(write_request(1, 0, vec![1])).await.expect_err("the file system is gone");
     assert_eq!(from_status(&err).code, FsCode::Stale);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_its_caller_has_given_up_is_refused() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut running = Running::start(dir.path()).await;
+    let client = &mut running.client;
+    let write = |generation| WriteRequest { writer: 7, generation, ..write_request(1, 0, vec![7; 100]) };
+    let punch = |generation| PunchRequest {
+        ost: OST,
+        object: object(1),
+        chunk_log2: 17,
+        offset: 0,
+        length: 9,
+        writer: 7,
+        generation,
+    };
+    let cut =
+        |generation| TruncateRequest { ost: OST, object: object(1), chunk_log2: 17, size: 50, writer: 7, generation };
+    client.write(write(0)).await.expect("written");
+    client.punch(punch(1)).await.expect("punched");
+    let late = [
+        client.write(write(0)).await.map(drop),
+        client.punch(punch(0)).await.map(drop),
+        client.truncate(cut(0)).await.map(drop),
+    ];
+    for refused in late {
+        assert_eq!(from_status(&refused.expect_err("given up")).code, FsCode::Interrupted);
+    }
+    let reply = client.read(read_request(1, 0, 100)).await.expect("read").into_inner();
+    assert_eq!((opened(&reply), reply.object_size), ([&[0; 9][..], &[7; 91]].concat(), 100));
+    client.truncate(cut(2)).await.expect("cut");
+    assert_eq!(from_status(&client.punch(punch(1)).await.expect_err("given up")).code, FsCode::Interrupted);
     running.stop().await;
 }
 

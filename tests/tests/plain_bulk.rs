@@ -47,29 +47,65 @@ fn good<M: Message + Default>(answer: Answer) -> M {
     M::decode(answer.message).expect("the message of the protocol")
 }
 
-/// What the object holds, through a connection of its own.
-async fn stored(oss: SocketAddr, ost: u32, object: &ObjectId, len: usize) -> Bytes {
-    let wire = Wire::connect(oss, 8 << 20).await;
-    let request = framed(&read(ost, object, 0, len));
-    good::<ReadReply>(wire.exchange(READ, request, repeat(usize::MAX)).await).payload
+/// An object that nothing was written to, and where it is.
+struct Place {
+    oss: SocketAddr,
+    ost: u32,
+    object: ObjectId,
+}
+
+impl Place {
+    async fn connect(&self) -> Wire {
+        Wire::connect(self.oss, 1 << 20).await
+    }
+
+    /// A request that writes `bytes` from the start of the object on.
+    fn chunks(&self, bytes: &[u8]) -> WriteRequest {
+        chunks(self.ost, &self.object, bytes)
+    }
+
+    /// A request that reads the first `len` bytes.
+    fn read(&self, len: usize) -> ReadRequest {
+        read(self.ost, &self.object, 0, len)
+    }
+
+    async fn write(&self, wire: &Wire, bytes: &[u8]) {
+        let _: WriteReply = good(wire.exchange(WRITE, framed(&self.chunks(bytes)), repeat(50_000)).await);
+    }
+
+    /// What the object holds, through a connection of its own.
+    async fn stored(&self, len: usize) -> Bytes {
+        let wire = Wire::connect(self.oss, 8 << 20).await;
+        good::<ReadReply>(wire.exchange(READ, framed(&self.read(len)), repeat(usize::MAX)).await).payload
+    }
+}
+
+/// Runs `test` with an object of a cluster of its own, whose servers must be there in the end. `test` also gets the
+/// process of the first OSS.
+fn with_object(spec: ClusterSpec, test: impl AsyncFnOnce(Place, u32)) {
+    let mut cluster = Cluster::start(spec);
+    block_on(async {
+        let mds = cluster.mds_address();
+        let (ost, object) = new_object(mds, b"bulk").await;
+        let oss = oss_of(mds, ost).await;
+        test(Place { oss, ost, object }, cluster.oss_id(0)).await;
+    });
+    cluster.assert_runs();
 }
 
 #[test]
 fn tonic_writes_and_reads_4_mib_through_windows_of_any_size() {
-    let mut cluster = Cluster::start(ClusterSpec::new("bulk-tonic"));
     let mut rng = seeded("bulk-tonic");
-    block_on(async {
-        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
-        let oss = oss_of(cluster.mds_address(), ost).await;
+    with_object(ClusterSpec::new("bulk-tonic"), async |place, _| {
         for window in [1_000, 65_535, 8 << 20] {
-            let endpoint = Endpoint::from_shared(format!("http://{oss}")).expect("an address");
+            let endpoint = Endpoint::from_shared(format!("http://{}", place.oss)).expect("an address");
             let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(window);
             let channel = endpoint.connect().await.expect("connect");
             let mut store = ObjectStoreClient::new(channel).max_decoding_message_size(MESSAGE);
             let bytes = noise(&mut rng, BULK);
-            store.write(chunks(ost, &object, &bytes)).await.expect("Write");
+            store.write(place.chunks(&bytes)).await.expect("Write");
             for sealed in [false, true] {
-                let request = ReadRequest { sealed, ..read(ost, &object, 0, BULK) };
+                let request = ReadRequest { sealed, ..place.read(BULK) };
                 let reply = store.read(request).await.expect("Read").into_inner();
                 assert!(reply.payload == bytes, "window {window}, sealed {sealed}: other bytes came back");
                 assert_eq!(reply.object_size, BULK as u64);
@@ -77,19 +113,16 @@ fn tonic_writes_and_reads_4_mib_through_windows_of_any_size() {
             }
         }
     });
-    cluster.assert_runs();
 }
 
 #[test]
 fn tonic_reads_many_ranges_in_one_call_and_each_has_its_own_outcome() {
-    let mut cluster = Cluster::start(ClusterSpec::new("bulk-many"));
-    block_on(async {
-        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
-        let oss = oss_of(cluster.mds_address(), ost).await;
-        let mut store = ObjectStoreClient::connect(format!("http://{oss}")).await.expect("connect");
+    with_object(ClusterSpec::new("bulk-many"), async |place, _| {
+        let mut store = ObjectStoreClient::connect(format!("http://{}", place.oss)).await.expect("connect");
         let bytes = pattern(1, 3 * CHUNK);
-        store.write(chunks(ost, &object, &bytes)).await.expect("Write");
-        let small = |offset: usize, len| ReadRequest { sealed: false, ..read(ost, &object, offset as u64, len) };
+        store.write(place.chunks(&bytes)).await.expect("Write");
+        let small =
+            |offset: usize, len| ReadRequest { sealed: false, ..read(place.ost, &place.object, offset as u64, len) };
         let ranges = [(0, 1), (CHUNK - 5, 10), (3 * CHUNK - 1, 4096), (10 * CHUNK, 7), (4096, 4096)];
         let mut reads: Vec<_> = ranges.iter().map(|(offset, len)| small(*offset, *len)).collect();
         reads.insert(2, ReadRequest { ost: 4000, ..small(0, 1) });
@@ -115,43 +148,37 @@ fn tonic_reads_many_ranges_in_one_call_and_each_has_its_own_outcome() {
             assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
         }
     });
-    cluster.assert_runs();
 }
 
 #[test]
 fn a_request_may_come_in_data_frames_of_any_size() {
-    let mut cluster = Cluster::start(ClusterSpec::new("bulk-frames"));
     let mut rng = seeded("bulk-frames");
-    block_on(async {
-        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
-        let wire = Wire::connect(oss_of(cluster.mds_address(), ost).await, 1 << 20).await;
+    with_object(ClusterSpec::new("bulk-frames"), async |place, _| {
+        let wire = place.connect().await;
         // One byte at a time through all that comes before the payload, and on.
         let slow_start: Vec<usize> = std::iter::repeat_n(1, 600).chain([CHUNK - 1, 1, 2, 3]).collect();
         let random: Vec<usize> = (0..64).map(|_| rng.random_range(1..40_000)).collect();
         for (n, sizes) in [slow_start, vec![7_777], vec![16_384], vec![1 << 20], random].iter().enumerate() {
             let bytes = pattern(n as u64, 3 * CHUNK);
-            let request = framed(&chunks(ost, &object, &bytes));
+            let request = framed(&place.chunks(&bytes));
             let written: WriteReply = good(wire.exchange(WRITE, request, sizes.iter().copied().cycle()).await);
             assert_eq!(written.verifier.len(), 16);
-            let request = framed(&read(ost, &object, 0, bytes.len()));
+            let request = framed(&place.read(bytes.len()));
             let reply: ReadReply = good(wire.exchange(READ, request, repeat(1)).await);
             assert!(reply.payload == bytes, "frames {n}: other bytes came back");
         }
     });
-    cluster.assert_runs();
 }
 
 #[test]
 fn unknown_fields_are_skipped_wherever_they_stand() {
-    let mut cluster = Cluster::start(ClusterSpec::new("bulk-unknown"));
-    block_on(async {
-        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
-        let wire = Wire::connect(oss_of(cluster.mds_address(), ost).await, 1 << 20).await;
+    with_object(ClusterSpec::new("bulk-unknown"), async |place, _| {
+        let wire = place.connect().await;
         // Field 99 as a number, 100 as bytes, 101 as 8 bytes: of a release to come.
         let unknown = [&[0x98, 0x06, 0x7f, 0xa2, 0x06, 3, 1, 2, 3, 0xa9, 0x06][..], &[9; 8]].concat();
         for n in 0..3 {
             let bytes = pattern(n, 2 * CHUNK);
-            let request = chunks(ost, &object, &bytes);
+            let request = place.chunks(&bytes);
             let head = WriteRequest { payload: Bytes::new(), ..request.clone() }.encode_to_vec();
             let payload = WriteRequest { payload: request.payload, ..Default::default() }.encode_to_vec();
             let message = match n {
@@ -160,24 +187,20 @@ fn unknown_fields_are_skipped_wherever_they_stand() {
                 _ => [&payload[..], &head, &unknown].concat(),
             };
             let _: WriteReply = good(wire.exchange(WRITE, framed_bytes(&message), repeat(50_000)).await);
-            let message = [&unknown[..], &read(ost, &object, 0, bytes.len()).encode_to_vec()].concat();
+            let message = [&unknown[..], &place.read(bytes.len()).encode_to_vec()].concat();
             let reply: ReadReply = good(wire.exchange(READ, framed_bytes(&message), repeat(50_000)).await);
             assert!(reply.payload == bytes, "order {n}: other bytes came back");
         }
     });
-    cluster.assert_runs();
 }
 
 #[test]
 fn compressed_and_misframed_messages_are_refused_with_a_status() {
-    let mut cluster = Cluster::start(ClusterSpec::new("bulk-misframed"));
-    block_on(async {
-        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
-        let oss = oss_of(cluster.mds_address(), ost).await;
-        let wire = Wire::connect(oss, 1 << 20).await;
+    with_object(ClusterSpec::new("bulk-misframed"), async |place, _| {
+        let wire = place.connect().await;
         let old = pattern(1, CHUNK);
-        let _: WriteReply = good(wire.exchange(WRITE, framed(&chunks(ost, &object, &old)), repeat(50_000)).await);
-        let new = framed(&chunks(ost, &object, &pattern(2, CHUNK)));
+        place.write(&wire, &old).await;
+        let new = framed(&place.chunks(&pattern(2, CHUNK)));
         let changed = |at: usize, byte: u8| {
             let mut bytes = new.to_vec();
             bytes[at] = byte;
@@ -205,28 +228,22 @@ fn compressed_and_misframed_messages_are_refused_with_a_status() {
         gzip.send(changed(0, 1), repeat(10_000)).await;
         let answer = gzip.answer().await;
         assert!(answer.status.is_some_and(|s| s != 0), "{answer:?}");
-        assert!(stored(oss, ost, &object, CHUNK).await == old, "a refused request changed the object");
+        assert!(place.stored(CHUNK).await == old, "a refused request changed the object");
     });
-    cluster.assert_runs();
 }
 
 #[test]
 fn requests_that_are_broken_off_change_nothing_and_leave_no_memory_behind() {
-    let mut cluster = Cluster::start(ClusterSpec { oss: 1, ..ClusterSpec::new("bulk-cancel") });
-    let oss_id = cluster.oss_id(0);
-    block_on(async {
-        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
-        let oss = oss_of(cluster.mds_address(), ost).await;
+    with_object(ClusterSpec { oss: 1, ..ClusterSpec::new("bulk-cancel") }, async |place, oss_id| {
         let old = pattern(1, BULK);
-        let request = framed(&chunks(ost, &object, &old));
-        let wire = Wire::connect(oss, 100_000).await;
-        let _: WriteReply = good(wire.exchange(WRITE, request, repeat(1 << 20)).await);
-        let new = framed(&chunks(ost, &object, &pattern(2, BULK)));
-        let want = framed(&read(ost, &object, 0, BULK));
+        let wire = Wire::connect(place.oss, 100_000).await;
+        place.write(&wire, &old).await;
+        let new = framed(&place.chunks(&pattern(2, BULK)));
+        let want = framed(&place.read(BULK));
         let before = resident(oss_id);
         for n in 0..BROKEN_OFF {
             // By a reset of the stream, and by the end of the whole connection.
-            let own = Wire::connect(oss, 100_000).await;
+            let own = Wire::connect(place.oss, 100_000).await;
             let wire = if n % 10 == 0 { &own } else { &wire };
             let mut half = wire.call(WRITE, &[]).await;
             half.send_part(new.slice(..new.len() * (n % 10) / 10)).await;
@@ -238,26 +255,22 @@ fn requests_that_are_broken_off_change_nothing_and_leave_no_memory_behind() {
             drop(stuck);
         }
         drop(wire);
-        assert!(stored(oss, ost, &object, BULK).await == old, "a request that was broken off changed the object");
+        assert!(place.stored(BULK).await == old, "a request that was broken off changed the object");
         let after = resident(oss_id);
         eprintln!("{BROKEN_OFF} writes and reads broken off: {:.0} MiB, then {:.0} MiB", mib(before), mib(after));
         assert!(after <= before + KEPT_MAX, "{:.0} MiB, then {:.0} MiB", mib(before), mib(after));
     });
-    cluster.assert_runs();
 }
 
 #[test]
 fn a_deadline_that_passes_is_told_and_the_request_is_given_up() {
-    let mut cluster = Cluster::start(ClusterSpec::new("bulk-deadline"));
-    block_on(async {
-        let (ost, object) = new_object(cluster.mds_address(), b"bulk").await;
-        let oss = oss_of(cluster.mds_address(), ost).await;
-        let wire = Wire::connect(oss, 1 << 20).await;
+    with_object(ClusterSpec::new("bulk-deadline"), async |place, _| {
+        let wire = place.connect().await;
         let old = pattern(1, CHUNK);
-        let _: WriteReply = good(wire.exchange(WRITE, framed(&chunks(ost, &object, &old)), repeat(50_000)).await);
+        place.write(&wire, &old).await;
 
         // A request that never comes to its end.
-        let new = framed(&chunks(ost, &object, &pattern(2, CHUNK)));
+        let new = framed(&place.chunks(&pattern(2, CHUNK)));
         let mut endless = wire.call(WRITE, &[("grpc-timeout", "200m")]).await;
         endless.send_part(new.slice(..new.len() / 2)).await;
         let answer = tokio::time::timeout(Duration::from_secs(30), endless.answer()).await;
@@ -269,7 +282,6 @@ fn a_deadline_that_passes_is_told_and_the_request_is_given_up() {
         late.send(new.slice(..new.len() - 1), repeat(50_000)).await;
         let answer = late.answer().await;
         assert!(answer.status.is_some_and(|s| s != 0), "{answer:?}");
-        assert!(stored(oss, ost, &object, CHUNK).await == old, "a request without time changed the object");
+        assert!(place.stored(CHUNK).await == old, "a request without time changed the object");
     });
-    cluster.assert_runs();
 }

@@ -7,6 +7,7 @@
 
 pub mod mds;
 pub mod oss;
+mod outages;
 mod tests;
 
 use std::sync::Arc;

@@ -31,7 +31,13 @@ pub struct FakeOss {
     pub flip: AtomicBool,
     /// Answers of Write that are lost: the write takes effect, the client hears nothing good.
     pub lose_write_replies: AtomicU64,
+    /// Answers of Punch that are lost.
+    pub lose_punch_replies: AtomicU64,
+    /// Writer and generation of every Write and Punch.
+    pub fences: Mutex<Vec<(u64, u64)>>,
     pub writes: AtomicU64,
+    /// Writes that arrived, answered or not.
+    pub attempts: AtomicU64,
     pub commits: AtomicU64,
     /// How many Reads each ReadMany had.
     pub reads: Mutex<Vec<usize>>,
@@ -50,7 +56,10 @@ impl Default for FakeOss {
             full: AtomicBool::new(false),
             flip: AtomicBool::new(false),
             lose_write_replies: AtomicU64::new(0),
+            lose_punch_replies: AtomicU64::new(0),
+            fences: Mutex::default(),
             writes: AtomicU64::new(0),
+            attempts: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             reads: Mutex::default(),
             read_bytes: AtomicU64::new(0),
@@ -91,7 +100,15 @@ impl FakeOss {
         vec![self.store.lock().incarnation; 16]
     }
 
+    fn lost(&self, replies: &AtomicU64) -> FsResult<()> {
+        match replies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
+            Ok(_) => Err(FsError::new(FsCode::Unavailable, "the answer was lost")),
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn write_now(&self, r: oss::WriteRequest) -> FsResult<oss::WriteReply> {
+        self.fences.lock().push((r.writer, r.generation));
         let log2 = convert::chunk_log2(r.chunk_log2)?;
         let key = (r.ost, ObjectId::try_from(convert::required(r.object, "object")?)?);
         let parts = convert::parts_from_wire(r.parts, log2, r.payload.len())?;
@@ -120,10 +137,7 @@ impl FakeOss {
         store.writing.retain(|c| !chunks.contains(c));
         drop(store);
         self.writes.fetch_add(1, Ordering::SeqCst);
-        let lost = self.lose_write_replies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        if lost.is_ok() {
-            return Err(FsError::new(FsCode::Unavailable, "the answer was lost"));
-        }
+        self.lost(&self.lose_write_replies)?;
         Ok(oss::WriteReply { verifier: self.verifier(), allocated_delta: 4096 })
     }
 
@@ -179,6 +193,7 @@ impl ObjectStore for FakeOss {
     }
 
     async fn write(&self, r: Request<oss::WriteRequest>) -> Reply<oss::WriteReply> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
         let _permit = self.gate.acquire().await.expect("open");
         self.write_now(r.into_inner()).await.map(Response::new).map_err(status::to_status)
     }
@@ -216,6 +231,7 @@ impl ObjectStore for FakeOss {
 
     async fn punch(&self, r: Request<oss::PunchRequest>) -> Reply<oss::ChangeReply> {
         let r = r.into_inner();
+        self.fences.lock().push((r.writer, r.generation));
         let object = r.object.and_then(|o| ObjectId::try_from(o).ok()).expect("an object");
         let mut store = self.store.lock();
         if let Some(data) = store.now.get_mut(&(r.ost, object)) {
@@ -223,6 +239,7 @@ impl ObjectStore for FakeOss {
             data[r.offset.min(len) as usize..(r.offset + r.length).min(len) as usize].fill(0);
         }
         drop(store);
+        self.lost(&self.lose_punch_replies).map_err(status::to_status)?;
         Ok(Response::new(oss::ChangeReply { verifier: self.verifier(), allocated_delta: 0 }))
     }
 

@@ -14,14 +14,14 @@ use crate::{Advice, SetAttr};
 const MIB: usize = 1 << 20;
 static ROOT: Credential = Credential::ROOT;
 
-async fn start() -> Peers {
+pub(super) async fn start() -> Peers {
     let peers = Peers::start().await;
     assert!(peers.mds.oss.set(Arc::clone(&peers.oss)).is_ok());
     peers
 }
 
 /// Waits for a condition that some task will make true; fails after the patience of a test.
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
     let patience = tokio::time::Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(tokio::time::Instant::now() < patience, "waited in vain: {what}");
@@ -149,6 +149,23 @@ async fn a_lost_write_answer_costs_a_repetition_only() {
     file.fsync().await.expect("durable");
     assert_eq!(peers.oss.writes.load(Ordering::SeqCst), 3);
     assert_eq!(file.read_at(0, 9).await.expect("read"), &b"once"[..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_punch_that_is_sent_again_shuts_out_what_was_sent_before() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let file = create(&client, "a", None).await;
+    file.write_at(0, b"something").await.expect("accepted");
+    peers.oss.lose_punch_replies.store(2, Ordering::SeqCst);
+    file.punch(0, 4).await.expect("at the third attempt");
+    assert_eq!(file.read_at(0, 9).await.expect("read"), &b"\0\0\0\0thing"[..]);
+    file.write_at(0, b"any").await.expect("accepted");
+    file.fsync().await.expect("durable");
+    let fences = peers.oss.fences.lock().clone();
+    let writer = fences[0].0;
+    assert!(writer > 0);
+    assert_eq!(fences, [0, 0, 1, 2, 2].map(|generation| (writer, generation)), "write, three punches, write");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -435,43 +452,6 @@ async fn a_component_first_written_by_another_client_is_read_through_a_file_that
     assert_eq!(ours.getattr(file.fid()).await.expect("attr").size, far + 8);
     assert_eq!(file.read_at(far, 100).await.expect("read"), &b"far away"[..]);
     assert_eq!(file.read_at(far - 10, 10).await.expect("hole"), vec![0; 10]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ost_whose_oss_has_not_registered_yet_is_waited_for() {
-    let peers = start().await;
-    let client = peers.client(quick()).await;
-    let file = create(&client, "a", Some(narrow())).await;
-    peers.mds.unregistered.store(true, Ordering::SeqCst);
-    file.write_at(0, &pattern(9, 300_000)).await.expect("accepted");
-    let (stored, ()) = tokio::join!(file.flush(), async {
-        until("asked again", || peers.mds.map_requests.load(Ordering::SeqCst) > 3).await;
-        peers.mds.unregistered.store(false, Ordering::SeqCst);
-    });
-    stored.expect("stored once the OSS is back");
-    // Known addresses are good until there are better ones.
-    peers.mds.unregistered.store(true, Ordering::SeqCst);
-    file.write_at(0, b"more").await.expect("accepted");
-    file.fsync().await.expect("durable");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_waits_for_ever_when_no_ost_stores_anything() {
-    let peers = start().await;
-    let limit = Duration::from_millis(500);
-    let options = Options { dirty_bytes_max: 4 << 20, retry_for: Some(limit), request_timeout: limit, ..quick() };
-    let client = peers.client(options).await;
-    let file = create(&client, "a", Some(narrow())).await;
-    let all = peers.oss.gate.available_permits();
-    peers.oss.gate.forget_permits(all);
-    let patience = Duration::from_secs(20);
-    let data = pattern(8, 8 * MIB);
-    // Accepted or refused, but not waited for; what was accepted is reported as lost.
-    let written = tokio::time::timeout(patience, file.write_at(0, &data)).await.expect("no hang");
-    let synced = tokio::time::timeout(patience, file.fsync()).await.expect("no hang");
-    assert!(written.is_err() || synced.is_err());
-    assert!(synced.expect_err("lost").code.is_retryable());
-    tokio::time::timeout(patience, client.close()).await.expect("no hang").expect("nothing left to store");
 }
 
 /// Random operations on one file, compared with a vector of bytes after each.

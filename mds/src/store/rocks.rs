@@ -2,7 +2,9 @@
 //!
 //! Options follow what an acknowledged change needs: the log is never disabled or recycled, every commit syncs it, and
 //! recovery tolerates a torn *tail* only, so damage in the middle of the log refuses to open instead of silently
-//! dropping what was acknowledged. Memory is bounded by [`RocksOptions`], shared over all tables of the store.
+//! dropping what was acknowledged. What is a torn tail is decided before RocksDB is asked ([`rocksdb_log`]), because it
+//! may never return from garbage and steps over zeros. Memory is bounded by [`RocksOptions`], shared over all tables of
+//! the store.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,7 @@ use rocksdb::{
     DBWithThreadMode, IteratorMode, LogLevel, Options, ReadOptions, SingleThreaded, SnapshotWithThreadMode, WriteBatch,
     WriteOptions,
 };
+use sateen_runtime::rocksdb_log;
 use sateen_types::{FsCode, FsError, FsResult};
 
 use super::txn::{ReadTxn, Row, Store, Table, WriteSet};
@@ -47,9 +50,18 @@ const DELETION_TRIGGER: usize = 4096;
 /// RocksDB's own text log is kept small: two files.
 const INFO_LOG_BYTES: usize = 4 << 20;
 
+/// What to do where changes that were answered are damaged.
+const LOST_CHANGES_HINT: &str =
+    "keep a copy of the MDS directory and look at its disk; then restore the directory from a backup";
+
 impl RocksStore {
     /// Opens or creates the store in `dir`. Recovery happens here.
     pub fn open(dir: &Path, tables: &'static [Table], bounds: RocksOptions) -> FsResult<RocksStore> {
+        let cut = rocksdb_log::cut_torn_tail(dir)
+            .map_err(|e| if e.hint.is_none() { e.with_hint(LOST_CHANGES_HINT) } else { e })?;
+        if cut > 0 {
+            tracing::warn!(dir = %dir.display(), bytes = cut, "cut a change that was never answered off the end of the log");
+        }
         let cache = Cache::new_lru_cache(bounds.block_cache_bytes);
         let options = database_options(bounds);
         let families = tables.iter().map(|t| ColumnFamilyDescriptor::new(t.name(), family_options(&cache, bounds)));

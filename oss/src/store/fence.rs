@@ -1,9 +1,10 @@
-//! Fences: a write that was held up somewhere never lands on top of a newer one.
+//! Fences: a write, punch or truncate that was held up somewhere never lands on top of a newer change.
 //!
 //! A client that has waited long enough for an answer sends its write again, perhaps over another connection. The first
 //! may still be in a socket, or in a thread that waits for a slow disk, and may be followed by newer writes of the same
-//! bytes. So every write carries its writer and a generation, and a client raises its generation before it sends
+//! bytes. So every change carries its writer and a generation, and a client raises its generation before it sends
 //! anything again. Once a store has seen the higher one, lower ones are refused, and their writer sends them again too.
+//! The MDS does the same with its truncates.
 //!
 //! In memory only: a write that was held up across a restart has lost its connection, and with it its way in.
 
@@ -16,13 +17,20 @@ use sateen_types::{FsCode, FsError, FsResult};
 /// that had to send something again take a place.
 const WRITERS_MAX: usize = 65_536;
 
-/// What a write says about its time.
+/// What a change says about its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// A number that its client chose at random.
     pub writer: u64,
     /// How often the client has given up waiting for answers.
     pub generation: u64,
+}
+
+impl Fence {
+    /// As a request says it; a writer of 0 has no fence.
+    pub fn new(writer: u64, generation: u64) -> Option<Fence> {
+        (writer > 0).then_some(Fence { writer, generation })
+    }
 }
 
 /// The highest generation of every writer that ever raised it.
@@ -39,8 +47,11 @@ struct Seen {
 }
 
 impl Fences {
-    /// Lets a write pass, or refuses it with `Interrupted` because its writer has given it up.
-    pub fn pass(&self, fence: Fence) -> FsResult<()> {
+    /// Lets a change pass, or refuses it with `Interrupted` because its writer has given it up. Asked under the lock of
+    /// the object, which is held until the change is done: whoever sends again with a higher generation takes the lock
+    /// after the change, or the change is refused.
+    pub fn pass(&self, fence: Option<Fence>) -> FsResult<()> {
+        let Some(fence) = fence else { return Ok(()) };
         let mut seen = self.seen.lock();
         match seen.highest.get_mut(&fence.writer) {
             Some(highest) if fence.generation < *highest => {
@@ -72,7 +83,7 @@ mod tests {
     use super::*;
 
     fn pass(fences: &Fences, writer: u64, generation: u64) -> bool {
-        fences.pass(Fence { writer, generation }).is_ok()
+        fences.pass(Fence::new(writer, generation)).is_ok()
     }
 
     #[test]

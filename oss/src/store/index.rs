@@ -13,6 +13,7 @@ use rocksdb::{
     Direction, IteratorMode, LogLevel, MergeOperands, Options, ReadOptions, ReadTier, WriteBatch, WriteBufferManager,
     WriteOptions,
 };
+use sateen_runtime::rocksdb_log;
 use sateen_types::{FsCode, FsError, FsResult};
 
 use super::disk::SegmentId;
@@ -23,7 +24,6 @@ use super::keys::{
 };
 use super::mark::{self, Mark};
 use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
-use super::segments::io_error;
 
 /// Version of the families and their records. Version 1 had no settled place, versions 1 and 2 no journal; both are
 /// taken over.
@@ -70,11 +70,7 @@ impl Index {
         let mut options = db_options(cache);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
-        let cut = sateen_runtime::rocksdb_log::cut_garbage(dir)
-            .map_err(|e| io_error(&format!("read the log of the index in {}", dir.display()), &e))?;
-        if cut > 0 {
-            tracing::warn!(dir = %dir.display(), bytes = cut, "cut what a power cut left at the end of the index's log");
-        }
+        Index::cut_log(dir)?;
         let db = DB::open_cf_descriptors(&options, dir, families(cache)).map_err(|e| open_error(dir, &e))?;
         mark::check(dir, db.latest_sequence_number())?;
         let index = Index { db, mark: Some(Mark::open(dir)?) };
@@ -102,8 +98,21 @@ impl Index {
         Ok(index)
     }
 
+    /// Cuts what a power cut left at the end of the log of the index in `dir`, which must not be open; returns how many
+    /// bytes that took. An index that lost committed changes is refused before anything of it is changed.
+    pub fn cut_log(dir: &Path) -> FsResult<u64> {
+        let cut = rocksdb_log::cut_garbage(dir, mark::known(dir)?)
+            .map_err(|e| if e.hint.is_none() { e.with_hint(mark::HINT) } else { e })?;
+        if cut > 0 {
+            tracing::warn!(dir = %dir.display(), bytes = cut, "cut what a power cut left at the end of the index's log");
+        }
+        Ok(cut)
+    }
+
     /// Opens an index that must exist, as it is: no row is added, whatever it lacks. Read-only, nothing on disk changes.
     pub fn open_existing(dir: &Path, cache: &IndexCache, read_only: bool) -> FsResult<Index> {
+        // RocksDB would never return.
+        rocksdb_log::check_readable(dir)?;
         let options = db_options(cache);
         let db = if read_only {
             DB::open_cf_descriptors_read_only(&options, dir, families(cache), false)
@@ -220,6 +229,29 @@ impl Index {
             Ok((key, ObjectRecord::decode(&value)?))
         });
         rows.filter(|row| !matches!(row, Ok((key, _)) if Some(*key) == after)).take(max).collect()
+    }
+
+    /// The number of the first stored chunk of `object`.
+    pub fn first_chunk(&self, object: ObjectKey) -> FsResult<Option<u64>> {
+        self.first_chunk_with(object, ReadOptions::default()).map_err(|e| error("read chunks", &e))?.transpose()
+    }
+
+    /// [`Index::first_chunk`] if that takes no disk access; `Err` with `None` if it would.
+    pub fn first_chunk_in_memory(&self, object: ObjectKey) -> Result<Option<u64>, Option<FsError>> {
+        let found = self.first_chunk_with(object, in_memory()).map_err(|e| disk_needed("read chunks", &e))?;
+        found.transpose().map_err(Some)
+    }
+
+    fn first_chunk_with(
+        &self,
+        object: ObjectKey,
+        mut options: ReadOptions,
+    ) -> Result<Option<FsResult<u64>>, rocksdb::Error> {
+        options.set_iterate_upper_bound(object.chunk(u64::MAX).to_bytes().to_vec());
+        let start = object.chunk(0).to_bytes();
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        let first = self.db.iterator_cf_opt(&self.cf(CF_CHUNKS), options, mode).next().transpose()?;
+        Ok(first.map(|(key, _)| ChunkKey::from_bytes(&key).map(|key| key.number)))
     }
 
     /// The last stored chunk of `object` with a number of at most `upto`.

@@ -64,10 +64,18 @@ impl Mark {
     }
 }
 
+/// What of the index in `index` was durable at least: everything up to this sequence number.
+pub fn known(index: &Path) -> FsResult<u64> {
+    let path = path_of(index);
+    read(&path).map_err(|e| FsError::new(FsCode::Io, format!("cannot read {}: {e}", path.display())))
+}
+
+/// What to do about an index that has lost changes.
+pub const HINT: &str = "keep a copy of the OST, then make its index anew: sateen fsck --rebuild-index --dir DIR";
+
 /// Refuses an index that has lost changes: `sequence` is its last.
 pub fn check(index: &Path, sequence: u64) -> FsResult<()> {
-    let path = path_of(index);
-    let known = read(&path).map_err(|e| FsError::new(FsCode::Io, format!("cannot read {}: {e}", path.display())))?;
+    let known = known(index)?;
     if known <= sequence {
         return Ok(());
     }
@@ -75,7 +83,7 @@ pub fn check(index: &Path, sequence: u64) -> FsResult<()> {
         FsCode::Corrupt,
         format!("the index in {} has lost changes: it ends at {sequence}, {known} was committed", index.display()),
     )
-    .with_hint("keep a copy of the OST, then make its index anew: sateen fsck --rebuild-index --dir DIR"))
+    .with_hint(HINT))
 }
 
 /// The highest sequence that a slot holds; 0 if none does, as in a directory of an older release.

@@ -35,6 +35,7 @@ pub mod index;
 pub mod journal;
 pub mod keys;
 pub mod mark;
+mod orphans;
 pub mod pending;
 pub mod read;
 pub mod rebuild;
@@ -160,6 +161,8 @@ enum Resize {
     AtLeast(u64),
     /// It becomes this.
     Exactly(u64),
+    /// It has none: its record is lost, see [`orphans`].
+    Orphan,
 }
 
 impl Store {
@@ -237,7 +240,7 @@ impl Store {
 
     /// Size and space of one object; zeros if there is none.
     pub fn attr(&self, object: &ObjectId) -> FsResult<ObjectAttr> {
-        let record = self.index.object(ObjectKey::of(object))?;
+        let record = self.object_or_nothing(object)?;
         Ok(record.map_or(ObjectAttr::default(), |r| ObjectAttr { size: r.size, allocated: r.allocated }))
     }
 
@@ -272,10 +275,10 @@ impl Store {
     }
 
     /// The object's record, or what it will be after its first write; a chunk size of its own is refused.
-    fn object_or_new(&self, key: ObjectKey, chunk_log2: u8) -> FsResult<(ObjectRecord, bool)> {
-        match self.index.object(key)? {
+    fn object_or_new(&self, locked: &Locked<'_>, chunk_log2: u8) -> FsResult<(ObjectRecord, bool)> {
+        match self.locked_object(locked)? {
             None => Ok((ObjectRecord::empty(chunk_log2, self.segments.newest()), true)),
-            Some(record) => self.check_chunk_size(key, &record, chunk_log2).map(|()| (record, false)),
+            Some(record) => self.check_chunk_size(locked.key, &record, chunk_log2).map(|()| (record, false)),
         }
     }
 
@@ -308,13 +311,18 @@ impl Store {
         reservation: Option<Reservation<'_>>,
     ) -> FsResult<Changed> {
         self.check_healthy()?;
-        let (before, new) = self.object_or_new(locked.key, chunk_log2)?;
+        let (before, new) = match resize {
+            Resize::Orphan => (ObjectRecord::empty(chunk_log2, self.segments.newest()), false),
+            Resize::AtLeast(_) | Resize::Exactly(_) => self.object_or_new(locked, chunk_log2)?,
+        };
         let mut after = before;
         after.change += 1;
         after.size = match resize {
             Resize::AtLeast(size) => before.size.max(size),
             Resize::Exactly(size) => size,
+            Resize::Orphan => 0,
         };
+        let mut allocated_delta = 0;
         debug_assert!(after.size <= FILE_SIZE_MAX, "{} is checked at the edge", after.size);
         let mut steps = Vec::with_capacity(changes.len());
         for &(number, record) in changes {
@@ -322,6 +330,7 @@ impl Store {
             let record = record.map(|r| ChunkRecord { generation: old.map_or(0, |o| o.generation) + 1, ..r });
             let space = |r: Option<ChunkRecord>| r.map_or(0, |r| r.extent().len);
             after.allocated = (after.allocated + space(record)).saturating_sub(space(old));
+            allocated_delta += space(record) as i64 - space(old) as i64;
             after.chunks = (after.chunks + u64::from(record.is_some())).saturating_sub(u64::from(old.is_some()));
             steps.push((locked.key.chunk(number), old, record));
         }
@@ -357,13 +366,15 @@ impl Store {
                     self.counts.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
                 }
             }
-            if let Some(born) = touched.gone_since(locked.key) {
-                after.born = after.born.min(born);
+            if !matches!(resize, Resize::Orphan) {
+                if let Some(born) = touched.gone_since(locked.key) {
+                    after.born = after.born.min(born);
+                }
+                touched.object(locked.key, after);
+                batch.set_object(locked.key, Some(&after));
+                batch.add_objects(i64::from(new));
             }
-            touched.object(locked.key, after);
             drop((pending, touched));
-            batch.set_object(locked.key, Some(&after));
-            batch.add_objects(i64::from(new));
             self.dirty.store(true, Ordering::Release);
             let written = self.index.write(batch);
             // Even after an error: the log may hold the batch, and then the next start needs the extents.
@@ -373,6 +384,6 @@ impl Store {
             written.map_err(|e| self.fail(&e))?;
         }
         self.segments.reclaim(&dead).map_err(|e| self.fail(&e))?;
-        Ok(Changed { verifier: self.verifier, allocated_delta: after.allocated as i64 - before.allocated as i64 })
+        Ok(Changed { verifier: self.verifier, allocated_delta })
     }
 }

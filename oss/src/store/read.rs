@@ -20,6 +20,7 @@ use sateen_types::{Codec, FsCode, FsError, FsResult, ObjectId, Part, Payload};
 
 use super::codec;
 use super::keys::ObjectKey;
+use super::orphans::lost_record;
 use super::records::{ChunkRecord, ObjectRecord, SegmentExtent};
 use super::segments::ReadError;
 use super::{Locked, Store};
@@ -145,7 +146,7 @@ impl Store {
             Way::Memory => self.index.object_in_memory(key)?,
             Way::Disk | Way::Locked => self.index.object(key)?,
         };
-        let Some(known) = known else { return Ok(ReadOutcome::hole(range)) };
+        let Some(known) = known else { return self.absent(key, range, way) };
         self.check_chunk_size(key, &known, chunk_log2)?;
         let records = match way {
             Way::Memory => self.index.chunk_range_in_memory(key, first, last)?,
@@ -169,6 +170,20 @@ impl Store {
         }
         self.counts.read_bytes.fetch_add(reply.payload.len() as u64, Ordering::Relaxed);
         Ok(reply.finish(known.size))
+    }
+
+    /// What is read of an object without a record: a hole if there is nothing of it.
+    fn absent(&self, key: ObjectKey, range: ReadRange, way: Way) -> Result<ReadOutcome, Missed> {
+        let chunk = match way {
+            Way::Memory => self.index.first_chunk_in_memory(key)?,
+            Way::Disk | Way::Locked => self.index.first_chunk(key)?,
+        };
+        match chunk {
+            None => Ok(ReadOutcome::hole(range)),
+            Some(chunk) if way == Way::Locked => Err(Missed::Chunk(chunk, lost_record())),
+            // Its first write may have come in between.
+            Some(_) => Err(Missed::TryHarder),
+        }
     }
 
     /// The visible bytes of a chunk of a locked object, verified.
@@ -217,7 +232,10 @@ impl Store {
         max: usize,
     ) -> FsResult<(Vec<DataExtent>, bool)> {
         let key = ObjectKey::of(object);
-        self.object_or_new(key, chunk_log2)?;
+        match self.object_or_nothing(object)? {
+            None => return Ok((Vec::new(), true)),
+            Some(record) => self.check_chunk_size(key, &record, chunk_log2)?,
+        }
         let mut found: Vec<DataExtent> = Vec::new();
         let more = self.index.chunks(key, offset >> chunk_log2, u64::MAX, |number, record| {
             let start = (number << chunk_log2).max(offset);

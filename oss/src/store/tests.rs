@@ -5,6 +5,7 @@ mod faults;
 mod fsck;
 mod kept;
 mod model;
+mod orphans;
 mod promises;
 mod rebuild;
 

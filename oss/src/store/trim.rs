@@ -7,9 +7,10 @@
 
 use std::ops::ControlFlow;
 
-use sateen_types::limits::FILE_SIZE_MAX;
+use sateen_types::limits::{CHUNK_LOG2_MIN, FILE_SIZE_MAX};
 use sateen_types::{Compression, FsCode, FsError, FsResult, ObjectId};
 
+use super::fence::Fence;
 use super::keys::WHOLE_OBJECT;
 use super::records::{ChunkRecord, round_to_blocks};
 use super::write::Run;
@@ -20,7 +21,7 @@ const BATCH_CHUNKS_MAX: usize = 1024;
 
 impl Store {
     /// Sets the size of an object; what lies above is gone for good, also if it grows again. Durable.
-    pub fn truncate(&self, object: &ObjectId, chunk_log2: u8, size: u64) -> FsResult<Changed> {
+    pub fn truncate(&self, object: &ObjectId, chunk_log2: u8, size: u64, fence: Option<Fence>) -> FsResult<Changed> {
         self.check_healthy()?;
         if size > FILE_SIZE_MAX {
             return Err(FsError::new(FsCode::FileTooBig, format!("size: {size} passes 2^63")));
@@ -28,23 +29,29 @@ impl Store {
         let mut delta = 0;
         {
             let locked = self.lock(object);
-            let (_, new) = self.object_or_new(locked.key, chunk_log2)?;
-            if !(new && size == 0) {
-                let number = size >> chunk_log2;
-                let inside = (size & ((1 << chunk_log2) - 1)) as u32;
-                let cut = self.cut_tail(&locked, number, inside)?;
-                let changes = cut.map(|record| vec![(number, Some(record))]).unwrap_or_default();
-                delta += self.apply(&locked, chunk_log2, &changes, Resize::Exactly(size), None)?.allocated_delta;
-                let first = number + u64::from(inside > 0);
-                delta += self.drop_chunks(&locked, chunk_log2, first, u64::MAX)?;
-            }
+            self.fences.pass(fence)?;
+            delta += match self.index.object(locked.key)? {
+                Some(_) => self.cut(&locked, chunk_log2, size, Resize::Exactly(size))?,
+                None => match self.index.first_chunk(locked.key)? {
+                    Some(chunk) => self.truncate_orphan(&locked, chunk_log2, size, chunk)?,
+                    None if size > 0 => self.cut(&locked, chunk_log2, size, Resize::Exactly(size))?,
+                    None => 0,
+                },
+            };
         }
         let verifier = self.commit()?;
         Ok(Changed { verifier, allocated_delta: delta })
     }
 
     /// Makes a range a hole. The object keeps its size.
-    pub fn punch(&self, object: &ObjectId, chunk_log2: u8, offset: u64, length: u64) -> FsResult<Changed> {
+    pub fn punch(
+        &self,
+        object: &ObjectId,
+        chunk_log2: u8,
+        offset: u64,
+        length: u64,
+        fence: Option<Fence>,
+    ) -> FsResult<Changed> {
         self.check_healthy()?;
         let end = match offset.checked_add(length) {
             Some(end) if end <= FILE_SIZE_MAX => end,
@@ -52,7 +59,8 @@ impl Store {
         };
         self.make_room()?;
         let locked = self.lock(object);
-        let (record, new) = self.object_or_new(locked.key, chunk_log2)?;
+        self.fences.pass(fence)?;
+        let (record, new) = self.object_or_new(&locked, chunk_log2)?;
         if new || end <= offset {
             return Ok(Changed { verifier: self.verifier, allocated_delta: 0 });
         }
@@ -68,7 +76,7 @@ impl Store {
         }
         let whole = (offset.div_ceil(chunk), end / chunk);
         if whole.0 < whole.1 {
-            delta += self.drop_chunks(&locked, chunk_log2, whole.0, whole.1)?;
+            delta += self.drop_chunks(&locked, chunk_log2, whole.0, whole.1, Resize::AtLeast(0))?;
         }
         debug_assert!(self.index.object(locked.key)?.is_some_and(|now| now.size == record.size));
         Ok(Changed { verifier: self.verifier, allocated_delta: delta })
@@ -79,8 +87,13 @@ impl Store {
         self.check_healthy()?;
         for object in objects {
             let locked = self.lock(object);
-            let Some(record) = self.index.object(locked.key)? else { continue };
-            self.drop_chunks(&locked, record.chunk_log2, 0, u64::MAX)?;
+            let Some(record) = self.index.object(locked.key)? else {
+                if let Some(chunk) = self.index.first_chunk(locked.key)? {
+                    self.truncate_orphan(&locked, CHUNK_LOG2_MIN, 0, chunk)?;
+                }
+                continue;
+            };
+            self.drop_chunks(&locked, record.chunk_log2, 0, u64::MAX, Resize::AtLeast(0))?;
             let _gate = self.gate.read();
             let mut batch = self.index.batch();
             batch.set_object(locked.key, None);
@@ -94,6 +107,20 @@ impl Store {
             self.index.write(batch).map_err(|e| self.fail(&e))?;
         }
         self.commit().map(|_| ())
+    }
+
+    /// Takes away what lies above `size`; returns the change of space.
+    pub(super) fn cut(&self, locked: &Locked<'_>, chunk_log2: u8, size: u64, resize: Resize) -> FsResult<i64> {
+        let number = size >> chunk_log2;
+        let inside = (size & ((1 << chunk_log2) - 1)) as u32;
+        let cut = self.cut_tail(locked, number, inside)?;
+        let changes = cut.map(|record| vec![(number, Some(record))]).unwrap_or_default();
+        let delta = self.apply(locked, chunk_log2, &changes, resize, None)?.allocated_delta;
+        let keep = match resize {
+            Resize::Orphan => resize,
+            Resize::AtLeast(_) | Resize::Exactly(_) => Resize::AtLeast(0),
+        };
+        Ok(delta + self.drop_chunks(locked, chunk_log2, number + u64::from(inside > 0), u64::MAX, keep)?)
     }
 
     /// Chunk `number` cut to its first `len` bytes, if that changes it; `len` 0 leaves it to [`Store::drop_chunks`].
@@ -133,7 +160,7 @@ impl Store {
     }
 
     /// Makes holes of all chunks with numbers in `[from, to)`; returns the change of space.
-    fn drop_chunks(&self, locked: &Locked<'_>, chunk_log2: u8, from: u64, to: u64) -> FsResult<i64> {
+    fn drop_chunks(&self, locked: &Locked<'_>, chunk_log2: u8, from: u64, to: u64, resize: Resize) -> FsResult<i64> {
         let mut delta = 0;
         loop {
             let mut numbers = Vec::new();
@@ -146,7 +173,7 @@ impl Store {
             }
             // Other objects may be changed meanwhile, but a commit needs no lock of an object.
             self.make_room()?;
-            delta += self.apply(locked, chunk_log2, &numbers, Resize::AtLeast(0), None)?.allocated_delta;
+            delta += self.apply(locked, chunk_log2, &numbers, resize, None)?.allocated_delta;
         }
     }
 }

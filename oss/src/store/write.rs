@@ -66,8 +66,7 @@ impl Store {
         });
         run.append_all(sealed, &mut records)?;
         let locked = self.lock(&write.object);
-        // Under the lock: whoever sends again with a higher generation takes it after us, or we are refused.
-        write.fence.map_or(Ok(()), |fence| self.fences.pass(fence))?;
+        self.fences.pass(write.fence)?;
         for (&number, change) in &changes {
             if let Change::Plain(ranges) = change {
                 let record = self.merge(&locked, &write, number, ranges, &mut run)?;

@@ -1,19 +1,52 @@
-//! A cluster registry that answers as told, and a client of the OSS.
+//! A cluster registry that answers as told, and chunks as a client makes them.
+
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
+use sateen_oss::store::write::Write;
+use sateen_oss::store::{Store, codec};
 use sateen_proto::common;
 use sateen_proto::mds::cluster_server::{Cluster, ClusterServer};
 use sateen_proto::mds::*;
 use sateen_proto::version;
-use sateen_types::ClusterId;
+use sateen_types::{ClusterId, ComponentId, Compression, Fid, FsId, ObjectId, Part, StripeIndex};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
+
+/// Chunk size of the objects below.
+pub const CHUNK_LOG2: u8 = 16;
+pub const CHUNK: usize = 1 << CHUNK_LOG2;
+
+pub fn object(oid: u32) -> ObjectId {
+    let fid = Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 };
+    ObjectId { fs: FsId(1), fid, component: ComponentId(1), stripe: StripeIndex(0) }
+}
+
+/// Writes chunk `number` of object `oid`, sealed.
+pub fn write(store: &Store, oid: u32, number: u64, raw: &[u8], compression: Compression) {
+    let sealed = codec::seal(raw, compression);
+    let part = Part {
+        offset: number << CHUNK_LOG2,
+        raw_len: raw.len() as u32,
+        stored_len: sealed.stored.len() as u32,
+        codec: sealed.codec,
+        raw_crc32c: sealed.raw_crc,
+        stored_crc32c: sealed.stored_crc,
+        sealed: true,
+        hole: false,
+    };
+    let payload = Bytes::copy_from_slice(&sealed.stored).into();
+    let write =
+        Write { object: object(oid), chunk_log2: CHUNK_LOG2, compression, parts: vec![part], fence: None, payload };
+    store.write(write).expect("written");
+}
 
 /// What a fake MDS knows and was told.
 #[derive(Clone)]

@@ -222,7 +222,7 @@ fn read_around_cache(file: &File, len: usize, offset: u64) -> io::Result<Bytes> 
     let end = begin + skip + len;
     while memory.len() < end {
         let have = memory.len() - begin;
-        if have % DIRECT_ALIGN != 0 {
+        if !have.is_multiple_of(DIRECT_ALIGN) {
             // The file ends here.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -142,14 +142,14 @@ fn step(rng: &mut StdRng, store: &Store, world: &World, progress: &Cell<Progress
         }
         7 => {
             let size = rng.random_range(0..end);
-            store.truncate(&id, CHUNK_LOG2, size).expect("truncated");
+            store.truncate(&id, CHUNK_LOG2, size, None).expect("truncated");
             target.bytes[size as usize..].fill(0);
             target.size = size;
             true
         }
         8 => {
             let (at, len) = (rng.random_range(0..end), rng.random_range(1..end));
-            store.punch(&id, CHUNK_LOG2, at, len).expect("punched");
+            store.punch(&id, CHUNK_LOG2, at, len, None).expect("punched");
             target.bytes[at as usize..(at + len).min(end) as usize].fill(0);
             false
         }
@@ -339,7 +339,7 @@ fn check_lost_index(segments: Image, allowed: &[World], seed: u64, cache: &Index
     let (store, read) = check("rebuilt")?;
     check_versions(&read, allowed).map_err(|e| format!("rebuilt: {e}"))?;
     put(&store, object(1), 0, &noise(seed, 3_000)).map_err(|e| e.to_string())?;
-    store.truncate(&object(2), CHUNK_LOG2, 2 * CHUNK + 77).map_err(|e| e.to_string())?;
+    store.truncate(&object(2), CHUNK_LOG2, 2 * CHUNK + 77, None).map_err(|e| e.to_string())?;
     store.destroy(&[object(3)]).map_err(|e| e.to_string())?;
     let before = read_all(&store)?;
     drop(store);

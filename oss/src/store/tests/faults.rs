@@ -38,8 +38,8 @@ fn workload(store: &Store) -> Allowed {
             versions.extend(overwritten);
         }
         let (done, from, to) = match oid % 3 {
-            0 => (store.truncate(&object(oid), CHUNK_LOG2, 5000).is_ok(), 5000, LEN),
-            1 => (store.punch(&object(oid), CHUNK_LOG2, 300, 70_000).is_ok(), 300, 70_300),
+            0 => (store.truncate(&object(oid), CHUNK_LOG2, 5000, None).is_ok(), 5000, LEN),
+            1 => (store.punch(&object(oid), CHUNK_LOG2, 300, 70_000, None).is_ok(), 300, 70_300),
             _ => (store.destroy(&[object(oid)]).is_ok(), 0, LEN),
         };
         let after: Vec<_> = versions.iter().map(|v| zeroed(v, from, to)).collect();
@@ -105,7 +105,7 @@ fn after_a_failed_sync_the_store_refuses_changes_and_still_reads() {
     assert!(err.hint.is_some() && store.is_failed());
     assert!(store.commit().is_err(), "never a false success");
     assert!(put(&store, object(3), 0, b"no").is_err());
-    assert!(store.truncate(&object(1), CHUNK_LOG2, 0).is_err());
+    assert!(store.truncate(&object(1), CHUNK_LOG2, 0, None).is_err());
     assert!(store.destroy(&[object(1)]).is_err());
     assert_eq!(get(&store, object(1), 0, 4, true).expect("reads go on"), b"safe");
 }

@@ -57,7 +57,7 @@ fn filled(dir: &Path) {
             .expect("written");
         put(&store, object(oid), 3 * CHUNK + 5, b"changed").expect("written");
     }
-    store.punch(&object(2), CHUNK_LOG2, CHUNK, 2 * CHUNK).expect("punched");
+    store.punch(&object(2), CHUNK_LOG2, CHUNK, 2 * CHUNK, None).expect("punched");
     store.commit().expect("committed");
 }
 

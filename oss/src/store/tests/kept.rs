@@ -44,13 +44,13 @@ fn fill(store: &Store) {
     let old = bytes(4, 10_000);
     write(4, 0, &[&old[..], &old[8_000..]].concat());
     store.commit().expect("committed");
-    store.truncate(&object(2), CHUNK_LOG2, 70_000).expect("truncated");
+    store.truncate(&object(2), CHUNK_LOG2, 70_000, None).expect("truncated");
     store.destroy(&[object(3)]).expect("destroyed");
-    store.truncate(&object(5), CHUNK_LOG2, EMPTY_SIZE).expect("grown");
+    store.truncate(&object(5), CHUNK_LOG2, EMPTY_SIZE, None).expect("grown");
     // From here on nothing is committed.
     write(4, 100, &bytes(5, 9_900));
     write(6, 0, &bytes(7, 90_000));
-    store.punch(&object(6), CHUNK_LOG2, 3_000, 67_000).expect("punched");
+    store.punch(&object(6), CHUNK_LOG2, 3_000, 67_000, None).expect("punched");
 }
 
 fn ost_options() -> OstOptions {

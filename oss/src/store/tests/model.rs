@@ -80,12 +80,12 @@ fn step(store: &Store, base: u32, models: &mut [Model], op: &Op) {
             models[oid as usize].put(number * CHUNK, &data);
         }
         Op::Truncate { oid, size } => {
-            store.truncate(&object(base + oid), CHUNK_LOG2, size).expect("truncated");
+            store.truncate(&object(base + oid), CHUNK_LOG2, size, None).expect("truncated");
             models[oid as usize].zero(size, u64::MAX);
             models[oid as usize].size = size;
         }
         Op::Punch { oid, offset, len } => {
-            store.punch(&object(base + oid), CHUNK_LOG2, offset, len).expect("punched");
+            store.punch(&object(base + oid), CHUNK_LOG2, offset, len, None).expect("punched");
             models[oid as usize].zero(offset, offset + len);
         }
         Op::Destroy { oid } => {

@@ -3,6 +3,7 @@
 use sateen_types::FsCode;
 use sateen_types::limits::BULK_BYTES_MAX;
 
+use super::super::fence::Fence;
 use super::super::read::DataExtent;
 use super::*;
 
@@ -36,7 +37,7 @@ fn shrinking_and_growing_again_reads_zeros() {
     let dir = tempfile::tempdir().expect("temp dir");
     let store = open(dir.path());
     put(&store, object(1), 0, &noise(1, 2 * CHUNK as usize)).expect("written");
-    store.truncate(&object(1), CHUNK_LOG2, 1000).expect("truncated");
+    store.truncate(&object(1), CHUNK_LOG2, 1000, None).expect("truncated");
     assert_eq!(store.attr(&object(1)).expect("attr").size, 1000);
     put(&store, object(1), 2000, b"y").expect("written");
     let read = get(&store, object(1), 0, 2001, true).expect("read");
@@ -128,7 +129,7 @@ fn a_full_ost_says_no_space_before_it_writes() {
     assert!(err.hint.is_some());
     assert_eq!(store.attr(&object(2)).expect("attr"), super::super::ObjectAttr::default());
     assert_eq!(capacity.used(), 8 * CHUNK);
-    store.truncate(&object(1), CHUNK_LOG2, 100).expect("shrinking needs no space");
+    store.truncate(&object(1), CHUNK_LOG2, 100, None).expect("shrinking needs no space");
     store.destroy(&[object(1)]).expect("nor does destroying");
     store.write(sealed(object(2), 0, &data, Compression::Lz4)).expect("fits again");
 }
@@ -153,7 +154,7 @@ fn lies_about_parts_are_refused() {
     put(&store, object(1), 0, &data).expect("written");
     let write = Write { chunk_log2: 17, ..plain(object(1), 0, &data[..9], Compression::None) };
     assert_eq!(store.write(write).expect_err("another chunk size").code, FsCode::Invalid);
-    assert_eq!(store.punch(&object(1), CHUNK_LOG2, u64::MAX, 2).expect_err("overflow").code, FsCode::Invalid);
+    assert_eq!(store.punch(&object(1), CHUNK_LOG2, u64::MAX, 2, None).expect_err("overflow").code, FsCode::Invalid);
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn everything_answered_survives_a_crash_of_the_process() {
         let store = open(dir.path());
         store.write(sealed(object(1), 0, &data, Compression::Lz4)).expect("written");
         put(&store, object(1), 3, b"abc").expect("written");
-        store.punch(&object(1), CHUNK_LOG2, CHUNK, CHUNK).expect("punched");
+        store.punch(&object(1), CHUNK_LOG2, CHUNK, CHUNK, None).expect("punched");
     }
     let store = open(dir.path());
     let read = get(&store, object(1), 0, data.len() as u32, true).expect("read");
@@ -238,8 +239,35 @@ fn more_uncommitted_chunks_than_the_bound_are_committed_on_the_way() {
         store.write(write).expect("written");
         assert!(store.pending.lock().chunks() <= super::super::PENDING_CHUNKS_MAX + 64);
     }
-    store.truncate(&object(1), CHUNK_LOG2, 0).expect("truncated");
+    store.truncate(&object(1), CHUNK_LOG2, 0, None).expect("truncated");
     assert_eq!(store.attr(&object(1)).expect("attr"), super::super::ObjectAttr::default());
+}
+
+#[test]
+fn a_change_of_any_kind_that_was_given_up_is_refused_and_changes_nothing() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let store = open(dir.path());
+    let fence = |generation| Fence::new(7, generation);
+    let write =
+        |at, generation| Write { fence: fence(generation), ..plain(object(1), at, &[9; 100], Compression::None) };
+    let changes: [&dyn Fn(u64) -> FsResult<Changed>; 3] = [
+        &|generation| store.write(write(0, generation)),
+        &|generation| store.punch(&object(1), CHUNK_LOG2, 10, 20, fence(generation)),
+        &|generation| store.truncate(&object(1), CHUNK_LOG2, 50, fence(generation)),
+    ];
+    let mut generation = 0;
+    for repeated in changes {
+        for late in changes {
+            generation += 1;
+            store.write(write(0, generation - 1)).expect("written");
+            repeated(generation).expect("the repetition");
+            let before = (get(&store, object(1), 0, 200, false), store.attr(&object(1)));
+            assert_eq!(late(generation - 1).expect_err("given up").code, FsCode::Interrupted);
+            assert_eq!((get(&store, object(1), 0, 200, false), store.attr(&object(1))), before);
+        }
+    }
+    store.punch(&object(1), CHUNK_LOG2, 0, 9, None).expect("a caller without fences");
+    store.punch(&object(1), CHUNK_LOG2, 0, 9, Fence::new(8, 0)).expect("another caller");
 }
 
 #[test]

@@ -75,8 +75,8 @@ proptest! {
         for op in ops {
             match op {
                 Op::Write { oid, offset, len, seed } => drop(put(&store, object(oid), offset, &noise(seed, len)).expect("written")),
-                Op::Truncate { oid, size } => drop(store.truncate(&object(oid), CHUNK_LOG2, size).expect("truncated")),
-                Op::Punch { oid, offset, len } => drop(store.punch(&object(oid), CHUNK_LOG2, offset, len).expect("punched")),
+                Op::Truncate { oid, size } => drop(store.truncate(&object(oid), CHUNK_LOG2, size, None).expect("truncated")),
+                Op::Punch { oid, offset, len } => drop(store.punch(&object(oid), CHUNK_LOG2, offset, len, None).expect("punched")),
                 Op::Destroy { oid } => store.destroy(&[object(oid)]).expect("destroyed"),
                 Op::Commit => drop(store.commit().expect("committed")),
                 Op::Restart => {
@@ -117,7 +117,9 @@ fn what_threads_did_at_once_is_in_the_journal() {
                                 put(store, object(oid), at, &noise(rng.random(), len)).expect("written");
                             }
                             6 => {
-                                store.truncate(&object(oid), CHUNK_LOG2, rng.random_range(0..6 * CHUNK)).expect("cut");
+                                store
+                                    .truncate(&object(oid), CHUNK_LOG2, rng.random_range(0..6 * CHUNK), None)
+                                    .expect("cut");
                             }
                             7 => store.destroy(&[object(oid)]).expect("destroyed"),
                             _ => {
@@ -272,7 +274,7 @@ fn a_journal_that_fills_segments_by_itself_is_not_written_again_for_ever() {
 impl Store {
     /// Cuts an object to nothing; the caller commits.
     fn truncate_uncommitted(&self, oid: u32) {
-        self.punch(&object(oid), CHUNK_LOG2, 0, CHUNK).expect("punched");
+        self.punch(&object(oid), CHUNK_LOG2, 0, CHUNK, None).expect("punched");
     }
 }
 
