@@ -195,13 +195,18 @@ fn names_with(fs: &Path, log: &Path, bytes: &[u8]) -> Vec<String> {
     }
     std::fs::write(dir.path().join(log.file_name().expect("named")), bytes).expect("writes");
     let (tell, told) = std::sync::mpsc::channel();
+    let path = dir.path().to_owned();
     std::thread::spawn(move || {
-        let store = RocksStore::open(dir.path(), Table::OF_FILE_SYSTEM, RocksOptions::default()).expect("opens");
+        let store = RocksStore::open(&path, Table::OF_FILE_SYSTEM, RocksOptions::default()).expect("opens");
         let view = store.snapshot();
         assert_eq!(check(&*view).expect("reads"), Vec::<String>::new());
         let rows = view.scan(Table::Dentries, &Fid::ROOT.to_bytes(), None, usize::MAX >> 1).expect("scans");
         let names = rows.into_iter().map(|(key, _)| String::from_utf8_lossy(&key[16..]).into_owned());
-        tell.send(names.collect::<Vec<_>>()).expect("heard");
+        let names: Vec<String> = names.collect();
+        // Closed before the directory goes.
+        drop(view);
+        drop(store);
+        tell.send(names).expect("heard");
     });
     told.recv_timeout(PATIENCE).expect("it opens, in time")
 }
