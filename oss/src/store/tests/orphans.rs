@@ -83,6 +83,9 @@ fn what_is_truncated_goes_and_the_rest_stays_an_error() {
     assert_eq!(chunks(&store, 1), [1], "or the object would read as zeros");
 }
 
+/// What the commits of a test write down of it.
+const JOURNAL_MAX: u64 = 2 * 4096;
+
 #[test]
 fn a_truncate_to_nothing_and_a_removal_end_it() {
     type End = fn(&Store);
@@ -101,7 +104,8 @@ fn a_truncate_to_nothing_and_a_removal_end_it() {
         assert_eq!(get(&store, object(1), 0, 100, true).expect("nothing of it"), [0; 100]);
         assert_eq!(store.extents(&object(1), CHUNK_LOG2, 0, 9).expect("none"), (Vec::<DataExtent>::new(), true));
         store.commit().expect("committed");
-        assert_eq!(before - disk_usage(&dir.path().join("segments")), 4 * CHUNK, "its space is free");
+        let freed = before - disk_usage(&dir.path().join("segments"));
+        assert!((4 * CHUNK - JOURNAL_MAX..=4 * CHUNK).contains(&freed), "{freed} bytes are free");
         put(&store, object(1), 5, b"again").expect("written");
         assert_eq!(get(&store, object(1), 0, 10, false).expect("read"), b"\0\0\0\0\0again");
     }
