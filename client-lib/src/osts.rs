@@ -19,7 +19,7 @@ use sateen_types::{FsCode, FsError, FsResult, OstIndex, Payload};
 use tokio::sync::{OnceCell, Semaphore};
 use tonic::transport::Channel;
 
-use crate::outage::Outage;
+use crate::outage::{Approach, Outage};
 use crate::retry::Backoff;
 use crate::session::Session;
 use crate::small::{SMALL_BYTES_MAX, SmallReads};
@@ -166,7 +166,8 @@ impl Osts {
         let gate = self.gate(ost);
         let _permit = gate.room.acquire().await.expect("the semaphore is never closed");
         let patience = self.options.retry_for;
-        if gate.outage.given_up(patience, Instant::now()) {
+        let approach = gate.outage.approach(patience).await;
+        if matches!(approach, Approach::GiveUp) {
             let what = format!("OST {ost} has not answered for more than {:?}", patience.unwrap_or_default());
             return Err(FsError::new(FsCode::Unavailable, what).with_hint(UNREACHABLE));
         }
@@ -184,9 +185,9 @@ impl Osts {
                         tracing::warn!(error = %e, %ost, "an OST does not answer; trying again");
                     }
                     if e.code.is_retryable() {
-                        gate.outage.failed(Instant::now());
+                        gate.outage.failed(patience, Instant::now());
                     }
-                    if gate.outage.passed(patience, Instant::now()) || !backoff.pause().await {
+                    if gate.outage.is_passed(patience, Instant::now()) || !backoff.pause().await {
                         return Err(e.with_hint(UNREACHABLE));
                     }
                 }

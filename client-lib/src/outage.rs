@@ -1,90 +1,131 @@
 //! How long an OST has not answered.
 //!
 //! An operation waits for an OST as long as [`Options::retry_for`](crate::Options) says. Behind it others may queue that
-//! each would wait as long again; whoever comes when the OST has been away for that time already is told so at once,
-//! except for one caller each [`PROBE_INTERVAL`] who finds out whether it is back.
+//! each would wait as long again. So whoever comes when the OST has been away for that long makes one attempt, and one at a
+//! time; who waits for that attempt shares its outcome, and for [`QUIET`] after it failed nobody tries.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::MutexGuard;
 
 /// How late it may be noticed that an OST is back which everybody has given up.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the one who asks may take; then another asks.
-const PROBE_TIME: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(1);
+/// What failed longer ago than this, or than an operation waits, says nothing about now.
+const STALE: Duration = Duration::from_secs(60);
 
 /// Whether and since when an OST does not answer.
 #[derive(Debug, Default)]
-pub(crate) struct Outage(Mutex<Option<Since>>);
+pub(crate) struct Outage {
+    failures: Mutex<Option<Failures>>,
+    /// Held by the one who tries.
+    probe: tokio::sync::Mutex<()>,
+}
 
+/// The first and the last attempt that failed.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    first: Instant,
+    last: Instant,
+}
+
+/// How an operation is to go about it.
 #[derive(Debug)]
-struct Since {
-    began: Instant,
-    next_probe: Instant,
+pub(crate) enum Approach<'a> {
+    /// It may wait for its own time.
+    Wait,
+    /// One attempt, in the name of all.
+    Once { _probe: MutexGuard<'a, ()> },
+    /// None: the OST has been away for too long, and did not answer a moment ago.
+    GiveUp,
 }
 
 impl Outage {
-    /// Whether it did not answer the last time.
+    /// How an operation that would wait for `patience` goes about it. Waits for whoever tries.
+    pub async fn approach(&self, patience: Option<Duration>) -> Approach<'_> {
+        if !self.is_passed(patience, Instant::now()) {
+            return Approach::Wait;
+        }
+        let probe = self.probe.lock().await;
+        let now = Instant::now();
+        if !self.is_passed(patience, now) {
+            return Approach::Wait;
+        }
+        let quiet = self.failures.lock().is_some_and(|f| now.saturating_duration_since(f.last) < QUIET);
+        if quiet { Approach::GiveUp } else { Approach::Once { _probe: probe } }
+    }
+
+    /// Whether the last attempt failed.
     pub fn lasts(&self) -> bool {
-        self.0.lock().is_some()
+        self.failures.lock().is_some()
     }
 
     /// It answered.
     pub fn over(&self) {
-        *self.0.lock() = None;
+        *self.failures.lock() = None;
     }
 
     /// It did not answer at `now`.
-    pub fn failed(&self, now: Instant) {
-        self.0.lock().get_or_insert(Since { began: now, next_probe: now }).next_probe = now + PROBE_INTERVAL;
+    pub fn failed(&self, patience: Option<Duration>, now: Instant) {
+        let mut failures = self.failures.lock();
+        let first = failures.filter(|f| !f.is_stale(patience, now)).map_or(now, |f| f.first);
+        *failures = Some(Failures { first, last: now });
     }
 
-    /// Whether it has not answered for longer than `patience`: then nobody waits for it.
-    pub fn passed(&self, patience: Option<Duration>, now: Instant) -> bool {
-        self.0.lock().as_ref().is_some_and(|since| since.passed(patience, now))
-    }
-
-    /// Whether a caller at `now` should not even ask.
-    pub fn given_up(&self, patience: Option<Duration>, now: Instant) -> bool {
-        let mut since = self.0.lock();
-        let Some(since) = since.as_mut().filter(|since| since.passed(patience, now)) else { return false };
-        if now >= since.next_probe {
-            // This caller asks.
-            since.next_probe = now + PROBE_TIME;
-            return false;
-        }
-        true
+    /// Whether at `now` it has not answered for `patience`.
+    pub fn is_passed(&self, patience: Option<Duration>, now: Instant) -> bool {
+        let failures = *self.failures.lock();
+        let away = |f: Failures| !f.is_stale(patience, now) && patience.is_some_and(|p| f.first + p <= now);
+        failures.is_some_and(away)
     }
 }
 
-impl Since {
-    fn passed(&self, patience: Option<Duration>, now: Instant) -> bool {
-        patience.is_some_and(|patience| now.saturating_duration_since(self.began) >= patience)
+impl Failures {
+    fn is_stale(&self, patience: Option<Duration>, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) > patience.map_or(STALE, |p| p.max(STALE))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
+
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
     #[test]
-    fn after_its_time_one_caller_a_second_asks_and_nobody_else_waits() {
-        let (outage, start, patience) = (Outage::default(), Instant::now(), Some(Duration::from_secs(60)));
-        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        assert!(!outage.given_up(patience, at(0.0)));
-        outage.failed(at(0.0));
-        outage.failed(at(59.5));
-        assert!(!outage.given_up(patience, at(59.9)) && !outage.passed(patience, at(59.9)), "everybody may wait");
-        assert!(outage.given_up(patience, at(60.0)) && outage.passed(patience, at(60.0)));
-        assert!(!outage.given_up(None, at(60.0)) && !outage.passed(None, at(60.0)), "a hard mount never gives up");
-        assert!(!outage.given_up(patience, at(60.5)), "the one who asks");
-        assert!(outage.given_up(patience, at(75.0)), "it has not come back");
-        outage.failed(at(80.0));
-        assert!(outage.given_up(patience, at(80.9)), "still the same outage");
-        assert!(!outage.given_up(patience, at(81.0)), "the next who asks");
-        assert!(outage.given_up(patience, at(110.9)));
-        assert!(!outage.given_up(patience, at(111.0)), "the one before may have been cancelled");
+    fn an_outage_passes_an_operations_time_if_it_lasts_and_is_forgotten_if_nobody_met_it() {
+        let (outage, start) = (Outage::default(), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        assert!(!outage.is_passed(PATIENCE, at(0)) && !outage.lasts());
+        outage.failed(PATIENCE, at(0));
+        outage.failed(PATIENCE, at(59));
+        assert!(!outage.is_passed(PATIENCE, at(59)) && outage.lasts());
+        assert!(outage.is_passed(PATIENCE, at(60)));
+        assert!(!outage.is_passed(None, at(60)), "a hard mount never gives up");
+        assert!(!outage.is_passed(PATIENCE, at(120)), "it may long be back");
+        outage.failed(PATIENCE, at(121));
+        assert!(!outage.is_passed(PATIENCE, at(122)), "another outage");
         outage.over();
-        assert!(!outage.given_up(patience, at(111.1)) && !outage.passed(patience, at(111.1)));
+        assert!(!outage.lasts());
+    }
+
+    #[tokio::test]
+    async fn one_tries_for_all_and_all_share_the_outcome() {
+        let outage = Outage::default();
+        assert!(matches!(outage.approach(PATIENCE).await, Approach::Wait));
+        let start = Instant::now();
+        outage.failed(PATIENCE, start - Duration::from_secs(70));
+        outage.failed(PATIENCE, start - Duration::from_secs(20));
+        let one = outage.approach(PATIENCE).await;
+        assert!(matches!(one, Approach::Once { .. }), "{one:?}");
+        let (mut two, mut three) = (Box::pin(outage.approach(PATIENCE)), Box::pin(outage.approach(PATIENCE)));
+        assert!((&mut two).now_or_never().is_none() && (&mut three).now_or_never().is_none(), "they wait for the one");
+        outage.failed(PATIENCE, Instant::now());
+        drop(one);
+        assert!(matches!(two.await, Approach::GiveUp));
+        outage.over();
+        assert!(matches!(three.await, Approach::Wait), "it is back");
+        assert!(matches!(outage.approach(PATIENCE).await, Approach::Wait));
     }
 }
