@@ -163,10 +163,10 @@ impl Osts {
         F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, tonic::Status>>,
     {
-        let gate = self.gate(ost);
+        let (gate, came) = (self.gate(ost), Instant::now());
         let _permit = gate.room.acquire().await.expect("the semaphore is never closed");
         let patience = self.options.retry_for;
-        let approach = gate.outage.approach(patience).await;
+        let approach = gate.outage.approach(patience, came).await;
         if matches!(approach, Approach::GiveUp) {
             let what = format!("OST {ost} has not answered for more than {:?}", patience.unwrap_or_default());
             return Err(FsError::new(FsCode::Unavailable, what).with_hint(UNREACHABLE));
@@ -174,6 +174,7 @@ impl Osts {
         let mut backoff = Backoff::new(patience, &self.session.stop);
         let mut failures = 0u32;
         loop {
+            let began = Instant::now();
             match self.attempt(ost, &attempt, gate.outage.lasts()).await {
                 // Interrupted: refused because another request was given up meanwhile; the next carries that generation.
                 Err(e) if e.code.is_retryable() || e.code == FsCode::Interrupted => {
@@ -185,7 +186,7 @@ impl Osts {
                         tracing::warn!(error = %e, %ost, "an OST does not answer; trying again");
                     }
                     if e.code.is_retryable() {
-                        gate.outage.failed(patience, Instant::now());
+                        gate.outage.failed(patience, began, Instant::now());
                     }
                     if gate.outage.is_passed(patience, Instant::now()) || !backoff.pause().await {
                         return Err(e.with_hint(UNREACHABLE));

@@ -1,16 +1,18 @@
 //! How long an OST has not answered.
 //!
 //! An operation waits for an OST as long as [`Options::retry_for`](crate::Options) says. Behind it others may queue that
-//! each would wait as long again. So whoever comes when the OST has been away for that long makes one attempt, and one at a
-//! time; who waits for that attempt shares its outcome, and for [`QUIET`] after it failed nobody tries.
+//! each would wait as long again. So whoever comes when the OST has been away for that long makes one attempt, one after
+//! the other; who waited while it failed shares its outcome, and then nobody tries for as long as it took to fail. A server
+//! that refuses connections is tried again by the next who comes; one that swallows packets costs half of the time.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 
-/// How late it may be noticed that an OST is back which everybody has given up.
-const QUIET: Duration = Duration::from_secs(1);
+/// Most time after an attempt that failed for which nobody tries: how late it may be noticed that an OST is back which
+/// everybody has given up.
+const QUIET_MAX: Duration = Duration::from_secs(10);
 /// What failed longer ago than this, or than an operation waits, says nothing about now.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,8 @@ pub(crate) struct Outage {
 struct Failures {
     first: Instant,
     last: Instant,
+    /// How long the last attempt took to fail.
+    took: Duration,
 }
 
 /// How an operation is to go about it.
@@ -41,8 +45,8 @@ pub(crate) enum Approach<'a> {
 }
 
 impl Outage {
-    /// How an operation that would wait for `patience` goes about it. Waits for whoever tries.
-    pub async fn approach(&self, patience: Option<Duration>) -> Approach<'_> {
+    /// How an operation goes about it that came at `came` and would wait for `patience`. Waits for whoever tries.
+    pub async fn approach(&self, patience: Option<Duration>, came: Instant) -> Approach<'_> {
         if !self.is_passed(patience, Instant::now()) {
             return Approach::Wait;
         }
@@ -51,7 +55,7 @@ impl Outage {
         if !self.is_passed(patience, now) {
             return Approach::Wait;
         }
-        let quiet = self.failures.lock().is_some_and(|f| now.saturating_duration_since(f.last) < QUIET);
+        let quiet = self.failures.lock().is_some_and(|f| f.last > came || now < f.last + f.took.min(QUIET_MAX));
         if quiet { Approach::GiveUp } else { Approach::Once { _probe: probe } }
     }
 
@@ -65,11 +69,11 @@ impl Outage {
         *self.failures.lock() = None;
     }
 
-    /// It did not answer at `now`.
-    pub fn failed(&self, patience: Option<Duration>, now: Instant) {
+    /// An attempt that began at `began` failed at `now`.
+    pub fn failed(&self, patience: Option<Duration>, began: Instant, now: Instant) {
         let mut failures = self.failures.lock();
         let first = failures.filter(|f| !f.is_stale(patience, now)).map_or(now, |f| f.first);
-        *failures = Some(Failures { first, last: now });
+        *failures = Some(Failures { first, last: now, took: now.saturating_duration_since(began) });
     }
 
     /// Whether at `now` it has not answered for `patience`.
@@ -98,34 +102,43 @@ mod tests {
         let (outage, start) = (Outage::default(), Instant::now());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         assert!(!outage.is_passed(PATIENCE, at(0)) && !outage.lasts());
-        outage.failed(PATIENCE, at(0));
-        outage.failed(PATIENCE, at(59));
+        outage.failed(PATIENCE, at(0), at(0));
+        outage.failed(PATIENCE, at(59), at(59));
         assert!(!outage.is_passed(PATIENCE, at(59)) && outage.lasts());
         assert!(outage.is_passed(PATIENCE, at(60)));
         assert!(!outage.is_passed(None, at(60)), "a hard mount never gives up");
         assert!(!outage.is_passed(PATIENCE, at(120)), "it may long be back");
-        outage.failed(PATIENCE, at(121));
+        outage.failed(PATIENCE, at(121), at(121));
         assert!(!outage.is_passed(PATIENCE, at(122)), "another outage");
         outage.over();
         assert!(!outage.lasts());
     }
 
     #[tokio::test]
-    async fn one_tries_for_all_and_all_share_the_outcome() {
-        let outage = Outage::default();
-        assert!(matches!(outage.approach(PATIENCE).await, Approach::Wait));
-        let start = Instant::now();
-        outage.failed(PATIENCE, start - Duration::from_secs(70));
-        outage.failed(PATIENCE, start - Duration::from_secs(20));
-        let one = outage.approach(PATIENCE).await;
+    async fn one_tries_for_all_and_who_waited_shares_the_outcome() {
+        let (outage, now) = (Outage::default(), Instant::now());
+        let ago = |seconds| now - Duration::from_secs(seconds);
+        assert!(matches!(outage.approach(PATIENCE, now).await, Approach::Wait));
+        outage.failed(PATIENCE, ago(70), ago(70));
+        outage.failed(PATIENCE, ago(20), ago(20));
+        assert!(
+            matches!(outage.approach(PATIENCE, ago(30)).await, Approach::GiveUp),
+            "it failed while this one waited"
+        );
+        let one = outage.approach(PATIENCE, now).await;
         assert!(matches!(one, Approach::Once { .. }), "{one:?}");
-        let (mut two, mut three) = (Box::pin(outage.approach(PATIENCE)), Box::pin(outage.approach(PATIENCE)));
+        let mut two = Box::pin(outage.approach(PATIENCE, now));
+        let mut three = Box::pin(outage.approach(PATIENCE, now));
         assert!((&mut two).now_or_never().is_none() && (&mut three).now_or_never().is_none(), "they wait for the one");
-        outage.failed(PATIENCE, Instant::now());
+        let failed = Instant::now();
+        outage.failed(PATIENCE, failed, failed);
         drop(one);
         assert!(matches!(two.await, Approach::GiveUp));
+        assert!(matches!(outage.approach(PATIENCE, Instant::now()).await, Approach::Once { .. }), "it failed quickly");
+        outage.failed(PATIENCE, ago(5), Instant::now());
+        assert!(matches!(outage.approach(PATIENCE, Instant::now()).await, Approach::GiveUp), "it failed slowly");
         outage.over();
         assert!(matches!(three.await, Approach::Wait), "it is back");
-        assert!(matches!(outage.approach(PATIENCE).await, Approach::Wait));
+        assert!(matches!(outage.approach(PATIENCE, now).await, Approach::Wait));
     }
 }
