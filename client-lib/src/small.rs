@@ -72,6 +72,10 @@ impl SmallReads {
         while reads.len() < READ_MANY_MAX
             && let Some((read, sender)) = waiting.reads.pop_front_if(|(read, _)| read.length as usize <= room)
         {
+            if sender.is_closed() {
+                // Its reader waits no longer.
+                continue;
+            }
             room -= read.length as usize;
             reads.push(read);
             senders.push(sender);

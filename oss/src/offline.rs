@@ -198,7 +198,7 @@ impl FileSystem {
     fn rebuild(&self, ost: OstUuid, report: &mut Report<'_>) -> FsResult<()> {
         let disk = RealDisk::existing(&self.path.join("segments"));
         let owner = SegmentOwner { ost, fs: self.fs };
-        let done = rebuild(&self.path, &disk, &owner, &IndexCache::new(INDEX_CACHE_BYTES), false)?;
+        let done = rebuild(&self.path, &disk, &owner, &IndexCache::new(INDEX_CACHE_BYTES))?;
         let mut tell = |kind: FindingKind, repair: Repair, what: String, segment: Option<SegmentId>| {
             let finding = Finding::new(kind, repair, what).in_fs(self.fs);
             report.finding(match segment {

@@ -15,6 +15,7 @@ use sateen_proto::convert::{bad, chunk_log2, fs_id, ost_index, parts_from_wire, 
 use sateen_proto::oss::object_store_server::ObjectStore;
 use sateen_proto::status::to_status;
 use sateen_proto::{common, oss, version};
+use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{ClusterId, Compression, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex, Payload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
@@ -91,6 +92,10 @@ impl Service {
 
     /// Room for `payload_bytes` of a request that is worked on.
     async fn memory(&self, payload_bytes: usize) -> Memory {
+        debug_assert!(
+            payload_bytes <= MESSAGE_BYTES_MAX,
+            "{payload_bytes}: lengths are checked before memory is taken"
+        );
         let units = (payload_bytes.div_ceil(INFLIGHT_UNIT_BYTES) as u32).clamp(1, self.inflight_units);
         Memory(self.inflight.clone().acquire_many_owned(units).await.ok())
     }

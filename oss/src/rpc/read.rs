@@ -1,15 +1,18 @@
 //! Read and ReadMany: from memory where that is possible, otherwise on a thread that may wait for the disk.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 use sateen_proto::convert::{bad, chunk_log2, parts_to_wire, range};
 use sateen_proto::oss;
 use sateen_proto::oss::read_outcome::Outcome;
 use sateen_proto::status::{from_status, to_detail, to_status};
 use sateen_types::limits::{BULK_BYTES_MAX, READ_MANY_BYTES_MAX, READ_MANY_MAX};
-use sateen_types::{FsResult, Payload};
+use sateen_types::{FsResult, ObjectId, Payload};
 use tonic::Status;
 
 use super::{Memory, Service, blocking, object};
+use crate::ost::Ost;
 use crate::store::read::{ReadOutcome, ReadRange};
 
 impl Service {
@@ -18,8 +21,9 @@ impl Service {
         &self,
         request: oss::ReadRequest,
     ) -> Result<(oss::ReadReply, Payload, Memory), Status> {
-        let memory = self.memory(request.length as usize).await;
-        let (reply, payload) = self.read_one(request).await?;
+        let wanted = self.wanted(request).map_err(to_status)?;
+        let memory = self.memory(wanted.range.length as usize).await;
+        let (reply, payload) = read(self, wanted).await?;
         Ok((reply, payload, memory))
     }
 
@@ -31,7 +35,8 @@ impl Service {
         let bytes = check_many(&request.reads).map_err(to_status)?;
         let memory = self.memory(bytes).await;
         let mut payload = Payload::new();
-        let outcomes = join_all(request.reads.into_iter().map(|read| self.read_one(read))).await;
+        let one = async |request| read(self, self.wanted(request).map_err(to_status)?).await;
+        let outcomes = join_all(request.reads.into_iter().map(one)).await;
         let outcomes = outcomes.into_iter().map(|outcome| match outcome {
             Ok((reply, bytes)) => {
                 payload.extend(bytes.pieces().cloned());
@@ -43,36 +48,46 @@ impl Service {
         Ok((oss::ReadManyReply { outcomes, ..Default::default() }, payload, memory))
     }
 
-    /// One read, for whose payload there is memory.
-    async fn read_one(&self, request: oss::ReadRequest) -> Result<(oss::ReadReply, Payload), Status> {
-        let decode = |r: oss::ReadRequest| {
-            if r.length as usize > BULK_BYTES_MAX {
-                return Err(bad("length", format_args!("{} passes {BULK_BYTES_MAX}", r.length)));
-            }
-            let (offset, _) = range(r.offset, u64::from(r.length))?;
-            let wanted = ReadRange { offset, length: r.length, sealed: r.sealed, verify: r.verify };
-            Ok((self.ost(r.ost)?, object(r.object)?, chunk_log2(r.chunk_log2)?, wanted))
-        };
-        let (ost, object, chunk_log2, wanted) = decode(request).map_err(to_status)?;
-        let outcome = match ost.store_now(object.fs) {
-            // Most reads end here, without a thread of their own.
-            Some(store) => store.read_from_memory(&object, chunk_log2, wanted).map_err(to_status)?,
-            None => None,
-        };
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            None => {
-                let thread = self.io.clone().acquire_owned().await;
-                let work = move || match ost.store(object.fs)? {
-                    Some(store) => store.read(&object, chunk_log2, wanted),
-                    None => Ok(ReadOutcome::hole(wanted)),
-                };
-                blocking(work, thread).await?
-            }
-        };
-        let ReadOutcome { parts, payload, object_size } = outcome;
-        Ok((oss::ReadReply { parts: parts_to_wire(&parts), object_size, ..Default::default() }, payload))
+    /// What a request asks for. Nothing of it was looked at before.
+    fn wanted(&self, r: oss::ReadRequest) -> FsResult<Wanted> {
+        if r.length as usize > BULK_BYTES_MAX {
+            return Err(bad("length", format_args!("{} passes {BULK_BYTES_MAX}", r.length)));
+        }
+        let (offset, _) = range(r.offset, u64::from(r.length))?;
+        let range = ReadRange { offset, length: r.length, sealed: r.sealed, verify: r.verify };
+        Ok(Wanted { ost: self.ost(r.ost)?, object: object(r.object)?, chunk_log2: chunk_log2(r.chunk_log2)?, range })
     }
+}
+
+/// A read that makes sense.
+struct Wanted {
+    ost: Arc<Ost>,
+    object: ObjectId,
+    chunk_log2: u8,
+    range: ReadRange,
+}
+
+/// One read, for whose payload there is memory.
+async fn read(service: &Service, wanted: Wanted) -> Result<(oss::ReadReply, Payload), Status> {
+    let Wanted { ost, object, chunk_log2, range } = wanted;
+    let outcome = match ost.store_now(object.fs) {
+        // Most reads end here, without a thread of their own.
+        Some(store) => store.read_from_memory(&object, chunk_log2, range).map_err(to_status)?,
+        None => None,
+    };
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            let thread = service.io.clone().acquire_owned().await;
+            let work = move || match ost.store(object.fs)? {
+                Some(store) => store.read(&object, chunk_log2, range),
+                None => Ok(ReadOutcome::hole(range)),
+            };
+            blocking(work, thread).await?
+        }
+    };
+    let ReadOutcome { parts, payload, object_size } = outcome;
+    Ok((oss::ReadReply { parts: parts_to_wire(&parts), object_size, ..Default::default() }, payload))
 }
 
 /// The bytes that the reads of one call may bring. Sealed ones bring more than they ask for and are not for this call.

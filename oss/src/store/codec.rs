@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sateen_types::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
-use sateen_types::{Codec, Compression};
+use sateen_types::{Codec, Compression, Part};
 
 use super::records::round_to_blocks;
 
@@ -17,6 +17,22 @@ pub struct Sealed<'a> {
     pub raw_crc: u32,
     /// crc32c of the stored bytes.
     pub stored_crc: u32,
+}
+
+impl Sealed<'_> {
+    /// The part that these are the bytes of: `raw_len` bytes at `offset` of an object.
+    pub fn part(&self, offset: u64, raw_len: usize) -> Part {
+        Part {
+            offset,
+            raw_len: raw_len as u32,
+            stored_len: self.stored.len() as u32,
+            codec: self.codec,
+            raw_crc32c: self.raw_crc,
+            stored_crc32c: self.stored_crc,
+            sealed: true,
+            hole: false,
+        }
+    }
 }
 
 /// Compresses `raw` if that is wanted and saves at least one block.

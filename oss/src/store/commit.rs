@@ -74,17 +74,17 @@ impl Store {
 
     pub(super) fn commit_once(&self) -> FsResult<()> {
         self.check_healthy()?;
-        let (touched, index) = {
+        let touched = {
             let _gate = self.gate.write();
             if !self.dirty.swap(false, Ordering::AcqRel) {
                 return Ok(());
             }
             self.pending.lock().begin();
-            (std::mem::take(&mut *self.touched.lock()), self.index.sequence())
+            std::mem::take(&mut *self.touched.lock())
         };
         let sequence = self.journaled.load(Ordering::Acquire) + 1;
         let bodies = journal::bodies(touched.into_records());
-        self.segments.append_journal(sequence, index, &bodies).map_err(|e| self.fail(&e))?;
+        self.segments.append_journal(sequence, &bodies).map_err(|e| self.fail(&e))?;
         self.journaled.store(sequence, Ordering::Release);
         let unsynced = self.segments.take_unsynced();
         let punched = unsynced.sync(&self.segments).map_err(|e| self.fail(&io_error("sync the segments", &e)))?;

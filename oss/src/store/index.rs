@@ -322,11 +322,6 @@ impl Index {
         Ok(self.counter(CF_META, META_JOURNAL)? == Some(1))
     }
 
-    /// Number of the last batch; rises with every one, and falls only if a crash loses some.
-    pub fn sequence(&self) -> u64 {
-        self.db.latest_sequence_number()
-    }
-
     fn rows<T>(&self, family: &str, decode: impl Fn(&[u8], &[u8]) -> FsResult<T>) -> FsResult<Vec<T>> {
         let rows = self.db.iterator_cf(&self.cf(family), IteratorMode::Start);
         rows.map(|row| {

@@ -17,9 +17,9 @@
 //! |     44 |    4 | parts    | how many                                                                           |
 //! |     48 |    4 | body_len | bytes of the records                                                               |
 //! |     52 |    4 | crc32c   | over bytes 0..52 and the records                                                   |
-//! |     56 |    8 | index    | number of the index's last batch when the commit began                             |
+//! |     56 |    8 | reserved | 0; not looked at                                                                   |
 //!
-//! (`index` is covered by the checksum as if it came first.) A record: kind 1, then object key 24, then by kind:
+//! (`reserved` is covered by the checksum as if it came first.) A record: kind 1, then object key 24, then by kind:
 //! 1 chunk number 8, ChunkRecord 52; 2 chunk number 8 (a hole); 3 ObjectRecord 44; 4 born 8 (the object is gone). Kind 5
 //! stands alone: from this commit on the journal says everything, also of segments that have none of their own.
 
@@ -31,6 +31,7 @@ use super::records::{ChunkRecord, ObjectRecord, SegmentPlace, round_to_blocks};
 
 const MAGIC: &[u8; 8] = b"SATJRNL1";
 const HEADER: usize = 64;
+const RESERVED: [u8; 8] = [0; 8];
 /// Bytes of records in one run, about: bounds the memory of whoever reads it.
 const BODY_BYTES: usize = 1 << 20;
 /// A run whose header says more is none.
@@ -61,8 +62,6 @@ pub struct RunHeader {
     pub part: u32,
     /// Runs of the commit.
     pub parts: u32,
-    /// Number of the index's last batch when the commit began.
-    pub index: u64,
     /// The run before it in its segment; 0: none.
     pub previous: u64,
     /// Where it begins.
@@ -157,9 +156,9 @@ pub fn seal(key: &JournalKey, header: &RunHeader, body: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&header.part.to_le_bytes());
     out.extend_from_slice(&header.parts.to_le_bytes());
     out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    let crc = checksum(&out, header.index, body);
+    let crc = checksum(&out, &RESERVED, body);
     out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(&header.index.to_le_bytes());
+    out.extend_from_slice(&RESERVED);
     out.extend_from_slice(body);
     out.resize(round_to_blocks(out.len() as u64) as usize, 0);
     out
@@ -170,8 +169,8 @@ pub fn sealed_bytes(body: &[u8]) -> u64 {
     round_to_blocks((HEADER + body.len()) as u64)
 }
 
-fn checksum(front: &[u8], index: u64, body: &[u8]) -> u32 {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&index.to_le_bytes()), front);
+fn checksum(front: &[u8], reserved: &[u8], body: &[u8]) -> u32 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(reserved), front);
     crc32c::crc32c_append(crc, body)
 }
 
@@ -188,7 +187,6 @@ fn parse(key: &JournalKey, block: &[u8], place: SegmentPlace) -> Option<(RunHead
         previous: long(32)?,
         part: word(40)?,
         parts: word(44)?,
-        index: long(56)?,
         place,
         length: round_to_blocks((HEADER + body) as u64),
     };
@@ -209,7 +207,7 @@ pub fn read_run(file: &dyn SegmentFile, key: &JournalKey, place: SegmentPlace) -
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    if checksum(&bytes[..52], header.index, &bytes[HEADER..]) != crc {
+    if checksum(&bytes[..52], &bytes[56..HEADER], &bytes[HEADER..]) != crc {
         return Ok(None);
     }
     Ok(decode(&bytes[HEADER..]).map(|records| Run { header, records }))

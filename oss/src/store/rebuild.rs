@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sateen_runtime::durable;
-use sateen_types::{FsCode, FsError, FsResult, ObjectId};
+use sateen_types::{FsCode, FsError, FsResult};
 
 use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at};
 use super::index::{Batch, Index, IndexCache};
@@ -29,8 +29,6 @@ use super::mark;
 use super::records::{ChunkRecord, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
 use super::segments::{HEADER_BYTES, ReadError, SegmentOwner, io_error, open_segment};
 
-/// Damaged chunks that are named; the rest is only counted.
-const NAMED_MAX: usize = 1000;
 /// Rows that are written at once.
 const BATCH_ROWS: usize = 4096;
 
@@ -49,10 +47,6 @@ pub struct RebuildReport {
     pub last_commit: u64,
     /// Where the old index is now, if there was one.
     pub kept: Option<PathBuf>,
-    /// Chunks whose bytes are damaged; reading them is an error. At most the first thousand. Only if asked for.
-    pub damaged: Vec<(ObjectId, u64, String)>,
-    /// How many there are.
-    pub damaged_chunks: u64,
     /// Chunks without a record of their object, which were left out.
     pub orphans: u64,
     /// Places in the segments before which a part of the journal is missing.
@@ -76,15 +70,8 @@ impl RebuildReport {
 /// A segment, and the key of its journal if it has one.
 type Files = BTreeMap<SegmentId, (Arc<dyn SegmentFile>, Option<JournalKey>)>;
 
-/// Rebuilds the index of the store in `dir`, whose segments are in `disk`. Nobody else may use them. With `deep` every
-/// stored byte is compared with its checksum.
-pub fn rebuild(
-    dir: &Path,
-    disk: &dyn Disk,
-    owner: &SegmentOwner,
-    cache: &IndexCache,
-    deep: bool,
-) -> FsResult<RebuildReport> {
+/// Rebuilds the index of the store in `dir`, whose segments are in `disk`. Nobody else may use them.
+pub fn rebuild(dir: &Path, disk: &dyn Disk, owner: &SegmentOwner, cache: &IndexCache) -> FsResult<RebuildReport> {
     let failed = |what: &str, e: &io::Error| io_error(what, e);
     let (fresh, place) = (dir.join("index.new"), dir.join("index"));
     clear(&fresh).map_err(|e| failed("remove what an earlier rebuild left", &e))?;
@@ -102,7 +89,7 @@ pub fn rebuild(
         return Err(FsError::new(FsCode::NotSupported, format!("segment {id} and those before it have no journal"))
             .with_hint("this OST was never served by a release that writes one; restore its index from a backup"));
     }
-    let counted = Count { index: &index, files: &files, owner, deep, differs: false }.run(&mut report)?;
+    let counted = Count { index: &index, files: &files, differs: false }.run(&mut report)?;
     claim_runs(&index, &files)?;
     note_free(&index, &files, &mut report)?;
     report.objects = index.objects()?;
@@ -280,46 +267,26 @@ fn replay(index: &Index, files: &Files, run: &Run, last: Option<&[SegmentId]>) -
 /// Whether the extent that `now` replaces is a hole already: the commit that replaced it has ended.
 fn is_given_back(files: &Files, before: Option<ChunkRecord>, now: Option<ChunkRecord>) -> FsResult<bool> {
     match before.filter(|before| Some(before.extent()) != now.map(|now| now.extent())) {
-        Some(before) => Ok(matches!(state_of(files, &before, false)?, State::Hole)),
+        Some(before) => is_hole(files, &before),
         None => Ok(false),
     }
 }
 
-enum State {
-    Data,
-    Hole,
-    Damaged(String),
-}
-
-/// What is in the extent of a record; its checksum is compared if that is asked for.
-fn state_of(files: &Files, record: &ChunkRecord, deep: bool) -> FsResult<State> {
+/// Whether the extent of a record was given back.
+fn is_hole(files: &Files, record: &ChunkRecord) -> FsResult<bool> {
     let Some((file, _)) = files.get(&record.segment) else {
         // A deleted segment had nothing live.
-        return Ok(State::Hole);
+        return Ok(true);
     };
-    let failed = |e: io::Error| io_error(&format!("read segment {}", record.segment), &e);
     let extent = record.extent();
-    if file.next_data(extent.offset).map_err(failed)?.is_none_or(|data| data >= extent.offset + extent.len) {
-        return Ok(State::Hole);
-    }
-    if !deep {
-        return Ok(State::Data);
-    }
-    let mut stored = vec![0; record.stored_len as usize];
-    match read_exact_at(&**file, &mut stored, record.offset, Caching::Stream) {
-        Ok(()) if crc32c::crc32c(&stored) == record.stored_crc => Ok(State::Data),
-        Ok(()) => Ok(State::Damaged("its bytes do not match their checksum".to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(State::Damaged("the segment is cut short".to_owned())),
-        Err(e) => Err(failed(e)),
-    }
+    let data = file.next_data(extent.offset).map_err(|e| io_error(&format!("read segment {}", record.segment), &e))?;
+    Ok(data.is_none_or(|data| data >= extent.offset + extent.len))
 }
 
 /// Looks at every extent, drops the chunks whose extents are holes, and counts the rest.
 struct Count<'a> {
     index: &'a Index,
     files: &'a Files,
-    owner: &'a SegmentOwner,
-    deep: bool,
     /// Something is not as the journal said.
     differs: bool,
 }
@@ -376,19 +343,13 @@ impl Count<'_> {
         report: &mut RebuildReport,
     ) -> FsResult<bool> {
         // What is pending is looked at by the next start.
-        let state = if pending { State::Data } else { state_of(self.files, record, self.deep)? };
-        let Some(object) = object.filter(|_| !matches!(state, State::Hole)) else {
+        let there = pending || !is_hole(self.files, record)?;
+        let Some(object) = object.filter(|_| there) else {
             // A chunk that is there must have an object; one that was given back need not.
-            report.orphans += u64::from(!matches!(state, State::Hole));
+            report.orphans += u64::from(there);
             batch.set_chunk(key, None);
             return Ok(false);
         };
-        if let State::Damaged(why) = state {
-            report.damaged_chunks += 1;
-            if report.damaged.len() < NAMED_MAX {
-                report.damaged.push((key.object.object(self.owner.fs), key.number, why));
-            }
-        }
         let extent = record.extent();
         batch.occupy(extent);
         batch.note_free(extent);

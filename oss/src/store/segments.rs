@@ -261,7 +261,7 @@ impl Segments {
     }
 
     /// Appends the journal of commit `sequence` to the segment that is written. Part of the next [`Unsynced`].
-    pub fn append_journal(&self, sequence: u64, index: u64, bodies: &[Vec<u8>]) -> FsResult<()> {
+    pub fn append_journal(&self, sequence: u64, bodies: &[Vec<u8>]) -> FsResult<()> {
         for (part, body) in bodies.iter().enumerate() {
             let mut state = self.state.lock();
             let (file, extent) = self.place(&mut state, journal::sealed_bytes(body))?;
@@ -270,7 +270,6 @@ impl Segments {
                 sequence,
                 part: part as u32,
                 parts: bodies.len() as u32,
-                index,
                 previous: std::mem::replace(&mut active.last_run, extent.offset),
                 place: extent.place(),
                 length: extent.len,

@@ -92,16 +92,7 @@ fn sealed(object: ObjectId, number: u64, bytes: &[u8], compression: Compression)
     let mut payload = Vec::new();
     for (i, raw) in bytes.chunks(CHUNK as usize).enumerate() {
         let s = codec::seal(raw, compression);
-        parts.push(Part {
-            offset: (number + i as u64) * CHUNK,
-            raw_len: raw.len() as u32,
-            stored_len: s.stored.len() as u32,
-            codec: s.codec,
-            raw_crc32c: s.raw_crc,
-            stored_crc32c: s.stored_crc,
-            sealed: true,
-            hole: false,
-        });
+        parts.push(s.part((number + i as u64) * CHUNK, raw.len()));
         payload.extend_from_slice(&s.stored);
     }
     Write { object, chunk_log2: CHUNK_LOG2, compression, fence: None, parts, payload: Bytes::from(payload).into() }

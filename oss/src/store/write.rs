@@ -111,17 +111,7 @@ impl Store {
         run: &mut Run<'_, '_>,
     ) -> FsResult<ChunkRecord> {
         let sealed = seal(raw, compression);
-        let part = Part {
-            offset: 0,
-            raw_len: raw.len() as u32,
-            stored_len: sealed.stored.len() as u32,
-            codec: sealed.codec,
-            raw_crc32c: sealed.raw_crc,
-            stored_crc32c: sealed.stored_crc,
-            sealed: true,
-            hole: false,
-        };
-        run.append(&part, &sealed.stored)
+        run.append(&sealed.part(0, raw.len()), &sealed.stored)
     }
 }
 

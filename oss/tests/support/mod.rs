@@ -13,7 +13,7 @@ use sateen_proto::common;
 use sateen_proto::mds::cluster_server::{Cluster, ClusterServer};
 use sateen_proto::mds::*;
 use sateen_proto::version;
-use sateen_types::{ClusterId, ComponentId, Compression, Fid, FsId, ObjectId, Part, StripeIndex};
+use sateen_types::{ClusterId, ComponentId, Compression, Fid, FsId, ObjectId, StripeIndex};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -32,16 +32,7 @@ pub fn object(oid: u32) -> ObjectId {
 /// Writes chunk `number` of object `oid`, sealed.
 pub fn write(store: &Store, oid: u32, number: u64, raw: &[u8], compression: Compression) {
     let sealed = codec::seal(raw, compression);
-    let part = Part {
-        offset: number << CHUNK_LOG2,
-        raw_len: raw.len() as u32,
-        stored_len: sealed.stored.len() as u32,
-        codec: sealed.codec,
-        raw_crc32c: sealed.raw_crc,
-        stored_crc32c: sealed.stored_crc,
-        sealed: true,
-        hole: false,
-    };
+    let part = sealed.part(number << CHUNK_LOG2, raw.len());
     let payload = Bytes::copy_from_slice(&sealed.stored).into();
     let write =
         Write { object: object(oid), chunk_log2: CHUNK_LOG2, compression, parts: vec![part], fence: None, payload };

@@ -325,7 +325,7 @@ fn check_lost_index(segments: Image, allowed: &[World], seed: u64, cache: &Index
     let machine = Machine::new(segments, &IndexImage::new(), true);
     let rebuild = || {
         let owner = options(None, 1).owner;
-        let report = super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache, false);
+        let report = super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache);
         let report = report.map_err(|e| e.to_string())?;
         if report.is_whole() { Ok(()) } else { Err(format!("{report:?}")) }
     };
@@ -358,9 +358,9 @@ fn check_rebuild(
     cache: &IndexCache,
 ) -> Result<(), String> {
     let owner = options(None, 1).owner;
-    let report = super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache, true)
-        .map_err(|e| e.to_string())?;
-    if report.damaged_chunks > 0 || !report.is_whole() {
+    let report =
+        super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache).map_err(|e| e.to_string())?;
+    if !report.is_whole() {
         return Err(format!("{report:?}"));
     }
     let (store, capacity) = machine.open(cache).map_err(|e| e.to_string())?;

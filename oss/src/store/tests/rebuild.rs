@@ -27,7 +27,7 @@ fn lose_index(dir: &Path) {
 
 fn rebuilt(dir: &Path) -> FsResult<RebuildReport> {
     let disk = RealDisk::open(&dir.join("segments")).expect("directory");
-    rebuild(dir, &disk, &options(None, 1).owner, &IndexCache::new(32 << 20), true)
+    rebuild(dir, &disk, &options(None, 1).owner, &IndexCache::new(32 << 20))
 }
 
 /// Bytes, size and space of every object.
@@ -89,7 +89,7 @@ proptest! {
                     drop(store);
                     lose_index(dir.path());
                     let report = rebuilt(dir.path()).expect("rebuilt");
-                    prop_assert!(report.is_whole() && report.damaged_chunks == 0, "{report:?}");
+                    prop_assert!(report.is_whole(), "{report:?}");
                     store = open_small(dir.path());
                     prop_assert!(everything(&store) == before, "{report:?}");
                     prop_assert_eq!(store.objects().expect("count"), objects);
@@ -135,7 +135,7 @@ fn what_threads_did_at_once_is_in_the_journal() {
         drop(store);
         lose_index(dir.path());
         let report = rebuilt(dir.path()).expect("rebuilt");
-        assert!(report.is_whole() && report.damaged_chunks == 0 && report.last_commit > 20, "{report:?}");
+        assert!(report.is_whole() && report.last_commit > 20, "{report:?}");
         let store = open_small(dir.path());
         assert!(everything(&store) == before && store.objects().expect("count") == objects, "{report:?}");
     }
@@ -201,7 +201,7 @@ fn a_segment_without_its_header_gives_its_chunks_to_the_journals_of_others() {
     std::fs::File::options().write(true).open(first).expect("opens").write_all_at(b"rot", 30).expect("written");
     lose_index(dir.path());
     let report = rebuilt(dir.path()).expect("rebuilt");
-    assert_eq!((report.headless.len(), report.objects, report.damaged_chunks), (1, 2, 0), "{report:?}");
+    assert_eq!((report.headless.len(), report.objects), (1, 2), "{report:?}");
     let store = open(dir.path());
     get(&store, object(1), 0, 100, true).expect_err("its header is not ours; fsck --repair writes it again");
     assert!(get(&store, object(2), 0, 70_000, true).expect("read") == noise(2, 70_000));
@@ -303,7 +303,7 @@ fn records_and_runs_come_back_and_damage_is_noticed() {
     ];
     let body = bodies(records.into_iter()).remove(0);
     let place = SegmentPlace { segment: SegmentId(1), offset: 4096 };
-    let header = RunHeader { sequence: 7, part: 0, parts: 1, index: 99, previous: 0, place, length: 4096 };
+    let header = RunHeader { sequence: 7, part: 0, parts: 1, previous: 0, place, length: 4096 };
     let journal_key = [5; 16];
     let sealed = seal(&journal_key, &header, &body);
     assert_eq!(sealed.len(), 4096);
@@ -333,7 +333,7 @@ fn records_and_runs_come_back_and_damage_is_noticed() {
     read_exact_at(&*file, &mut scratch, 4096, super::super::disk::Caching::Keep).expect("still there");
 }
 
-const GOLDEN: u32 = 0xcb87_f7ee;
+const GOLDEN: u32 = 0xc875_efb6;
 
 proptest! {
     #[test]
