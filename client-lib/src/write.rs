@@ -172,7 +172,7 @@ async fn send_batch(inner: &Arc<Inner>, inode: &Arc<Inode>, batch: Batch<(u64, A
     let chunk_len = 1u32 << chunk_log2;
     let compression = inner.session.facts.compression;
     let sealing: Vec<_> = items.iter().map(|(at, (_, outgoing, _))| (*at, Arc::clone(outgoing))).collect();
-    let bytes: usize = sealing.iter().map(|(_, outgoing)| outgoing.data.len()).sum();
+    let bytes: usize = sealing.iter().map(|(_, outgoing)| outgoing.len()).sum();
     let inode_ = Arc::clone(inode);
     let seal_one =
         move |(at, outgoing): &(u64, Arc<Outgoing>)| seal_chunk(*at, outgoing, chunk_len, compression, &inode_.outlook);
@@ -213,12 +213,10 @@ fn seal_chunk(
     compression: sateen_types::Compression,
     outlook: &Outlook,
 ) -> Vec<Sealed> {
-    if outgoing.ranges.covers(0, chunk_len) {
-        return vec![seal::seal(at, &outgoing.data, compression, outlook)];
+    if outgoing.covers(0, chunk_len) {
+        return vec![seal::seal(at, &outgoing.runs[0].1, compression, outlook)];
     }
-    let range =
-        |(from, to): (u32, u32)| seal::plain(at + u64::from(from), outgoing.data.slice(from as usize..to as usize));
-    outgoing.ranges.iter().map(range).collect()
+    outgoing.runs.iter().map(|(from, bytes)| seal::plain(at + u64::from(*from), bytes.clone())).collect()
 }
 
 /// One Write request.

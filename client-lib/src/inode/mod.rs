@@ -226,7 +226,7 @@ impl Inode {
             && let Some(mut dirty) = gone.remove(&span.chunk)
         {
             dirty.cut(span.from);
-            if !dirty.ranges().is_empty() {
+            if !dirty.is_empty() {
                 state.dirty.insert(span.chunk, dirty);
             }
         }
@@ -274,9 +274,8 @@ impl Drop for Inode {
 impl State {
     /// Size of the file, with what was written here.
     pub fn size(&self) -> u64 {
-        let dirty = self.dirty.last_key_value().map_or(0, |(chunk, d)| chunk + u64::from(d.ranges().end()));
-        let writing =
-            self.writing.iter().rev().find_map(|(chunk, o)| Some(chunk + u64::from(o.as_ref()?.ranges.end())));
+        let dirty = self.dirty.last_key_value().map_or(0, |(chunk, d)| chunk + u64::from(d.end()));
+        let writing = self.writing.iter().rev().find_map(|(chunk, o)| Some(chunk + u64::from(o.as_ref()?.end())));
         self.attr.size.max(self.written_end).max(dirty).max(writing.unwrap_or(0))
     }
 

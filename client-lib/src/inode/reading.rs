@@ -62,16 +62,12 @@ impl State {
     fn read_span(&self, span: Span) -> ReadSpan {
         let mut overlay = Vec::new();
         if let Some(Some(outgoing)) = self.writing.get(&span.chunk) {
-            for (from, to) in outgoing.ranges.within(span.from, span.to) {
-                overlay.push((from, outgoing.data.slice(from as usize..to as usize)));
-            }
+            overlay.extend(outgoing.within(span.from, span.to));
         }
         let mut complete = overlay.first().is_some_and(|(at, b)| *at == span.from && at + b.len() as u32 == span.to);
         if let Some(dirty) = self.dirty.get(&span.chunk) {
-            for (from, to) in dirty.ranges().within(span.from, span.to) {
-                overlay.push((from, dirty.copy(from, to)));
-            }
-            complete |= dirty.ranges().covers(span.from, span.to);
+            overlay.extend(dirty.copies(span.from, span.to));
+            complete |= dirty.covers(span.from, span.to);
         }
         ReadSpan { span, overlay, complete }
     }

@@ -39,7 +39,7 @@ impl Inode {
             let dirty = state.dirty.remove(&chunk).expect("listed under the same lock");
             state.full.remove(&chunk);
             let (outgoing, share) = dirty.freeze();
-            bytes += outgoing.data.len() as u64;
+            bytes += outgoing.len() as u64;
             let outgoing = Arc::new(outgoing);
             state.writing.insert(chunk, Some(Arc::clone(&outgoing)));
             taken.push((chunk, outgoing, share));
@@ -54,10 +54,10 @@ impl Inode {
             unreachable!("chunk {chunk} of {} was on its way", self.fid);
         };
         state.stored_changes += 1;
-        state.written_end = state.written_end.max(chunk + u64::from(outgoing.ranges.end()));
+        state.written_end = state.written_end.max(chunk + u64::from(outgoing.end()));
         state.allocated_delta = state.allocated_delta.saturating_add(allocated_delta);
         self.cache_stored(&state, chunk, chunk_len, &outgoing);
-        state.unstable.add(chunk, unstable, outgoing.ranges.covers(0, chunk_len));
+        state.unstable.add(chunk, unstable, outgoing.covers(0, chunk_len));
         drop(state);
         self.progress.notify_waiters();
     }
@@ -66,13 +66,13 @@ impl Inode {
     fn cache_stored(&self, state: &State, chunk: u64, chunk_len: u32, outgoing: &Outgoing) {
         let key = self.key(state, chunk);
         let in_file = state.size().saturating_sub(chunk).min(u64::from(chunk_len)) as u32;
-        if outgoing.ranges.covers(0, in_file) {
-            self.cache.insert(key, outgoing.data.clone());
+        if in_file > 0 && outgoing.covers(0, in_file) {
+            self.cache.insert(key, outgoing.runs[0].1.clone());
         } else if let Some(old) = self.cache.get(&key) {
             let mut new = old.to_vec();
-            new.resize(new.len().max(outgoing.data.len()), 0);
-            for (from, to) in outgoing.ranges.iter() {
-                new[from as usize..to as usize].copy_from_slice(&outgoing.data[from as usize..to as usize]);
+            new.resize(new.len().max(outgoing.end() as usize), 0);
+            for (from, bytes) in &outgoing.runs {
+                new[*from as usize..*from as usize + bytes.len()].copy_from_slice(bytes);
             }
             self.cache.insert(key, new.into());
         }
@@ -117,7 +117,8 @@ impl Inode {
 }
 
 impl State {
-    /// Writes `data` at `offset`; it was reserved `shares`, one per chunk touched, of which the unused remain.
+    /// Writes `data` at `offset`. `shares` has room for a whole chunk for each one touched; what is not needed of it is
+    /// given back.
     pub fn write(&mut self, spans: &[Span], data: &[u8], shares: &mut Vec<Share>, writer: &Credential) {
         self.writes += 1;
         let mut rest = data;
@@ -125,12 +126,11 @@ impl State {
             let (bytes, after) = rest.split_at((span.to - span.from) as usize);
             rest = after;
             let since = self.writes;
-            let dirty = self
-                .dirty
-                .entry(span.chunk)
-                .or_insert_with(|| Dirty::new(since, shares.pop().expect("one share per chunk was reserved")));
-            dirty.write(span.from, bytes, span.chunk_len);
-            if dirty.ranges().covers(0, span.chunk_len) {
+            let mut share = shares.pop().expect("one share per chunk was reserved");
+            let none = share.split(0).expect("nothing can always be split off");
+            let dirty = self.dirty.entry(span.chunk).or_insert_with(|| Dirty::new(since, none));
+            dirty.write(span.from, bytes, span.chunk_len, share);
+            if dirty.covers(0, span.chunk_len) {
                 self.full.insert(span.chunk);
             }
         }

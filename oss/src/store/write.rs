@@ -18,6 +18,11 @@ use super::records::{ChunkRecord, round_to_blocks};
 use super::segments::Reservation;
 use super::{Changed, Locked, Resize, Store};
 
+/// Chunks that hold less say nothing about what comes: they may have been too short to save a block.
+const NOISE_BYTES_MIN: u32 = 16 << 10;
+/// Of the changes of a chunk that did not shrink, one in so many tries to compress it all the same.
+const TRY_EVERY: u64 = 8;
+
 /// Parts of one object, checked by `sateen_proto::convert::parts_from_wire`.
 pub struct Write {
     /// Whose bytes.
@@ -88,11 +93,17 @@ impl Store {
         run: &mut Run<'_, '_>,
     ) -> FsResult<ChunkRecord> {
         let end = ranges.iter().map(|(at, bytes)| *at as usize + bytes.len()).max().unwrap_or(0);
+        let mut compression = write.compression;
         let mut raw = match self.index.chunk(locked.key.chunk(number))? {
             None => Vec::new(),
             Some(old) if replaces(ranges, old.visible_len) => Vec::new(),
             // Rule 4.2: what was not verified is never given a new checksum.
-            Some(old) => self.open_chunk(locked, &write.object, number, &old)?,
+            Some(old) => {
+                if is_noise(&old) {
+                    compression = Compression::None;
+                }
+                self.open_chunk(locked, &write.object, number, &old)?
+            }
         };
         if raw.len() < end {
             raw.resize(end, 0);
@@ -100,7 +111,7 @@ impl Store {
         for (at, bytes) in ranges {
             raw[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
         }
-        self.store_chunk(&raw, write.compression, run)
+        self.store_chunk(&raw, compression, run)
     }
 
     /// Seals `raw` and appends it to `run`.
@@ -167,6 +178,11 @@ impl Run<'_, '_> {
         self.at += round_to_blocks(u64::from(part.stored_len));
         record
     }
+}
+
+/// A chunk that did not shrink is taken for one that never will, and only now and then tried again.
+fn is_noise(old: &ChunkRecord) -> bool {
+    old.codec == Codec::Raw && old.raw_len >= NOISE_BYTES_MIN && !old.generation.is_multiple_of(TRY_EVERY)
 }
 
 /// Whether `ranges`, in order, cover the first `visible` bytes of a chunk, so that nothing old is needed.
