@@ -20,6 +20,7 @@
 //!   log synced. After a power cut recovery checks every chunk that still has a row and falls back where it must.
 //! - **A failed sync is final**: the store refuses changes until it is opened again, and never syncs a second time.
 
+pub mod blocks;
 pub mod capacity;
 pub mod codec;
 pub mod commit;
@@ -63,6 +64,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use sateen_types::limits::FILE_SIZE_MAX;
 use sateen_types::{FsCode, FsError, FsId, FsResult, ObjectId, Verifier};
 
+use blocks::KnownBlocks;
 use capacity::Capacity;
 use damaged::Damaged;
 use disk::{Disk, RealDisk};
@@ -145,6 +147,7 @@ pub struct Store {
     commits: commit::Queue,
     damaged: Damaged,
     counts: Counts,
+    known_blocks: KnownBlocks,
     fences: fence::Fences,
 }
 
@@ -203,6 +206,7 @@ impl Store {
             commits: commit::Queue::default(),
             damaged: Damaged::default(),
             counts: Counts::default(),
+            known_blocks: KnownBlocks::default(),
             fences: fence::Fences::default(),
         };
         store.journaled.store(store.segments.punch_lost()?, Ordering::Release);

@@ -341,10 +341,11 @@ impl Reader<'_> {
         if !self.reply.admit(length as usize) {
             return Ok(false);
         }
-        let stored = self.read(number, record.extent(), record.stored_len as usize)?;
-        let opened = check(&record, &stored).and_then(|()| open(&record, stored));
-        let raw = Bytes::from(opened.map_err(|why| Missed::Chunk(number, why))?);
-        let bytes = raw.slice((from - start) as usize..(from - start + length) as usize);
+        let inside = (from - start) as u32;
+        let bytes = match self.known_blocks(&record, inside, length as u32) {
+            Some(bytes) => bytes,
+            None => self.open_part(number, &record, inside, length as u32)?,
+        };
         let crc = crc32c::crc32c(&bytes);
         self.reply.push(Part {
             offset: from,
@@ -358,6 +359,31 @@ impl Reader<'_> {
         });
         self.reply.payload.push(bytes);
         Ok(true)
+    }
+
+    /// `length` bytes from byte `from` of a chunk on, of which all bytes are read and checked.
+    fn open_part(&self, number: u64, record: &ChunkRecord, from: u32, length: u32) -> Result<Bytes, Missed> {
+        let damaged = |why| Missed::Chunk(number, why);
+        let stored = self.read(number, record.extent(), record.stored_len as usize)?;
+        check(record, &stored).map_err(damaged)?;
+        self.store.known_blocks.learn(record, length, &stored);
+        let raw = Bytes::from(open(record, stored).map_err(damaged)?);
+        Ok(raw.slice(from as usize..(from + length) as usize))
+    }
+
+    /// The same from the blocks that hold them, if that is possible.
+    fn known_blocks(&self, record: &ChunkRecord, from: u32, length: u32) -> Option<Bytes> {
+        if self.way == Way::Locked || self.range.verify {
+            return None;
+        }
+        let window = self.store.known_blocks.window(record, from, length)?;
+        let segments = &self.store.segments;
+        let bytes = match self.way {
+            Way::Memory => segments.read_cached(record.segment, window.offset, window.len)?,
+            Way::Disk | Way::Locked => segments.read(record.segment, window.offset, window.len).ok()?,
+        };
+        let from = (record.offset + u64::from(from) - window.offset) as usize;
+        window.holds(&bytes).then(|| Bytes::from(bytes).slice(from..from + length as usize))
     }
 
     /// Puts the bytes of `run` into the reply: one read, and one piece where they touch.

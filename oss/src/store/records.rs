@@ -49,7 +49,7 @@ pub struct SegmentExtent {
 }
 
 /// A place in the segments; they are ordered as they were written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentPlace {
     /// Which segment.
     pub segment: SegmentId,

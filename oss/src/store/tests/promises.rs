@@ -117,6 +117,32 @@ fn a_flipped_byte_is_corrupt_and_never_wrong_data() {
 }
 
 #[test]
+fn small_reads_of_a_chunk_that_was_proved_are_right_and_notice_damage() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let store = open(dir.path());
+    let data = noise(1, CHUNK as usize);
+    put(&store, object(1), 0, &data).expect("written");
+    let path = std::fs::read_dir(dir.path().join("segments")).expect("dir").next().expect("one").expect("entry").path();
+    let small = |at: usize| get(&store, object(1), at as u64, 4000, false);
+    for at in [0, 4096, 10_000, CHUNK as usize - 4000] {
+        assert_eq!(small(at).expect("read"), data[at..at + 4000], "at {at}");
+    }
+    let mut segment = std::fs::read(&path).expect("read");
+    segment[4096 + 20_000] ^= 1;
+    std::fs::write(&path, segment).expect("written");
+    for _either_way in 0..2 {
+        assert_eq!(small(4096).expect("its blocks are whole"), data[4096..8096]);
+        assert_eq!(small(18_000).expect_err("noticed").code, FsCode::Corrupt);
+    }
+    put(&store, object(1), 20_000, &data[20_000..20_100]).expect_err("not over unverified bytes");
+    let newer = noise(2, CHUNK as usize);
+    put(&store, object(1), 0, &newer).expect("replaced");
+    for at in [4096, 18_000] {
+        assert_eq!(small(at).expect("read"), newer[at..at + 4000], "at {at}");
+    }
+}
+
+#[test]
 fn a_full_ost_says_no_space_before_it_writes() {
     let dir = tempfile::tempdir().expect("temp dir");
     let options = options(Some(10 * CHUNK), 1);
