@@ -94,7 +94,7 @@ const fn cpu(name: &'static str, of: &'static str) -> Case {
 }
 
 /// All of them, in the order in which they are measured.
-static CATALOGUE: [Case; 53] = [
+static CATALOGUE: [Case; 54] = [
     limit("memcpy", Unit::Throughput, memory::copy),
     limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
     limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),
@@ -139,6 +139,7 @@ static CATALOGUE: [Case; 53] = [
     cpu("fuse.read.seq.half.cold.mb_per_cpu_second", "fuse.read.seq.half.cold"),
     rate("fuse.read.4k.rand", "raw_tcp.roundtrips", fuse_rand::read).floor(0.30),
     rate("fuse.write.4k.rand", "raw_tcp.roundtrips", fuse_rand::write).floor(0.25),
+    rate("fuse.write.4k.rand.commit", "raw_tcp.roundtrips", fuse_rand::write_commit),
     rate("fuse.write.4k.fsync", "disk.fsync", fuse_rand::write_fsync).floor(0.30),
     rate("fuse.mdtest.create.1p", "null_rpc", |b| fuse_files::create(b, 1)),
     rate("fuse.mdtest.create.4p", "null_rpc", |b| fuse_files::create(b, 4)),

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example stream -- write HOST:PORT:/FS NAME MEBIBYTES
 //! cargo run --release --example stream -- read HOST:PORT:/FS NAME [TIMES]
+//! cargo run --release --example stream -- random HOST:PORT:/FS NAME THOUSANDS     (4 KiB reads, 16 under way)
 //! ```
 //!
 //! Data is pseudo-random, so it does not compress. Reading uses a session of its own each time: nothing is cached.
@@ -21,7 +22,7 @@ const BLOCK: usize = 1 << 20;
 async fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [verb, source, name, rest @ ..] = &args[..] else {
-        return Err("usage: stream write|read HOST:PORT:/FS NAME [NUMBER]".into());
+        return Err("usage: stream write|read|random HOST:PORT:/FS NAME [NUMBER]".into());
     };
     let (source, name) = (source.parse::<MountSource>()?, Name::parse(name.as_bytes())?);
     let number: u64 = rest.first().map_or(Ok(1), |n| n.parse())?;
@@ -33,7 +34,8 @@ async fn main() -> Result<(), Error> {
             }
             Ok(())
         }
-        other => Err(format!("{other:?} is neither write nor read").into()),
+        "random" => random(&source, &name, number * 1000).await,
+        other => Err(format!("{other:?} is not write, read or random").into()),
     }
 }
 
@@ -73,6 +75,31 @@ async fn read(source: &MountSource, name: &Name) -> Result<(), Error> {
         at += file.read_pieces(at, BLOCK).await?.len() as u64;
     }
     report("read", at, start);
+    file.close().await?;
+    Ok(client.close().await?)
+}
+
+async fn random(source: &MountSource, name: &Name, reads: u64) -> Result<(), Error> {
+    const IN_FLIGHT: u64 = 16;
+    let client = Client::connect(source, Options { cache_bytes_max: 0, ..Options::default() }).await?;
+    let attr = client.lookup(&Credential::ROOT, client.root(), name).await?;
+    let file = client.open(&Credential::ROOT, attr.fid, Access::READ).await?;
+    let start = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..IN_FLIGHT {
+        let (file, blocks) = (file.clone(), attr.size / 4096);
+        tasks.spawn(async move {
+            let mut random = rand::rngs::StdRng::seed_from_u64(task);
+            for _ in 0..reads / IN_FLIGHT {
+                file.read_at(random.next_u64() % blocks * 4096, 4096).await?;
+            }
+            Ok::<_, sateen_client::FsError>(())
+        });
+    }
+    for done in tasks.join_all().await {
+        done?;
+    }
+    println!("{reads} reads: {:.0} per second", reads as f64 / start.elapsed().as_secs_f64());
     file.close().await?;
     Ok(client.close().await?)
 }

@@ -17,7 +17,7 @@ use sateen_proto::status::to_status;
 use sateen_proto::{common, oss, version};
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{ClusterId, Compression, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex, Payload};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::ost::Ost;
@@ -191,8 +191,12 @@ where
     match done.await {
         Ok(outcome) => outcome.map_err(to_status),
         // The runtime is going down; a panic has ended the process already.
-        Err(_) => Err(to_status(FsError::new(FsCode::Unavailable, "this OSS is stopping"))),
+        Err(_) => Err(stopping()),
     }
+}
+
+fn stopping() -> Status {
+    to_status(FsError::new(FsCode::Unavailable, "this OSS is stopping"))
 }
 
 fn object(wire: Option<oss::ObjectId>) -> FsResult<ObjectId> {
@@ -233,12 +237,19 @@ impl ObjectStore for Service {
     async fn commit(&self, request: Request<oss::CommitRequest>) -> Result<Response<oss::CommitReply>, Status> {
         let r = request.into_inner();
         let (ost, fs) = self.ost(r.ost).and_then(|ost| Ok((ost, fs_id(r.fs_id)?))).map_err(to_status)?;
-        let verifier = self
-            .durable(move || match ost.store(fs)? {
-                Some(store) => store.commit(),
-                None => Ok(ost.verifier()),
-            })
-            .await?;
+        let (tell, told) = oneshot::channel();
+        let permit = self.commits.clone().acquire_owned().await;
+        // Nobody waits for its end: the outcome is known before.
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let tell = |outcome| drop(tell.send(outcome));
+            match ost.store(fs) {
+                Ok(Some(store)) => store.commit_and(tell),
+                Ok(None) => tell(Ok(ost.verifier())),
+                Err(e) => tell(Err(e)),
+            }
+        });
+        let verifier = told.await.map_err(|_| stopping())?.map_err(to_status)?;
         Ok(Response::new(oss::CommitReply { verifier: verifier.0.to_vec() }))
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use crate::aligned::Aligned;
 use crate::bench::{Bench, DIRECTORY};
 use crate::cases::fuse_seq;
 use crate::data::{Kind, mixed};
+use crate::mount::Mount;
 use crate::rate::per_second;
 
 /// Bytes of one transfer.
@@ -37,13 +38,19 @@ pub fn read(bench: &Bench) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
-/// Overwrites per second of a file that exists.
-pub fn write(bench: &Bench) -> anyhow::Result<f64> {
-    let bytes = bench.sizes.small_stream_bytes;
+/// A file to be overwritten, on a new mount.
+fn target(bench: &Bench, bytes: u64) -> anyhow::Result<(Mount, PathBuf)> {
     let mount = bench.mount()?;
     let path = mount.path().join(DIRECTORY).join(bench.new_name("fuse-rand"));
     fuse_seq::write(bench.blocks(Kind::Random), &path, bytes, fuse_seq::BLOCK_WRITES, true)?;
     bench.settle()?;
+    Ok((mount, path))
+}
+
+/// Overwrites per second of a file that exists, as the program sees them: into the write cache of the mount.
+pub fn write(bench: &Bench) -> anyhow::Result<f64> {
+    let bytes = bench.sizes.small_stream_bytes;
+    let (_mount, path) = target(bench, bytes)?;
     let rate = if fio_is_there() {
         // fio reads back what it wrote and checks it, after the timed part.
         fio(
@@ -59,6 +66,22 @@ pub fn write(bench: &Bench) -> anyhow::Result<f64> {
         fuse_seq::read_through(&path, bytes, |offset, got| bench.blocks(Kind::Random).check(offset, got))?;
         rate
     };
+    std::fs::remove_file(&path)?;
+    Ok(rate)
+}
+
+/// The same until all of them are on disk: a final fsync, and the time fio takes to start and to end, are included.
+pub fn write_commit(bench: &Bench) -> anyhow::Result<f64> {
+    let bytes = bench.sizes.small_stream_bytes;
+    let (_mount, path) = target(bench, bytes)?;
+    let start = Instant::now();
+    if fio_is_there() {
+        fio(&path, bytes, bench.sizes.random_ios, "randwrite", &["--end_fsync=1"])?;
+    } else {
+        by_threads(bench, &path, bytes, true)?;
+        File::open(&path)?.sync_all()?;
+    }
+    let rate = per_second(u64::from(bench.sizes.random_ios), start.elapsed());
     std::fs::remove_file(&path)?;
     Ok(rate)
 }

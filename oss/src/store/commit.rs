@@ -8,7 +8,9 @@
 //! 3. end the epoch: one batch removes its rows, notes the extents that are dead now, forgets those whose punch step 2
 //!    has made durable, and notes up to where every extent is accounted for;
 //! 4. sync the index's log;
-//! 5. give the dead extents back.
+//! 5. give the dead extents back, and delete the segments that are empty with that.
+//!
+//! Who waits is answered after 4: the rest makes nothing more durable. The next commit waits for it.
 //!
 //! A crash before 4 leaves the rows: recovery checks those chunks and keeps what is whole. A crash after 4 leaves at
 //! most dead extents, which are noted. An error in 2 to 4 is final for the store.
@@ -20,6 +22,7 @@ use sateen_types::{FsResult, Verifier};
 
 use super::Store;
 use super::journal;
+use super::records::SegmentExtent;
 use super::segments::io_error;
 
 /// Punches of segments that are not written any more, and so are not synced by commits, that may wait for a sync of
@@ -43,6 +46,16 @@ struct State {
 impl Store {
     /// Makes everything answered before this call durable. The same verifier as a write's means that the write is safe.
     pub fn commit(&self) -> FsResult<Verifier> {
+        let mut outcome = None;
+        self.commit_and(|told| outcome = Some(told));
+        outcome.expect("every commit has an outcome")
+    }
+
+    /// [`Store::commit`] that tells its outcome as soon as it is known, which may be some time before this returns.
+    pub fn commit_and(&self, tell: impl FnOnce(FsResult<Verifier>)) {
+        let mut tell = Some(tell);
+        // The outcome of a commit that failed is kept in the store, where every waiter finds it.
+        let mut tell_once = || tell.take().map(|tell| tell(self.check_healthy().map(|()| self.verifier)));
         let mut state = self.commits.state.lock();
         // A commit that runs already may have taken its list before our last write was answered.
         let wanted = state.started + 1;
@@ -54,30 +67,54 @@ impl Store {
             state.running = true;
             state.started += 1;
             drop(state);
-            // The outcome of a commit that failed is kept in the store, where every waiter finds it.
-            let _ = self.commit_now();
+            let dead = self.make_durable();
+            state = self.commits.state.lock();
+            state.finished = state.started;
+            self.commits.changed.notify_all();
+            let served = state.finished >= wanted;
+            drop(state);
+            if served {
+                tell_once();
+            }
+            let _ = dead.and_then(|dead| self.tidy(&dead));
             state = self.commits.state.lock();
             state.running = false;
-            state.finished = state.started;
             self.commits.changed.notify_all();
         }
         drop(state);
-        self.check_healthy()?;
-        Ok(self.verifier)
+        tell_once();
     }
 
-    /// Commits, and then deletes the segments that are empty with that.
+    /// A commit from its beginning to its end.
     pub(super) fn commit_now(&self) -> FsResult<()> {
-        self.commit_once()?;
+        let dead = self.make_durable()?;
+        self.tidy(&dead)
+    }
+
+    /// Step 5.
+    fn tidy(&self, dead: &[SegmentExtent]) -> FsResult<()> {
+        self.give_back(dead)?;
         self.retire().map_err(|e| self.fail(&e))
     }
 
+    fn give_back(&self, dead: &[SegmentExtent]) -> FsResult<()> {
+        self.segments.reclaim(dead).map_err(|e| self.fail(&e))?;
+        self.segments.finish_punches(PUNCHES_MAX).map_err(|e| self.fail(&e))
+    }
+
+    /// A commit that leaves empty segments where they are.
     pub(super) fn commit_once(&self) -> FsResult<()> {
+        let dead = self.make_durable()?;
+        self.give_back(&dead)
+    }
+
+    /// Steps 1 to 4. Returns the extents that are dead now.
+    fn make_durable(&self) -> FsResult<Vec<SegmentExtent>> {
         self.check_healthy()?;
         let touched = {
             let _gate = self.gate.write();
             if !self.dirty.swap(false, Ordering::AcqRel) {
-                return Ok(());
+                return Ok(Vec::new());
             }
             self.pending.lock().begin();
             std::mem::take(&mut *self.touched.lock())
@@ -108,7 +145,6 @@ impl Store {
         };
         self.index.sync().map_err(|e| self.fail(&e))?;
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
-        self.segments.reclaim(&dead).map_err(|e| self.fail(&e))?;
-        self.segments.finish_punches(PUNCHES_MAX).map_err(|e| self.fail(&e))
+        Ok(dead)
     }
 }
