@@ -1,11 +1,9 @@
 //! An open file.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sateen_proto::mds as wire;
 use sateen_types::op::{Access, SetAttr};
 use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Payload};
 
@@ -35,8 +33,8 @@ struct Open {
     readahead: Mutex<Readahead>,
     /// Which write-back errors were reported here.
     failures_seen: Mutex<Seen>,
-    closed: AtomicBool,
-    _registration: Registration,
+    /// Until it is closed.
+    registration: Mutex<Option<Registration>>,
 }
 
 /// Numbers of the last write-back errors that this open file reported. A flush that reports an error leaves it to the
@@ -53,19 +51,21 @@ struct Seen {
 pub(crate) struct Registration {
     session: Arc<Session>,
     fid: Fid,
+    /// The MDS has opened it.
+    opened: bool,
 }
 
 impl Registration {
     /// Registers one open of `fid`.
     pub fn new(session: &Arc<Session>, fid: Fid) -> Registration {
         session.opening(fid);
-        Registration { session: Arc::clone(session), fid }
+        Registration { session: Arc::clone(session), fid, opened: false }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.session.closed(self.fid);
+        if self.opened { self.session.closed(self.fid) } else { self.session.not_opened(self.fid) }
     }
 }
 
@@ -77,8 +77,9 @@ impl File {
         layout: Layout,
         cred: &Credential,
         access: Access,
-        registration: Registration,
+        mut registration: Registration,
     ) -> File {
+        registration.opened = true;
         let (inode, cache_valid) = inner.table.opened(inner.session.facts.fs_id, attr, layout, &inner.cache);
         let seen = inode.state().failure.seen_by_new_file();
         let open = Open {
@@ -89,8 +90,7 @@ impl File {
             cache_valid,
             readahead: Mutex::new(Readahead::new(inner.options.readahead_bytes_max)),
             failures_seen: Mutex::new(Seen { by_flush: seen, by_fsync: seen }),
-            closed: AtomicBool::new(false),
-            _registration: registration,
+            registration: Mutex::new(Some(registration)),
         };
         File { open: Arc::new(open) }
     }
@@ -241,7 +241,7 @@ impl File {
     /// Flushes and closes, for all clones. Reports what [`File::flush`] would.
     pub async fn close(self) -> FsResult<()> {
         let flushed = self.flush().await;
-        self.open.end().await;
+        self.open.end();
         flushed
     }
 
@@ -254,36 +254,22 @@ impl File {
 }
 
 impl Open {
-    /// Tells the MDS, once. If it cannot be told, it forgets the open when the session ends.
-    async fn end(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            close_at_mds(&self.inner, self.inode.fid).await;
-        }
-    }
-}
-
-async fn close_at_mds(inner: &Arc<Inner>, fid: Fid) {
-    let wire_fid = Some(fid.into());
-    let told = inner.session.ask(|mut client, session_id| async move {
-        client.close(wire::CloseRequest { session_id, fid: wire_fid }).await
-    });
-    if let Err(error) = told.await {
-        tracing::debug!(%error, %fid, "the MDS was not told of a close");
+    /// Ends it for all clones; what is called after counts as open no longer.
+    fn end(&self) -> Option<Registration> {
+        self.registration.lock().take()
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let Some(registration) = self.end() else { return };
         let (inner, inode) = (Arc::clone(&self.inner), Arc::clone(&self.inode));
         let task = async move {
             write::drain(&inner, &inode).await;
             if let Err(error) = report::report(&inner, &inode).await {
                 tracing::debug!(%error, fid = %inode.fid, "not reported yet; will be tried again");
             }
-            close_at_mds(&inner, inode.fid).await;
+            drop(registration);
             inner.table.unpin_if_clean(&inode);
         };
         self.inner.tasks.spawn_on(task, &self.inner.runtime);

@@ -42,6 +42,7 @@ mod inode;
 pub mod maintenance;
 mod mds;
 mod namespace;
+mod opens;
 mod options;
 mod osts;
 mod outage;

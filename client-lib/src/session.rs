@@ -8,7 +8,6 @@
 //!
 //! Tasks: one per change under way (bounded by the slots), one that renews the lease.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,11 +20,14 @@ use sateen_proto::{convert, version};
 use sateen_types::limits::SESSION_SLOTS_MAX;
 use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, SessionId};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
 use crate::mds::{Mds, Route};
+use crate::opens::Opens;
 use crate::retry::Backoff;
 use crate::slots::{Slot, Slots};
 use crate::{Options, transport};
@@ -34,6 +36,8 @@ use crate::{Options, transport};
 const RENEWALS_PER_LEASE: u32 = 3;
 /// Shortest time between renewals, whatever the MDS says its lease is.
 const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// How long closes may wait for others, to be told together.
+const CLOSES_GATHER: Duration = Duration::from_millis(5);
 /// How long ending the session may take; it expires by itself otherwise.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -65,10 +69,16 @@ pub(crate) struct Session {
     /// Held while a new incarnation is being opened.
     reopening: tokio::sync::Mutex<()>,
     /// Open files as the MDS should count them.
-    opens: Mutex<HashMap<Fid, u32>>,
+    opens: Mutex<Opens>,
+    /// Told when closes were told to the MDS, or cannot be.
+    closes_told: Notify,
+    /// Told when somebody waits for that.
+    closes_wanted: Notify,
     /// Version of the OST map the MDS last spoke of.
     pub ost_map_version: AtomicU64,
     tasks: TaskTracker,
+    /// Where they run.
+    runtime: Handle,
     /// Nothing is sent again any more.
     pub stop: CancellationToken,
 }
@@ -114,9 +124,12 @@ impl Session {
             facts,
             current: Mutex::new(Arc::new(incarnation)),
             reopening: tokio::sync::Mutex::new(()),
-            opens: Mutex::new(HashMap::new()),
+            opens: Mutex::default(),
+            closes_told: Notify::new(),
+            closes_wanted: Notify::new(),
             ost_map_version: AtomicU64::new(0),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             stop,
         });
         session.tasks.spawn(renew_loop(Arc::downgrade(&session), session.stop.clone()));
@@ -149,6 +162,10 @@ impl Session {
     /// One change; takes effect exactly once. With an error that is retryable it may still take effect later.
     pub async fn execute(self: &Arc<Self>, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
         let work = async {
+            if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
+                // A file that was closed here goes at once, and not as one that is open and loses its name.
+                self.tell_closes().await;
+            }
             let incarnation = self.incarnation();
             let slot = incarnation.slots.take().await;
             let session = Arc::clone(self);
@@ -254,19 +271,73 @@ impl Session {
         }
     }
 
-    /// A file is about to be opened: counted before the MDS knows, so that a restatement never misses it.
+    /// A file is about to be opened.
     pub fn opening(&self, fid: Fid) {
-        *self.opens.lock().entry(fid).or_insert(0) += 1;
+        self.opens.lock().opening(fid);
     }
 
-    /// A file was closed, or could not be opened.
-    pub fn closed(&self, fid: Fid) {
-        let mut opens = self.opens.lock();
-        if let Some(count) = opens.get_mut(&fid) {
-            *count -= 1;
-            if *count == 0 {
-                opens.remove(&fid);
+    /// It could not be opened.
+    pub fn not_opened(&self, fid: Fid) {
+        self.opens.lock().not_opened(fid);
+    }
+
+    /// A file was closed. The MDS is told soon, without anybody waiting for it.
+    pub fn closed(self: &Arc<Self>, fid: Fid) {
+        self.opens.lock().closed(fid);
+        self.begin_telling();
+    }
+
+    fn begin_telling(self: &Arc<Self>) {
+        if self.opens.lock().begin_telling() {
+            let session = Arc::clone(self);
+            self.tasks.spawn_on(async move { session.tell().await }, &self.runtime);
+        }
+    }
+
+    /// Tells the MDS of closes until there are none.
+    async fn tell(&self) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(CLOSES_GATHER) => {}
+                () = self.closes_wanted.notified() => {}
+                () = self.stop.cancelled() => {}
             }
+            let Some(closes) = self.opens.lock().next() else { break };
+            let fids: Vec<_> = closes.fids.into_iter().map(sateen_proto::common::Fid::from).collect();
+            let told = self.ask(|mut client, session_id| {
+                let request = wire::CloseRequest { session_id, number: closes.number, fids: fids.clone() };
+                async move { client.close(request).await }
+            });
+            match told.await {
+                Err(error) if error.code.is_retryable() => {
+                    tracing::debug!(%error, "the MDS was not told of closes; with the next renewal");
+                    self.opens.lock().give_up();
+                    break;
+                }
+                outcome => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "the MDS does not want to know of closes");
+                    }
+                    self.opens.lock().told(closes.number);
+                    self.closes_told.notify_waiters();
+                }
+            }
+        }
+        self.closes_told.notify_waiters();
+    }
+
+    /// Waits until the MDS knows of the closes so far, or cannot be told now.
+    async fn tell_closes(&self) {
+        let closes = self.opens.lock().closes();
+        loop {
+            let told = self.closes_told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if !self.opens.lock().is_telling(closes) {
+                return;
+            }
+            self.closes_wanted.notify_one();
+            told.await;
         }
     }
 
@@ -296,13 +367,9 @@ impl Session {
     }
 
     async fn send_renew(&self, incarnation: &Incarnation, restate: bool) -> FsResult<wire::RenewReply> {
-        let mut open_files = Vec::new();
-        if restate {
-            for (fid, count) in self.opens.lock().iter() {
-                open_files.extend(std::iter::repeat_n(sateen_proto::common::Fid::from(*fid), *count as usize));
-            }
-        }
-        let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate };
+        let (files, number) = if restate { self.opens.lock().state() } else { Default::default() };
+        let open_files = files.into_iter().map(sateen_proto::common::Fid::from).collect();
+        let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate, number };
         let route = self.mds.route();
         let mut client = route.namespace();
         let reply = transport::within(self.mds.request_timeout, &route.peer, client.renew(request)).await;
@@ -357,6 +424,7 @@ async fn renew_loop(session: std::sync::Weak<Session>, stop: CancellationToken) 
             Err(e) if e.code == FsCode::Stale => session.reopen(incarnation.id).await,
             other => other,
         };
+        session.begin_telling();
         interval = session.renew_interval();
         if let Err(error) = outcome {
             tracing::debug!(%error, "the session was not renewed");

@@ -41,6 +41,8 @@ struct Client {
     renewed: Instant,
     /// Has said what it has open since the server started.
     restated: bool,
+    /// Number of the last statement or numbered close: what has a lower one is counted already.
+    number: u64,
     files: HashMap<Fid, u32>,
 }
 
@@ -52,7 +54,7 @@ fn unknown(session: SessionId) -> FsError {
 impl ClientTable {
     /// `known`: sessions that were open when the server stopped.
     pub fn new(lease: Duration, known: Vec<(SessionId, String)>, now: Instant) -> ClientTable {
-        let client = |name| Client { name, renewed: now, restated: false, files: HashMap::new() };
+        let client = |name| Client { name, renewed: now, restated: false, number: 0, files: HashMap::new() };
         ClientTable {
             lease,
             sessions: known.into_iter().map(|(id, name)| (id, client(name))).collect(),
@@ -88,7 +90,7 @@ impl ClientTable {
 
     /// A session began.
     pub fn add(&mut self, session: SessionId, name: String, now: Instant) {
-        self.sessions.insert(session, Client { name, renewed: now, restated: true, files: HashMap::new() });
+        self.sessions.insert(session, Client { name, renewed: now, restated: true, number: 0, files: HashMap::new() });
     }
 
     /// The client was heard of.
@@ -103,10 +105,16 @@ impl ClientTable {
         self.sessions.get(&session).is_some_and(|c| !c.restated)
     }
 
-    /// What the client has open replaces what was known. Files come once per open. Gives files that are closed now.
-    pub fn restate(&mut self, session: SessionId, files: &[Fid]) -> FsResult<Vec<Fid>> {
+    /// What the client has open replaces what was known. Files come once per open; closes up to `number` are not among
+    /// them. Gives files that are closed now.
+    pub fn restate(&mut self, session: SessionId, files: &[Fid], number: u64) -> FsResult<Vec<Fid>> {
         if files.len() > OPEN_FILES_MAX {
             return Err(too_many(session));
+        }
+        let known = self.sessions.get(&session).ok_or_else(|| unknown(session))?.number;
+        if number < known {
+            return Err(FsError::new(FsCode::Unavailable, format!("close {known} came before statement {number}"))
+                .with_hint("say again what is open"));
         }
         let mut stated: HashMap<Fid, u32> = HashMap::new();
         for fid in files {
@@ -115,6 +123,7 @@ impl ClientTable {
         }
         let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
         client.restated = true;
+        client.number = number;
         let before = std::mem::replace(&mut client.files, stated);
         Ok(self.subtract(before))
     }
@@ -141,15 +150,26 @@ impl ClientTable {
         self.open(session, fid)
     }
 
-    /// Counts one less; true if nobody has the file open now.
-    pub fn close(&mut self, session: SessionId, fid: Fid) -> FsResult<bool> {
+    /// Counts one less of each; gives those that nobody has open now. Does nothing if closes of this `number` or a higher
+    /// one are counted; 0 is no number.
+    pub fn close(&mut self, session: SessionId, fids: &[Fid], number: u64) -> FsResult<Vec<Fid>> {
         let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
-        let Some(count) = client.files.get_mut(&fid) else { return Ok(!self.open.contains_key(&fid)) };
-        *count -= 1;
-        if *count == 0 {
-            client.files.remove(&fid);
+        if number != 0 && number <= client.number {
+            return Ok(Vec::new());
         }
-        Ok(!self.subtract(HashMap::from([(fid, 1)])).is_empty())
+        client.number = client.number.max(number);
+        let mut closed = HashMap::new();
+        for fid in fids {
+            if let Some(count) = client.files.get_mut(fid) {
+                *count -= 1;
+                if *count == 0 {
+                    client.files.remove(fid);
+                }
+                *closed.entry(*fid).or_default() += 1;
+            }
+        }
+        self.subtract(closed);
+        Ok(fids.iter().copied().filter(|fid| !self.open.contains_key(fid)).collect())
     }
 
     /// Ends a session; gives the files nobody has open now.
@@ -234,13 +254,32 @@ mod tests {
         for s in [A, A, B] {
             t.open(s, F).expect("opens");
         }
-        assert!(!t.close(A, F).expect("closes"));
-        assert!(!t.close(B, F).expect("closes"));
+        assert!(t.close(A, &[F], 0).expect("closes").is_empty());
+        assert!(t.close(B, &[F], 0).expect("closes").is_empty());
         assert!(t.may_be_open(F, now));
         assert_eq!(t.remove(A), [F]);
         assert!(!t.may_be_open(F, now));
-        assert_eq!(t.close(A, F).expect_err("gone").code, FsCode::Stale);
-        assert!(t.close(B, F).expect("a close too many does nothing"));
+        assert_eq!(t.close(A, &[F], 0).expect_err("gone").code, FsCode::Stale);
+        assert_eq!(t.close(B, &[F], 0).expect("a close too many does nothing"), [F]);
+    }
+
+    #[test]
+    fn closes_that_come_twice_or_after_a_statement_count_once() {
+        let now = Instant::now();
+        let mut t = table(now);
+        for _ in 0..4 {
+            t.open(A, F).expect("opens");
+        }
+        for _sent_again in 0..2 {
+            assert!(t.close(A, &[F, F], 1).expect("closes").is_empty());
+        }
+        assert!(t.may_be_open(F, now), "two are left");
+        t.restate(A, &[F], 3).expect("one of them was closed before this was said");
+        t.close(A, &[F], 2).expect("that one");
+        assert!(t.may_be_open(F, now));
+        assert_eq!(t.close(A, &[F], 4).expect("closes"), [F]);
+        assert_eq!(t.restate(A, &[F], 3).expect_err("said before that close").code, FsCode::Unavailable);
+        assert!(!t.may_be_open(F, now));
     }
 
     #[test]
@@ -249,7 +288,7 @@ mod tests {
         let mut t = table(now);
         t.open(A, F).expect("opens");
         assert!(!t.claim(F, now));
-        t.close(A, F).expect("closes");
+        t.close(A, &[F], 0).expect("closes");
         assert!(t.claim(F, now));
         assert_eq!(t.open(A, F).expect_err("claimed").code, FsCode::Stale);
         t.release(&[F]);
@@ -262,14 +301,14 @@ mod tests {
         let known = || vec![(A, "a".to_owned()), (B, "b".to_owned())];
         let mut t = ClientTable::new(LEASE, known(), now);
         assert!(t.wants_restate(A) && t.may_be_open(F, now) && !t.claim(F, now));
-        t.restate(A, &[F, F]).expect("speaks");
+        t.restate(A, &[F, F], 0).expect("speaks");
         let other = Fid { oid: 2, ..F };
         assert!(t.may_be_open(other, now), "B has not spoken");
-        t.restate(B, &[]).expect("speaks");
+        t.restate(B, &[], 0).expect("speaks");
         assert!(!t.wants_restate(A) && !t.may_be_open(other, now) && t.may_be_open(F, now));
-        t.close(A, F).expect("closes");
+        t.close(A, &[F], 0).expect("closes");
         assert!(t.may_be_open(F, now), "it was stated twice");
-        assert_eq!(t.restate(A, &[]).expect("speaks"), [F]);
+        assert_eq!(t.restate(A, &[], 0).expect("speaks"), [F]);
         let silent = ClientTable::new(LEASE, known(), now);
         assert!(!silent.may_be_open(F, now + LEASE));
         assert!(!ClientTable::new(LEASE, Vec::new(), now).may_be_open(F, now), "nobody to wait for");
@@ -291,6 +330,6 @@ mod tests {
         let mut t = table(now);
         t.ensure_open(A, F).expect("opens");
         t.ensure_open(A, F).expect("is open");
-        assert!(t.close(A, F).expect("closes"));
+        assert_eq!(t.close(A, &[F], 0).expect("closes"), [F]);
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use sateen_types::op::{self, Mutation, MutationReply};
 use sateen_types::{
@@ -179,12 +180,13 @@ impl FileSystem {
         self.shared.clients.lock().touch(session, Instant::now())
     }
 
-    /// Renews a session, with what the client has open if it says so; true if it must say so.
-    pub fn renew(&self, session: SessionId, open_files: Option<&[Fid]>) -> FsResult<bool> {
+    /// Renews a session, with what the client has open if it says so (but for closes up to `number`); true if it must
+    /// say so.
+    pub fn renew(&self, session: SessionId, open_files: Option<&[Fid]>, number: u64) -> FsResult<bool> {
         let mut clients = self.shared.clients.lock();
         clients.touch(session, Instant::now())?;
         if let Some(files) = open_files {
-            clients.restate(session, files)?;
+            clients.restate(session, files, number)?;
         }
         Ok(clients.wants_restate(session))
     }
@@ -272,20 +274,27 @@ impl FileSystem {
         Ok(found)
     }
 
-    /// Closes it once. True if it may have been the last one.
-    pub fn close(&self, session: SessionId, fid: Fid) -> FsResult<bool> {
-        let mut clients = self.shared.clients.lock();
-        clients.touch(session, Instant::now())?;
-        clients.close(session, fid)
+    /// Closes each file once, and drops those that have no name and that nobody has open now.
+    pub async fn close(&self, session: SessionId, fids: &[Fid], number: u64) -> FsResult<()> {
+        let mut closed = {
+            let mut clients = self.shared.clients.lock();
+            clients.touch(session, Instant::now())?;
+            clients.close(session, fids, number)?
+        };
+        closed.sort_unstable();
+        closed.dedup();
+        self.drop_orphans(closed).await
     }
 
-    /// Drops a file without a name, if it is one and nobody has it open.
-    pub async fn drop_orphan(&self, fid: Fid) -> FsResult<()> {
-        let is_orphan = self.read(move |tx| Ok(tx.get(Table::Orphans, &keys::fid(fid))?.is_some())).await?;
-        if is_orphan {
-            self.submit(Command::DropOrphan { fid }).await?;
-        }
-        Ok(())
+    /// Drops those of `fids` that have no name and that nobody has open.
+    pub async fn drop_orphans(&self, fids: Vec<Fid>) -> FsResult<()> {
+        let orphans = self.read(move |tx| {
+            let is_orphan = |fid: &Fid| Ok::<_, FsError>(tx.get(Table::Orphans, &keys::fid(*fid))?.is_some());
+            fids.into_iter().filter_map(|fid| is_orphan(&fid).map(|is| is.then_some(fid)).transpose()).collect()
+        });
+        let orphans: Vec<Fid> = orphans.await?;
+        let dropped = orphans.into_iter().map(|fid| self.submit(Command::DropOrphan { fid }));
+        join_all(dropped).await.into_iter().try_for_each(|outcome| outcome.map(drop))
     }
 
     /// Up to `limit` files without a name behind `after` that nobody can have open.
@@ -334,7 +343,7 @@ impl Drop for OpenGuard<'_> {
     fn drop(&mut self) {
         if !self.keep {
             // A session that ended meanwhile has taken its opens with it.
-            let _ = self.fs.shared.clients.lock().close(self.session, self.fid);
+            let _ = self.fs.shared.clients.lock().close(self.session, &[self.fid], 0);
         }
     }
 }

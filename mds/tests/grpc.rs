@@ -155,7 +155,7 @@ impl Mount {
     }
 
     async fn close(&self, fid: Option<WireFid>) {
-        let request = CloseRequest { session_id: self.session.clone(), fid };
+        let request = CloseRequest { session_id: self.session.clone(), fids: fid.into_iter().collect(), number: 0 };
         self.names.clone().close(request).await.expect("closes");
     }
 
@@ -164,6 +164,7 @@ impl Mount {
             session_id: self.session.clone(),
             restate: open_files.is_some(),
             open_files: open_files.unwrap_or_default(),
+            number: 0,
         };
         self.names.clone().renew(request).await.map(Response::into_inner).map_err(|s| from_status(&s).code)
     }

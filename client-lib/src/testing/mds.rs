@@ -330,8 +330,11 @@ impl Namespace for FakeMds {
     async fn close(&self, r: Request<mds::CloseRequest>) -> Reply<mds::CloseReply> {
         let r = r.into_inner();
         self.check(&r.session_id)?;
-        let fid = convert::fid(r.fid, "fid").map_err(status::to_status)?;
-        *self.state.lock().opens.entry((r.session_id, fid)).or_insert(0) -= 1;
+        let mut state = self.state.lock();
+        for fid in r.fids {
+            let fid = Fid::try_from(fid).map_err(status::to_status)?;
+            *state.opens.entry((r.session_id.clone(), fid)).or_insert(0) -= 1;
+        }
         Ok(Response::new(mds::CloseReply {}))
     }
 

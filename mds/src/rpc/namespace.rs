@@ -7,7 +7,7 @@ use sateen_proto::convert::{bad, credential, fid, required, session_id};
 use sateen_proto::mds::namespace_server::Namespace as NamespaceService;
 use sateen_proto::mds::*;
 use sateen_proto::version;
-use sateen_types::limits::{READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
+use sateen_types::limits::{CLOSES_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
 use sateen_types::op::Access;
 use sateen_types::{Fid, FsName, FsResult, Name, SessionId, Space, XattrName};
 use tonic::{Request, async_trait};
@@ -110,10 +110,11 @@ impl NamespaceService for Service {
         let r = request.into_inner();
         let closed = async {
             let (session, fs) = self.fs(&r.session_id)?;
-            let fid = fid(r.fid, "fid")?;
-            if fs.close(session, fid)? {
-                fs.drop_orphan(fid).await?;
+            if r.fids.len() > CLOSES_MAX {
+                return Err(bad("fids", format_args!("{}, at most {CLOSES_MAX}", r.fids.len())));
             }
+            let fids = r.fids.into_iter().map(Fid::try_from).collect::<FsResult<Vec<_>>>()?;
+            fs.close(session, &fids, r.number).await?;
             Ok(CloseReply {})
         };
         answer(closed.await)
@@ -192,7 +193,7 @@ impl Service {
             return Err(bad("open_files", format_args!("{}, at most {OPEN_FILES_MAX}", r.open_files.len())));
         }
         let files = r.open_files.into_iter().map(Fid::try_from).collect::<FsResult<Vec<_>>>()?;
-        let restate = fs.renew(session, r.restate.then_some(&files))?;
+        let restate = fs.renew(session, r.restate.then_some(&files), r.number)?;
         Ok(RenewReply { restate, ost_map_version: self.cluster.registry.read().version() })
     }
 

@@ -52,9 +52,7 @@ async fn sweep(fs: &FileSystem) -> FsResult<()> {
     let mut after = None;
     loop {
         let (orphans, next) = fs.closed_orphans(after, ORPHANS_PAGE).await?;
-        for fid in orphans {
-            fs.drop_orphan(fid).await?;
-        }
+        fs.drop_orphans(orphans).await?;
         match next {
             Some(fid) => after = Some(fid),
             None => return Ok(()),
