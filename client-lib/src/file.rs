@@ -1,14 +1,16 @@
 //! An open file.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sateen_types::op::{Access, SetAttr};
-use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Payload};
+use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Lock, LockClass, LockRange, Payload};
 
 use crate::inner::Inner;
 use crate::inode::Inode;
+use crate::locks::{self, Holder};
 use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
 use crate::write::{self, Where};
@@ -236,6 +238,73 @@ impl File {
     /// First hole at or after `offset`, the end of the file being one; `None` at or beyond the end (ENXIO).
     pub async fn seek_hole(&self, offset: u64) -> FsResult<Option<u64>> {
         seek::hole(&self.open.inner, &self.open.inode, offset).await
+    }
+
+    /// Takes a lock for `owner`, or fails with `WouldBlock`. Returns whether data cached before, by a kernel above, is
+    /// still right.
+    pub async fn try_lock(&self, owner: u64, lock: Lock) -> FsResult<bool> {
+        self.take_lock(owner, lock, None::<std::future::Pending<()>>).await
+    }
+
+    /// Takes a lock for `owner`; waits for it until `give_up` completes (`Interrupted`). `Deadlock` if those that hold it
+    /// wait for the owner. Returns as [`File::try_lock`].
+    pub async fn lock(&self, owner: u64, lock: Lock, give_up: impl Future<Output = ()>) -> FsResult<bool> {
+        self.take_lock(owner, lock, Some(give_up)).await
+    }
+
+    async fn take_lock(&self, owner: u64, lock: Lock, give_up: Option<impl Future<Output = ()>>) -> FsResult<bool> {
+        if locks::shares(&lock) {
+            self.store_locked(owner).await;
+        }
+        let attr = self.open.inner.session.lock(self.holder(owner), lock, give_up).await?;
+        Ok(self.open.inode.observe_lock(&attr))
+    }
+
+    /// Gives up what `owner` has of a range, when what was written is stored.
+    pub async fn unlock(&self, owner: u64, class: LockClass, range: LockRange) -> FsResult<()> {
+        self.store_locked(owner).await;
+        self.open.inner.session.unlock(self.holder(owner), class, range).await
+    }
+
+    /// Gives up everything `owner` holds of the file, by whichever open file.
+    pub async fn release_locks(&self, owner: u64) -> FsResult<()> {
+        let known = {
+            let record = self.open.inner.session.record.lock();
+            record.holds(self.fid(), owner) || record.is_lost(self.fid(), owner)
+        };
+        if !known {
+            return Ok(());
+        }
+        self.store_locked(owner).await;
+        self.open.inner.session.release_locks(self.holder(owner)).await
+    }
+
+    /// The lock that keeps `owner` from having `lock`.
+    pub async fn test_lock(&self, owner: u64, lock: Lock) -> FsResult<Option<Lock>> {
+        self.open.inner.session.test_lock(self.holder(owner), lock).await
+    }
+
+    /// `Io` if `owner` had locks of the file when the session expired, and has not given them up since.
+    pub fn check_locks(&self, owner: u64) -> FsResult<()> {
+        let record = self.open.inner.session.record.lock();
+        if record.is_whole() || !record.is_lost(self.fid(), owner) { Ok(()) } else { Err(locks::lost(self.fid())) }
+    }
+
+    fn holder(&self, owner: u64) -> Holder {
+        Holder { fid: self.fid(), owner }
+    }
+
+    /// What was written under an exclusive lock is stored, and reported. Errors are kept for the next flush or fsync.
+    async fn store_locked(&self, owner: u64) {
+        if !self.open.inner.session.record.lock().holds_exclusive(self.fid(), owner) {
+            return;
+        }
+        let (inner, inode) = (&self.open.inner, &self.open.inode);
+        write::drain(inner, inode).await;
+        if let Err(error) = report::report(inner, inode).await {
+            tracing::warn!(%error, fid = %inode.fid, "a lock goes before others can see what was written under it");
+        }
+        inner.table.unpin_if_clean(inode);
     }
 
     /// Flushes and closes, for all clones. Reports what [`File::flush`] would.

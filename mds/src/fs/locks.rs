@@ -181,24 +181,24 @@ impl FileSystem {
         self.shared.locks.lock().table.counts()
     }
 
-    /// Waits until the session's own locks are known again and, for `everybody`, those of all others; false if `until`
-    /// comes first.
+    /// Whether the session's own locks are known again and, for `everybody`, those of all others. The others are waited for
+    /// until `until`; the session itself must first be told that it has to say them.
     async fn is_recovered(&self, session: SessionId, everybody: bool, until: Instant) -> FsResult<bool> {
         loop {
             let told = self.shared.locks.recovered.notified();
             tokio::pin!(told);
             told.as_mut().enable();
             let now = Instant::now();
-            let left = {
+            let ends = {
                 let mut clients = self.shared.clients.lock();
                 clients.touch(session, now)?;
-                let own = clients.wants_restate(session).then_some(until);
-                let others = clients.recovery_ends().filter(|ends| everybody && *ends > now);
-                match own.or(others) {
-                    None => return Ok(true),
-                    Some(ends) => ends.min(until).saturating_duration_since(now),
+                if clients.wants_restate(session) {
+                    return Ok(false);
                 }
+                clients.recovery_ends().filter(|ends| everybody && *ends > now)
             };
+            let Some(ends) = ends else { return Ok(true) };
+            let left = ends.min(until).saturating_duration_since(now);
             if left.is_zero() {
                 return Ok(false);
             }

@@ -1,5 +1,9 @@
 //! Open files and their data.
 
+use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
 use sateen_client::{Access, File, SetAttr};
 use sateen_types::limits::FILE_SIZE_MAX;
 use sateen_types::{Attr, Credential, FsCode, FsError, FsResult, Payload};
@@ -15,8 +19,12 @@ const COPY_CALL_BYTES: u64 = 64 << 20;
 
 /// A file the kernel has open.
 pub struct OpenFile {
-    file: File,
+    pub(super) file: File,
     flags: i32,
+    /// Owners that asked for locks through it and have not closed it since.
+    pub(super) lockers: Mutex<HashSet<u64>>,
+    /// Somebody has: a quick answer for the usual case.
+    pub(super) was_locked: AtomicBool,
 }
 
 /// What the kernel is told about a file it opened.
@@ -28,13 +36,13 @@ pub struct Opened {
     pub keep_cache: bool,
     /// The kernel caches nothing (`O_DIRECT`).
     pub direct: bool,
-    /// Nothing can be dirty at close: no `flush` is needed.
-    pub read_only: bool,
+    /// There is nothing to be done when a descriptor is closed: no `flush` is needed.
+    pub no_flush: bool,
 }
 
 impl OpenFile {
     pub(super) fn new(file: File, flags: i32) -> OpenFile {
-        OpenFile { file, flags }
+        OpenFile { file, flags, lockers: Mutex::default(), was_locked: AtomicBool::new(false) }
     }
 
     fn writes(&self) -> bool {
@@ -64,7 +72,8 @@ impl MountedFs {
             handle: 0,
             keep_cache: open.file.cache_valid(),
             direct: open.flags & libc::O_DIRECT != 0,
-            read_only: !open.writes(),
+            // Closing a descriptor also gives up its process's locks.
+            no_flush: !open.writes() && !self.cluster_locks,
         };
         let file = open.file.clone();
         match self.files.insert(open) {
@@ -78,18 +87,25 @@ impl MountedFs {
 
     /// Up to `len` bytes; fewer only at the end of the file.
     pub async fn read(&self, handle: u64, offset: u64, len: u32) -> FsResult<Payload> {
-        self.files.get(handle)?.file.read_pieces(offset, len as usize).await
+        let open = self.files.get(handle)?;
+        open.check_locks()?;
+        open.file.read_pieces(offset, len as usize).await
     }
 
     /// Writes all of `data`. (The client tells the MDS to drop setuid and setgid bits unless root opened the file.)
     pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
-        self.files.get(handle)?.file.write_at(offset, data).await
+        let open = self.files.get(handle)?;
+        open.check_locks()?;
+        open.file.write_at(offset, data).await
     }
 
-    /// Everything written goes to the OSTs, and the size to the MDS: other clients that open the file now see it.
-    pub async fn flush(&self, handle: u64) -> FsResult<()> {
+    /// Everything written goes to the OSTs, and the size to the MDS: other clients that open the file now see it. Then the
+    /// locks of the process that closes a descriptor go.
+    pub async fn flush(&self, handle: u64, owner: u64) -> FsResult<()> {
         let open = self.files.get(handle)?;
-        if open.writes() { open.file.flush().await } else { Ok(()) }
+        let flushed = if open.writes() { open.file.flush().await } else { Ok(()) };
+        let unlocked = self.unlock_at_close(&open, owner).await;
+        flushed.and(unlocked)
     }
 
     /// Everything written survives a power cut.
@@ -98,8 +114,10 @@ impl MountedFs {
     }
 
     /// Closes a handle. Errors of the last writes have been told by `flush`; what comes up only now is for the log.
-    pub async fn release(&self, handle: u64) -> FsResult<()> {
+    /// `owner` is that of its flock.
+    pub async fn release(&self, handle: u64, owner: Option<u64>) -> FsResult<()> {
         let open = self.files.remove(handle)?;
+        self.unlock_at_release(&open, owner).await;
         // A call on this handle that is still running has its own clone; the last one closes.
         open.file.clone().close().await
     }
