@@ -17,8 +17,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Looks after which the pause gets longer, and how long it is then.
 const LOOKS_SHORT: u32 = 100;
 const LOOK_INTERVAL_LONG: Duration = Duration::from_millis(200);
-/// Tries to catch a thread that is just about to sleep, and the pause between them.
-const CATCH_TRIES: u32 = 20;
+/// Tries to catch a thread that is just about to sleep, how many of them at once, and the pause between the others.
+const CATCH_TRIES: u32 = 30;
+const CATCH_TRIES_AT_ONCE: u32 = 10;
 const CATCH_PAUSE: Duration = Duration::from_millis(1);
 /// flock, fcntl and fcntl64 of 32-bit programs, on x86 and ARM.
 const COMPAT_FLOCK: i64 = 143;
@@ -38,10 +39,11 @@ enum Call {
 
 /// By which call thread `thread` asks for a lock; `None` if that cannot be found out.
 pub async fn class_of(thread: u32) -> Option<LockClass> {
-    for _ in 0..CATCH_TRIES {
+    for tries in 0..CATCH_TRIES {
         match read(thread, "syscall").await.map_or(Call::Unknown, |text| call(&text)) {
             Call::Known(class) => return Some(class),
             Call::Unknown => return None,
+            Call::Running if tries < CATCH_TRIES_AT_ONCE => tokio::task::yield_now().await,
             Call::Running => tokio::time::sleep(CATCH_PAUSE).await,
         }
     }

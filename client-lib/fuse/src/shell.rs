@@ -351,12 +351,12 @@ impl Filesystem for Shell {
         ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
-        owner: Option<LockOwner>,
+        _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         let fs = self.fs.clone();
-        self.run_empty("release", ino, reply, async move { fs.release(fh.0, owner.map(|o| o.0)).await });
+        self.run_empty("release", ino, reply, async move { fs.release(fh.0).await });
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

@@ -56,6 +56,11 @@ impl Record {
         self.lost.remove(&(fid, owner));
     }
 
+    /// Whether there is anything to give up.
+    pub fn knows(&self, fid: Fid, owner: u64) -> bool {
+        self.holds(fid, owner) || self.is_lost(fid, owner)
+    }
+
     /// Whether the owner holds anything of the file.
     pub fn holds(&self, fid: Fid, owner: u64) -> bool {
         self.of_owner(fid, owner).next().is_some()
@@ -75,11 +80,6 @@ impl Record {
     /// Whether the owner has lost locks of the file.
     pub fn is_lost(&self, fid: Fid, owner: u64) -> bool {
         self.lost.contains(&(fid, owner))
-    }
-
-    /// Whether anything is lost: a quick answer for the usual case.
-    pub fn is_whole(&self) -> bool {
-        self.lost.is_empty()
     }
 
     /// Everything that is held.
@@ -136,7 +136,7 @@ mod tests {
         assert!(!r.set(A, F, 9, lock(LockClass::Posix)), "granted to a session that has ended");
         r.release(F, 7);
         r.forgive(F, 8);
-        assert!(r.is_whole());
+        assert!(!r.knows(F, 7) && !r.knows(F, 8));
     }
 
     #[test]

@@ -1,9 +1,5 @@
 //! Open files and their data.
 
-use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
-
-use parking_lot::Mutex;
 use sateen_client::{Access, File, SetAttr};
 use sateen_types::limits::FILE_SIZE_MAX;
 use sateen_types::{Attr, Credential, FsCode, FsError, FsResult, Payload};
@@ -21,10 +17,6 @@ const COPY_CALL_BYTES: u64 = 64 << 20;
 pub struct OpenFile {
     pub(super) file: File,
     flags: i32,
-    /// Owners that asked for locks through it and have not closed it since.
-    pub(super) lockers: Mutex<HashSet<u64>>,
-    /// Somebody has: a quick answer for the usual case.
-    pub(super) was_locked: AtomicBool,
 }
 
 /// What the kernel is told about a file it opened.
@@ -42,7 +34,7 @@ pub struct Opened {
 
 impl OpenFile {
     pub(super) fn new(file: File, flags: i32) -> OpenFile {
-        OpenFile { file, flags, lockers: Mutex::default(), was_locked: AtomicBool::new(false) }
+        OpenFile { file, flags }
     }
 
     fn writes(&self) -> bool {
@@ -87,16 +79,12 @@ impl MountedFs {
 
     /// Up to `len` bytes; fewer only at the end of the file.
     pub async fn read(&self, handle: u64, offset: u64, len: u32) -> FsResult<Payload> {
-        let open = self.files.get(handle)?;
-        open.check_locks()?;
-        open.file.read_pieces(offset, len as usize).await
+        self.files.get(handle)?.file.read_pieces(offset, len as usize).await
     }
 
     /// Writes all of `data`. (The client tells the MDS to drop setuid and setgid bits unless root opened the file.)
     pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
-        let open = self.files.get(handle)?;
-        open.check_locks()?;
-        open.file.write_at(offset, data).await
+        self.files.get(handle)?.file.write_at(offset, data).await
     }
 
     /// Everything written goes to the OSTs, and the size to the MDS: other clients that open the file now see it. Then the
@@ -104,7 +92,7 @@ impl MountedFs {
     pub async fn flush(&self, handle: u64, owner: u64) -> FsResult<()> {
         let open = self.files.get(handle)?;
         let flushed = if open.writes() { open.file.flush().await } else { Ok(()) };
-        let unlocked = self.unlock_at_close(&open, owner).await;
+        let unlocked = open.file.release_locks(owner).await;
         flushed.and(unlocked)
     }
 
@@ -114,10 +102,9 @@ impl MountedFs {
     }
 
     /// Closes a handle. Errors of the last writes have been told by `flush`; what comes up only now is for the log.
-    /// `owner` is that of its flock.
-    pub async fn release(&self, handle: u64, owner: Option<u64>) -> FsResult<()> {
+    /// Locks the open file owns itself go with it.
+    pub async fn release(&self, handle: u64) -> FsResult<()> {
         let open = self.files.remove(handle)?;
-        self.unlock_at_release(&open, owner).await;
         // A call on this handle that is still running has its own clone; the last one closes.
         open.file.clone().close().await
     }

@@ -5,11 +5,9 @@
 //! of a descriptor, a `release` comes when the last descriptor of an open file has gone. So POSIX locks go with the
 //! flush, and with the release whatever was locked through the open file.
 
-use std::sync::atomic::Ordering;
-
 use sateen_types::{FsCode, FsError, FsResult, Lock, LockClass, LockMode, LockRange};
 
-use super::{MountedFs, OpenFile};
+use super::MountedFs;
 use crate::caller;
 
 /// A lock as the kernel asks about it.
@@ -42,25 +40,20 @@ impl KernelLock {
     }
 }
 
-impl OpenFile {
-    /// `Io` if locks taken through this open file were lost with the session: what others wrote since may be overwritten,
-    /// or what is read may be torn.
-    pub(super) fn check_locks(&self) -> FsResult<()> {
-        if !self.was_locked.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.lockers.lock().iter().try_for_each(|owner| self.file.check_locks(*owner))
-    }
-}
-
 impl MountedFs {
     /// Takes or gives up a lock, and waits for it if `wait` is set, until the thread that asks gets a signal. True if the
     /// kernel's pages of the file are still right.
     pub async fn set_lock(&self, ask: KernelLock, wait: bool) -> FsResult<bool> {
         let open = self.files.get(ask.handle)?;
-        let class = caller::class_of(ask.thread).await;
-        if ask.kind == libc::F_UNLCK {
-            let range = LockRange::new(ask.start, ask.end)?;
+        let range = LockRange::new(ask.start, ask.end)?;
+        let unlocks = ask.kind == libc::F_UNLCK;
+        // Which call it was matters only where it may be flock, or may wait in a circle.
+        let class = if range == LockRange::WHOLE || (wait && !unlocks) {
+            caller::class_of(ask.thread).await
+        } else {
+            Some(LockClass::Posix)
+        };
+        if unlocks {
             if class != Some(LockClass::Flock) {
                 open.file.unlock(ask.owner, class.unwrap_or(LockClass::Posix), range).await?;
             }
@@ -71,9 +64,6 @@ impl MountedFs {
             return Ok(true);
         }
         let lock = ask.lock(class.unwrap_or(LockClass::Posix))?;
-        // Before it is asked for: a close that comes meanwhile gives it up.
-        open.lockers.lock().insert(ask.owner);
-        open.was_locked.store(true, Ordering::Relaxed);
         if wait {
             open.file.lock(ask.owner, lock, caller::signalled(ask.thread)).await
         } else {
@@ -85,24 +75,5 @@ impl MountedFs {
     pub async fn test_lock(&self, ask: KernelLock) -> FsResult<Option<Lock>> {
         let open = self.files.get(ask.handle)?;
         open.file.test_lock(ask.owner, ask.lock(LockClass::Posix)?).await
-    }
-
-    /// A descriptor was closed: the process's locks on the file go, whichever descriptor they were taken through.
-    pub(super) async fn unlock_at_close(&self, open: &OpenFile, owner: u64) -> FsResult<()> {
-        if !self.cluster_locks {
-            return Ok(());
-        }
-        open.lockers.lock().remove(&owner);
-        open.file.release_locks(owner).await
-    }
-
-    /// The last descriptor of an open file was closed: its own locks go.
-    pub(super) async fn unlock_at_release(&self, open: &OpenFile, owner: Option<u64>) {
-        let owners: Vec<u64> = open.lockers.lock().drain().chain(owner).collect();
-        for owner in owners {
-            if let Err(error) = open.file.release_locks(owner).await {
-                tracing::warn!(%error, fid = %open.file.fid(), "a lock was not given up at the close");
-            }
-        }
     }
 }
