@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "sateen/common/v1/common.proto",
     "sateen/mds/v1/cluster.proto",
+    "sateen/mds/v1/locks.proto",
     "sateen/mds/v1/namespace.proto",
     "sateen/oss/v1/object_store.proto",
     "sateen/oss/v1/maintenance.proto",

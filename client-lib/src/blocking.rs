@@ -26,9 +26,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sateen_types::op::{Access, DirEntry, RenameMode};
-use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Name};
+use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Lock, LockClass, LockMode, LockRange, Name};
 use tokio::runtime::Runtime;
 
 use crate::{NewFile, Options};
@@ -198,7 +199,9 @@ impl Client {
     }
 
     fn file(&self, file: crate::File) -> File {
-        File { file, runtime: Arc::clone(&self.runtime), at: 0 }
+        static OWNERS: AtomicU64 = AtomicU64::new(1);
+        let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
+        File { file, runtime: Arc::clone(&self.runtime), at: 0, owner }
     }
 
     /// Directory and last name of a path.
@@ -221,6 +224,8 @@ pub struct File {
     file: crate::File,
     runtime: Arc<Runtime>,
     at: u64,
+    /// Of its locks: no other file of this process has the number.
+    owner: u64,
 }
 
 impl File {
@@ -233,6 +238,24 @@ impl File {
     /// The async file inside.
     pub fn inner(&self) -> &crate::File {
         &self.file
+    }
+
+    /// Locks the whole file as flock(2) does, against every other client, file and mount; waits for it. Given up by
+    /// [`File::unlock`] and with the file.
+    pub fn lock(&self, mode: LockMode) -> FsResult<()> {
+        let lock = Lock { class: LockClass::Flock, mode, range: LockRange::WHOLE, pid: std::process::id() };
+        self.runtime.block_on(self.file.lock(self.owner, lock, std::future::pending())).map(drop)
+    }
+
+    /// [`File::lock`] that fails with `WouldBlock` instead of waiting.
+    pub fn try_lock(&self, mode: LockMode) -> FsResult<()> {
+        let lock = Lock { class: LockClass::Flock, mode, range: LockRange::WHOLE, pid: std::process::id() };
+        self.runtime.block_on(self.file.try_lock(self.owner, lock)).map(drop)
+    }
+
+    /// Stores what was written, then gives the lock up.
+    pub fn unlock(&self) -> FsResult<()> {
+        self.runtime.block_on(self.file.unlock(self.owner, LockClass::Flock, LockRange::WHOLE))
     }
 
     /// Attributes, with what was written here.

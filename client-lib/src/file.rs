@@ -1,14 +1,18 @@
 //! An open file.
 
+use std::collections::HashSet;
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sateen_types::op::{Access, SetAttr};
-use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Payload};
+use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Lock, LockClass, LockRange, Payload};
 
 use crate::inner::Inner;
 use crate::inode::Inode;
+use crate::locks::{self, Holder};
 use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
 use crate::write::{self, Where};
@@ -33,6 +37,10 @@ struct Open {
     readahead: Mutex<Readahead>,
     /// Which write-back errors were reported here.
     failures_seen: Mutex<Seen>,
+    /// Owners that asked for locks through it and have not given all up since.
+    lockers: Mutex<HashSet<u64>>,
+    /// Somebody has: a quick answer for the usual case.
+    was_locked: AtomicBool,
     /// Until it is closed.
     registration: Mutex<Option<Registration>>,
 }
@@ -90,6 +98,8 @@ impl File {
             cache_valid,
             readahead: Mutex::new(Readahead::new(inner.options.readahead_bytes_max)),
             failures_seen: Mutex::new(Seen { by_flush: seen, by_fsync: seen }),
+            lockers: Mutex::default(),
+            was_locked: AtomicBool::new(false),
             registration: Mutex::new(Some(registration)),
         };
         File { open: Arc::new(open) }
@@ -131,6 +141,7 @@ impl File {
         if !self.open.access.read && !self.open.access.exec {
             return Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for reading", self.fid())));
         }
+        self.open.check_locks()?;
         read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
     }
 
@@ -238,22 +249,110 @@ impl File {
         seek::hole(&self.open.inner, &self.open.inode, offset).await
     }
 
-    /// Flushes and closes, for all clones. Reports what [`File::flush`] would.
+    /// Takes a lock for `owner`, or fails with `WouldBlock`. Returns whether data cached before, by a kernel above, is
+    /// still right.
+    pub async fn try_lock(&self, owner: u64, lock: Lock) -> FsResult<bool> {
+        self.take_lock(owner, lock, None::<std::future::Pending<()>>).await
+    }
+
+    /// Takes a lock for `owner`; waits for it until `give_up` completes (`Interrupted`). `Deadlock` if those that hold it
+    /// wait for the owner. Returns as [`File::try_lock`].
+    pub async fn lock(&self, owner: u64, lock: Lock, give_up: impl Future<Output = ()>) -> FsResult<bool> {
+        self.take_lock(owner, lock, Some(give_up)).await
+    }
+
+    async fn take_lock(&self, owner: u64, lock: Lock, give_up: Option<impl Future<Output = ()>>) -> FsResult<bool> {
+        // Before it is asked for: a close that comes meanwhile gives it up.
+        self.open.lockers.lock().insert(owner);
+        self.open.was_locked.store(true, Ordering::Relaxed);
+        if locks::shares(&lock) {
+            self.open.store_locked(owner).await;
+        }
+        let attr = self.open.inner.session.lock(self.open.holder(owner), lock, give_up).await?;
+        Ok(self.open.inode.observe_lock(&attr))
+    }
+
+    /// Gives up what `owner` has of a range, when what was written is stored.
+    pub async fn unlock(&self, owner: u64, class: LockClass, range: LockRange) -> FsResult<()> {
+        self.open.store_locked(owner).await;
+        self.open.inner.session.unlock(self.open.holder(owner), class, range).await
+    }
+
+    /// Gives up everything `owner` holds of the file, by whichever open file.
+    pub async fn release_locks(&self, owner: u64) -> FsResult<()> {
+        self.open.lockers.lock().remove(&owner);
+        self.open.release_locks(owner).await
+    }
+
+    /// The lock that keeps `owner` from having `lock`.
+    pub async fn test_lock(&self, owner: u64, lock: Lock) -> FsResult<Option<Lock>> {
+        self.open.inner.session.test_lock(self.open.holder(owner), lock).await
+    }
+
+    /// Flushes and closes, for all clones; locks that were taken through it go. Reports what [`File::flush`] would.
     pub async fn close(self) -> FsResult<()> {
         let flushed = self.flush().await;
+        self.open.release_all_locks().await;
         self.open.end();
         flushed
     }
 
     fn may_write(&self) -> FsResult<()> {
         if self.open.access.write {
-            return Ok(());
+            return self.open.check_locks();
         }
         Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for writing", self.fid())))
     }
 }
 
 impl Open {
+    fn holder(&self, owner: u64) -> Holder {
+        Holder { fid: self.inode.fid, owner }
+    }
+
+    /// `Io` if locks taken through this open file were lost with the session: somebody else may have changed what is read
+    /// or overwritten.
+    fn check_locks(&self) -> FsResult<()> {
+        if !self.was_locked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let lockers = self.lockers.lock();
+        let record = self.inner.session.record.lock();
+        match lockers.iter().any(|owner| record.is_lost(self.inode.fid, *owner)) {
+            true => Err(locks::lost(self.inode.fid)),
+            false => Ok(()),
+        }
+    }
+
+    /// What was written under an exclusive lock is stored, and reported. Errors are kept for the next flush or fsync.
+    async fn store_locked(&self, owner: u64) {
+        if !self.inner.session.record.lock().holds_exclusive(self.inode.fid, owner) {
+            return;
+        }
+        write::drain(&self.inner, &self.inode).await;
+        if let Err(error) = report::report(&self.inner, &self.inode).await {
+            tracing::warn!(%error, fid = %self.inode.fid, "a lock goes before others can see what was written under it");
+        }
+        self.inner.table.unpin_if_clean(&self.inode);
+    }
+
+    async fn release_locks(&self, owner: u64) -> FsResult<()> {
+        if !self.inner.session.record.lock().knows(self.inode.fid, owner) {
+            return Ok(());
+        }
+        self.store_locked(owner).await;
+        self.inner.session.release_locks(self.holder(owner)).await
+    }
+
+    async fn release_all_locks(&self) {
+        let owners: Vec<u64> = self.lockers.lock().drain().collect();
+        for owner in owners {
+            if let Err(error) = self.release_locks(owner).await {
+                tracing::warn!(%error, fid = %self.inode.fid, "locks were not given up at the close");
+            }
+        }
+    }
+
     /// Ends it for all clones; what is called after counts as open no longer.
     fn end(&self) -> Option<Registration> {
         self.registration.lock().take()
@@ -264,10 +363,16 @@ impl Drop for Open {
     fn drop(&mut self) {
         let Some(registration) = self.end() else { return };
         let (inner, inode) = (Arc::clone(&self.inner), Arc::clone(&self.inode));
+        let lockers = std::mem::take(self.lockers.get_mut());
         let task = async move {
             write::drain(&inner, &inode).await;
             if let Err(error) = report::report(&inner, &inode).await {
                 tracing::debug!(%error, fid = %inode.fid, "not reported yet; will be tried again");
+            }
+            let held = |owner| inner.session.record.lock().knows(inode.fid, owner);
+            for owner in lockers.into_iter().filter(|owner| held(*owner)) {
+                // What cannot be given up goes with the session.
+                let _ = inner.session.release_locks(Holder { fid: inode.fid, owner }).await;
             }
             drop(registration);
             inner.table.unpin_if_clean(&inode);

@@ -39,6 +39,7 @@ mod failure;
 mod file;
 mod inner;
 mod inode;
+mod locks;
 pub mod maintenance;
 mod mds;
 mod namespace;
@@ -75,3 +76,4 @@ pub use source::MountSource;
 
 pub use sateen_types::op::{Access, DirEntry, RenameMode, SetAttr, SetTime, XattrMode};
 pub use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, XattrName};
+pub use sateen_types::{Lock, LockClass, LockMode, LockRange};

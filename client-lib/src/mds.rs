@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sateen_proto::mds::cluster_client::ClusterClient;
+use sateen_proto::mds::locks_client::LocksClient;
 use sateen_proto::mds::namespace_client::NamespaceClient;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{FsError, FsResult};
@@ -32,6 +33,13 @@ impl Route {
     /// Client of the namespace service.
     pub fn namespace(&self) -> NamespaceClient<Channel> {
         NamespaceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Client of the service of locks.
+    pub fn locks(&self) -> LocksClient<Channel> {
+        LocksClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

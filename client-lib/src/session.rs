@@ -15,17 +15,20 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sateen_proto::mds as wire;
+use sateen_proto::mds::locks_client::LocksClient;
 use sateen_proto::mds::namespace_client::NamespaceClient;
 use sateen_proto::{convert, version};
-use sateen_types::limits::SESSION_SLOTS_MAX;
+use sateen_types::limits::{LOCK_SLOTS_MAX, SESSION_SLOTS_MAX};
 use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
+use crate::locks::{Record, TURNS, Waits};
 use crate::mds::{Mds, Route};
 use crate::opens::Opens;
 use crate::retry::Backoff;
@@ -52,9 +55,11 @@ pub(crate) struct Facts {
 
 /// One session as the MDS knows it.
 #[derive(Debug)]
-struct Incarnation {
-    id: SessionId,
+pub(crate) struct Incarnation {
+    pub id: SessionId,
     slots: Arc<Slots>,
+    /// For changes of locks.
+    pub lock_slots: Arc<Slots>,
     lease: Duration,
 }
 
@@ -74,6 +79,12 @@ pub(crate) struct Session {
     closes_told: Notify,
     /// Told when somebody waits for that.
     closes_wanted: Notify,
+    /// Locks as the MDS should know them.
+    pub record: Mutex<Record>,
+    /// Requests that wait for locks.
+    pub waits: Waits,
+    /// See [`Session::turn`].
+    turns: Box<[tokio::sync::Mutex<()>]>,
     /// Version of the OST map the MDS last spoke of.
     pub ost_map_version: AtomicU64,
     tasks: TaskTracker,
@@ -118,6 +129,9 @@ impl Session {
             }
         };
         let session = Arc::new(Session {
+            record: Mutex::new(Record::new(incarnation.id)),
+            waits: Waits::default(),
+            turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
             mds,
             fs: fs.clone(),
             options: options.clone(),
@@ -155,7 +169,8 @@ impl Session {
         self.stop.cancel();
     }
 
-    fn incarnation(&self) -> Arc<Incarnation> {
+    /// The session as it is now.
+    pub fn incarnation(&self) -> Arc<Incarnation> {
         Arc::clone(&self.current.lock())
     }
 
@@ -251,11 +266,28 @@ impl Session {
         F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
+        self.ask_by(|route, session_id| call(route.namespace(), session_id)).await
+    }
+
+    /// [`Session::ask`] about locks.
+    pub async fn ask_locks<T, F, Fut>(&self, call: F) -> FsResult<T>
+    where
+        F: Fn(LocksClient<Channel>, Vec<u8>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        self.ask_by(|route, session_id| call(route.locks(), session_id)).await
+    }
+
+    async fn ask_by<T, F, Fut>(&self, call: F) -> FsResult<T>
+    where
+        F: Fn(&Route, Vec<u8>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
         let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
         loop {
             let incarnation = self.incarnation();
             let route = self.mds.route();
-            let attempt = call(route.namespace(), incarnation.id.0.to_vec());
+            let attempt = call(&route, incarnation.id.0.to_vec());
             match transport::within(self.mds.request_timeout, &route.peer, attempt).await {
                 Err(e) if e.code.is_retryable() => {
                     self.mds.failed(&route);
@@ -269,6 +301,21 @@ impl Session {
                 other => return other,
             }
         }
+    }
+
+    /// Runs `work` in the background, for as long as the session is not closed.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.tasks.spawn_on(work, &self.runtime)
+    }
+
+    /// Keeps requests about the locks of one file in order.
+    pub async fn turn(&self, fid: Fid) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turns[(fid.seq as usize ^ fid.oid as usize) % self.turns.len()].lock().await
+    }
+
+    /// How long a request about locks may take that does not wait for one.
+    pub fn patience_for_locks(&self) -> Option<Duration> {
+        self.options.retry_for.map(|time| time + self.incarnation().lease)
     }
 
     /// A file is about to be opened.
@@ -343,7 +390,7 @@ impl Session {
 
     /// Whether the MDS still knows the session: tells an expired session from a file that is gone. Until it is known,
     /// the question is repeated within [`Options::retry_for`].
-    async fn is_alive(&self, incarnation: &Incarnation) -> FsResult<bool> {
+    pub async fn is_alive(&self, incarnation: &Incarnation) -> FsResult<bool> {
         let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
         loop {
             match self.renew(incarnation).await {
@@ -355,13 +402,14 @@ impl Session {
         }
     }
 
-    /// Renews the lease, and says again what is open if the MDS asks for it.
-    async fn renew(&self, incarnation: &Incarnation) -> FsResult<()> {
+    /// Renews the lease, and says again what is locked and open if the MDS asks for it.
+    pub async fn renew(&self, incarnation: &Incarnation) -> FsResult<()> {
         let reply = self.send_renew(incarnation, false).await?;
         self.ost_map_version.store(reply.ost_map_version, Ordering::Relaxed);
         if reply.restate {
+            self.restate_locks(incarnation).await?;
             self.send_renew(incarnation, true).await?;
-            tracing::info!(session = %incarnation.id, "the MDS was restarted and was told again which files are open");
+            tracing::info!(session = %incarnation.id, "the MDS was restarted and was told again what is open and locked");
         }
         Ok(())
     }
@@ -380,7 +428,7 @@ impl Session {
     }
 
     /// Replaces the expired incarnation `expired`, unless somebody has already.
-    async fn reopen(&self, expired: SessionId) -> FsResult<()> {
+    pub async fn reopen(&self, expired: SessionId) -> FsResult<()> {
         let _only_one = self.reopening.lock().await;
         if self.stop.is_cancelled() {
             return Err(FsError::new(FsCode::Stale, "the client is closed"));
@@ -397,7 +445,8 @@ impl Session {
             .with_hint("unmount it and mount it again"));
         }
         self.send_renew(&incarnation, true).await?;
-        tracing::warn!(%expired, new = %incarnation.id, "the session had expired; a new one was opened");
+        let lost_locks = self.record.lock().lose_all(incarnation.id);
+        tracing::warn!(%expired, new = %incarnation.id, lost_locks, "the session had expired; a new one was opened");
         *self.current.lock() = Arc::new(incarnation);
         Ok(())
     }
@@ -462,6 +511,7 @@ async fn open_incarnation(mds: &Mds, fs: &FsName, options: &Options) -> FsResult
     let incarnation = Incarnation {
         id: convert::session_id(&reply.session_id)?,
         slots: Slots::new(reply.slots),
+        lock_slots: Slots::new(LOCK_SLOTS_MAX),
         lease: Duration::from_millis(u64::from(reply.lease_ms)),
     };
     let facts = Facts {

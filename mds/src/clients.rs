@@ -205,6 +205,11 @@ impl ClientTable {
         now < self.recovery_ends && self.sessions.values().any(|c| !c.restated)
     }
 
+    /// When clients of an earlier life need not be waited for any more; `None` if all have said what they have open.
+    pub fn recovery_ends(&self) -> Option<Instant> {
+        self.sessions.values().any(|c| !c.restated).then_some(self.recovery_ends)
+    }
+
     /// Whether the file is or may be open.
     pub fn may_be_open(&self, fid: Fid, now: Instant) -> bool {
         self.open.contains_key(&fid) || self.is_recovering(now)

@@ -1,6 +1,8 @@
 //! One file system as the server runs it: its tables, its writer thread, its clients. Everything that needs more than
 //! one of these at once is here; what a change does is in [`crate::namespace`].
 
+mod locks;
+
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,9 @@ use crate::store::codec::Record;
 use crate::store::records::SessionRecord;
 use crate::store::{ReadTxn, Store, Table, keys};
 use crate::writer::{Host, Writer};
+
+pub use locks::Changed;
+use locks::Locks;
 
 /// Questions answered at once; each takes a thread of the blocking pool, others wait.
 const READS_MAX: usize = 64;
@@ -54,6 +59,7 @@ pub struct FileSystem {
 /// What the writer thread and the rest of the server both use.
 struct Shared {
     clients: Mutex<ClientTable>,
+    locks: Locks,
     registry: Arc<RwLock<Registry>>,
     disk: Arc<MdtDisk>,
     intents: Notify,
@@ -134,6 +140,7 @@ impl FileSystem {
         }
         let shared = Arc::new(Shared {
             clients: Mutex::new(ClientTable::new(lease, known, Instant::now())),
+            locks: Locks::default(),
             registry,
             disk,
             intents: Notify::new(),
@@ -187,13 +194,16 @@ impl FileSystem {
         clients.touch(session, Instant::now())?;
         if let Some(files) = open_files {
             clients.restate(session, files, number)?;
+            self.shared.locks.restated();
         }
         Ok(clients.wants_restate(session))
     }
 
-    /// Ends a session. Its open files count as closed at once; files without a name go with the next sweep.
+    /// Ends a session. Its open files count as closed and its locks go at once; files without a name go with the next
+    /// sweep.
     pub async fn close_session(&self, session: SessionId) -> FsResult<()> {
         self.shared.clients.lock().remove(session);
+        self.shared.locks.end_session(session);
         self.submit(Command::CloseSession { session }).await.map(drop)
     }
 

@@ -11,6 +11,7 @@ pub mod command;
 pub mod config;
 pub mod dir;
 pub mod fs;
+pub mod locks;
 pub mod mdt_disk;
 pub mod metrics;
 pub mod namespace;

@@ -19,6 +19,14 @@ pub fn fill(page: &mut Page, cluster: &Cluster) {
     for fs in &file_systems {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.session_count() as u64);
     }
+    page.gauge("sateen_mds_locks", "Advisory locks held by file system.");
+    for fs in &file_systems {
+        page.sample(&[("fs", &fs.info.name.to_string())], fs.lock_counts().0 as u64);
+    }
+    page.gauge("sateen_mds_lock_waiters", "Requests that wait for an advisory lock by file system.");
+    for fs in &file_systems {
+        page.sample(&[("fs", &fs.info.name.to_string())], fs.lock_counts().1 as u64);
+    }
     page.gauge("sateen_mds_file_systems", "File systems of the cluster.").sample(&[], file_systems.len() as u64);
     page.gauge("sateen_mds_uptime_seconds", "Seconds since the MDS started.")
         .sample(&[], cluster.started.elapsed().as_secs());

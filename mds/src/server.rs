@@ -68,6 +68,7 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Shutdown)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(rpc::cluster_service(cluster.clone()))
+        .add_service(rpc::locks_service(cluster.clone()))
         .add_service(rpc::namespace_service(cluster.clone()));
     match listener.local_addr() {
         Ok(address) => tracing::info!(%address, cluster = %cluster.id(), "ready"),

@@ -20,7 +20,7 @@ fn grpc_code(code: FsCode) -> Code {
         FsCode::AccessDenied | FsCode::NotPermitted => Code::PermissionDenied,
         FsCode::Invalid | FsCode::NameTooLong | FsCode::TooBig => Code::InvalidArgument,
         FsCode::Range | FsCode::FileTooBig => Code::OutOfRange,
-        FsCode::NoSpace | FsCode::QuotaExceeded | FsCode::TooManyLinks => Code::ResourceExhausted,
+        FsCode::NoSpace | FsCode::QuotaExceeded | FsCode::TooManyLinks | FsCode::NoLocks => Code::ResourceExhausted,
         FsCode::NotDirectory
         | FsCode::IsDirectory
         | FsCode::NotEmpty
@@ -37,6 +37,7 @@ fn grpc_code(code: FsCode) -> Code {
         FsCode::TimedOut => Code::DeadlineExceeded,
         FsCode::NotSupported => Code::Unimplemented,
         FsCode::Interrupted => Code::Cancelled,
+        FsCode::WouldBlock | FsCode::Deadlock => Code::Aborted,
     }
 }
 

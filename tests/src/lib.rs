@@ -19,6 +19,7 @@ pub mod damage;
 pub mod disk;
 pub mod guard;
 pub mod ledger;
+pub mod locker;
 pub mod memory;
 pub mod model;
 pub mod mount;

@@ -51,7 +51,7 @@ pub fn open_flags(opened: Opened) -> FopenFlags {
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
     flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
     flags.set(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES, opened.direct);
-    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.read_only);
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
     flags
 }
 

@@ -43,7 +43,10 @@ pub fn is_fault(code: FsCode) -> bool {
         | FsCode::Busy
         | FsCode::TextBusy
         | FsCode::NotSupported
-        | FsCode::Interrupted => false,
+        | FsCode::Interrupted
+        | FsCode::WouldBlock
+        | FsCode::Deadlock
+        | FsCode::NoLocks => false,
     }
 }
 
@@ -95,6 +98,9 @@ mod tests {
             (FsCode::WrongCluster, libc::ENXIO),
             (FsCode::Interrupted, libc::EINTR),
             (FsCode::Internal, libc::EIO),
+            (FsCode::WouldBlock, libc::EAGAIN),
+            (FsCode::Deadlock, libc::EDEADLK),
+            (FsCode::NoLocks, libc::ENOLCK),
         ];
         assert_eq!(table.len(), FsCode::ALL.len());
         for (code, number) in table {

@@ -5,11 +5,13 @@
 //!
 //! * `shell.rs`: callbacks, nothing but decoding and replying; `worker.rs`: the threads behind them;
 //!   `answers.rs`: data to the kernel without copies;
+//! * `caller.rs`: what `/proc` knows about the thread behind a request;
 //! * `fs/`: the operations, callable without a mount;
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
 //! * `options.rs`: what stands behind `-o`.
 
 mod answers;
+mod caller;
 mod convert;
 mod credential;
 mod errno;

@@ -75,7 +75,7 @@ impl Mount {
 
     async fn serve(client: &Client, source: &MountSource, point: &Path, options: &MountOptions) -> FsResult<Mount> {
         let text = source.to_string();
-        let fs = MountedFs::new(client.clone(), text.clone(), options.entry_timeout, options.attr_timeout);
+        let fs = MountedFs::new(client.clone(), text.clone(), options);
         let fs = Arc::new(fs);
         let connection = kernel::attach(&text, point, options)?;
         let is_root = rustix::process::geteuid().is_root();

@@ -1,6 +1,6 @@
 //! Mount options: the text behind `-o`, parsed once.
 //!
-//! Spelling follows mount(8), FUSE and Lustre. An option that changes nothing here (`_netdev`, `x-systemd.*`, `flock`)
+//! Spelling follows mount(8), FUSE and Lustre. An option that changes nothing here (`_netdev`, `x-systemd.*`)
 //! is accepted, because it is meant for somebody else or describes what is the case anyway; one nobody knows is an
 //! error, because a typing mistake in fstab must not silently mount something else.
 
@@ -16,8 +16,8 @@ const SECONDS_MAX: f64 = 365.0 * 86_400.0;
 const MIB_MAX: u64 = 1 << 20;
 
 /// Options that are accepted and change nothing: hints for mount(8) and systemd, defaults of ours, and Lustre's
-/// names for what is always so. Locks are handled by the kernel of this node (`localflock`).
-const ACCEPTED: [&str; 30] = [
+/// names for what is always so.
+const ACCEPTED: [&str; 27] = [
     "async",
     "atime",
     "auto",
@@ -27,15 +27,12 @@ const ACCEPTED: [&str; 30] = [
     "diratime",
     "dirsync",
     "exec",
-    "flock",
     "group",
     "lazystatfs",
-    "localflock",
     "_netdev",
     "noauto",
     "nodiratime",
     "nofail",
-    "noflock",
     "norelatime",
     "nouser",
     "nouser_xattr",
@@ -50,7 +47,7 @@ const ACCEPTED: [&str; 30] = [
     "nolazystatfs",
 ];
 /// The options that do something, for the hint about an unknown one.
-const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, noatime, nosuid, nodev, noexec, soft, hard, \
+const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, noatime, nosuid, nodev, noexec, flock, localflock, soft, hard, \
                          timeout=S, connect_timeout=S, dirty_mb=N, cache_mb=N, readahead_mb=N";
 
 /// What a mount was asked to be.
@@ -68,6 +65,8 @@ pub struct MountOptions {
     pub no_dev: bool,
     /// Programs cannot be started.
     pub no_exec: bool,
+    /// flock and fcntl locks are between the programs of this mount only.
+    pub local_locks: bool,
     /// How long the kernel may trust a name.
     pub entry_timeout: Duration,
     /// How long the kernel may trust attributes.
@@ -104,6 +103,7 @@ impl Default for MountOptions {
             no_suid: false,
             no_dev: false,
             no_exec: false,
+            local_locks: false,
             entry_timeout: CACHE_TIMEOUT_DEFAULT,
             attr_timeout: CACHE_TIMEOUT_DEFAULT,
             patience: Patience::Default,
@@ -141,6 +141,9 @@ impl MountOptions {
             ("nosuid", None) => self.no_suid = true,
             ("nodev", None) => self.no_dev = true,
             ("noexec", None) => self.no_exec = true,
+            ("flock", None) => self.local_locks = false,
+            // Lustre refuses locks with `noflock`; nobody is helped by that.
+            ("localflock" | "noflock", None) => self.local_locks = true,
             ("soft", None) => self.patience = Patience::Default,
             ("hard", None) => self.patience = Patience::Hard,
             ("entry_timeout", Some(v)) => self.entry_timeout = seconds(key, v)?,
@@ -224,6 +227,8 @@ mod tests {
     fn the_later_of_two_contradicting_options_wins() {
         assert!(!MountOptions::parse(&["ro,rw"], false).expect("valid").read_only);
         assert!(MountOptions::parse(&["rw", "ro"], false).expect("valid").read_only);
+        assert!(MountOptions::parse(&["flock,localflock"], false).expect("valid").local_locks);
+        assert!(!MountOptions::parse(&["noflock", "flock"], false).expect("valid").local_locks);
         assert!(!MountOptions::parse(&["nodev,defaults"], false).expect("valid").no_dev);
     }
 

@@ -1,8 +1,5 @@
 //! The kernel's side: fuser's callbacks. Each decodes its arguments and hands work that calls [`MountedFs`] and replies to
 //! the [`Worker`]. No decision is made here.
-//!
-//! Locks (`getlk`, `setlk`) are left out on purpose: the kernel then keeps flock and fcntl locks by itself, for the
-//! processes of this node.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,17 +11,17 @@ use std::time::{Duration, SystemTime};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use sateen_types::op::SetAttr;
-use sateen_types::{Attr, FsResult};
+use sateen_types::{Attr, FsResult, LockMode};
 
 use crate::answers::Answers;
 use crate::convert::{file_attr, kind, nameless, open_flags, set_time};
 use crate::credential::of_request;
 use crate::errno::report;
-use crate::fs::MountedFs;
+use crate::fs::{KernelLock, MountedFs};
 use crate::worker::Worker;
 
 /// Largest write the kernel sends at once: one stripe.
@@ -50,6 +47,9 @@ const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_MAX_PAGES,
 ];
+
+/// What we ask for besides, unless locks stay with the kernel.
+const WANTED_FOR_LOCKS: [InitFlags; 2] = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
 
 /// Callbacks of one mount.
 pub struct Shell {
@@ -123,9 +123,20 @@ fn forget_attributes(kernel: &OnceLock<Notifier>, ino: INodeNo) {
     }
 }
 
+/// Makes the kernel drop its pages, and ask for size and times again. It waits for pages that are being read, so it must
+/// not run on a thread that answers.
+async fn forget_data(kernel: &Arc<OnceLock<Notifier>>, ino: INodeNo) {
+    let kernel = kernel.clone();
+    let forgotten = tokio::task::spawn_blocking(move || kernel.get().map(|k| k.inval_inode(ino, 0, 0)));
+    if let Ok(Some(Err(error))) = forgotten.await {
+        tracing::warn!(%error, ino = ino.0, "the kernel was not told that data may have changed");
+    }
+}
+
 impl Filesystem for Shell {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for flag in WANTED {
+        let for_locks = WANTED_FOR_LOCKS.iter().filter(|_| self.fs.cluster_locks);
+        for flag in WANTED.iter().chain(for_locks).copied() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel does not offer this");
             }
@@ -329,9 +340,9 @@ impl Filesystem for Shell {
         });
     }
 
-    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
         let fs = self.fs.clone();
-        self.run_empty("flush", ino, reply, async move { fs.flush(fh.0).await });
+        self.run_empty("flush", ino, reply, async move { fs.flush(fh.0, owner.0).await });
     }
 
     fn release(
@@ -453,6 +464,55 @@ impl Filesystem for Shell {
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
         // `default_permissions`: the kernel decides and, told so once, does not ask again.
         reply.error(Errno::ENOSYS);
+    }
+
+    fn getlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let ask = KernelLock { handle: fh.0, owner: owner.0, start, end, kind, pid, thread: req.pid() };
+        let fs = self.fs.clone();
+        self.run("getlk", ino, async move { fs.test_lock(ask).await }, move |result| match result {
+            Ok(Some(lock)) => {
+                let kind = if lock.mode == LockMode::Shared { libc::F_RDLCK } else { libc::F_WRLCK };
+                reply.locked(lock.range.start(), lock.range.end(), kind, lock.pid);
+            }
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let ask = KernelLock { handle: fh.0, owner: owner.0, start, end, kind, pid, thread: req.pid() };
+        let (fs, kernel) = (self.fs.clone(), self.kernel.clone());
+        self.run_empty("setlk", ino, reply, async move {
+            if fs.set_lock(ask, sleep).await? {
+                forget_attributes(&kernel, ino);
+            } else {
+                forget_data(&kernel, ino).await;
+            }
+            Ok(())
+        });
     }
 
     fn fallocate(

@@ -162,6 +162,13 @@ impl Inode {
         !std::mem::take(&mut self.state().changed_elsewhere)
     }
 
+    /// Takes in the attributes that came with a lock. Returns whether what was cached, here or by a kernel, since the last
+    /// open or lock is still right.
+    pub fn observe_lock(&self, attr: &Attr) -> bool {
+        self.observe(attr);
+        !std::mem::take(&mut self.state().changed_elsewhere)
+    }
+
     /// Takes in the answer to a change of our own: if nobody else changed the file in between, the cache stays.
     pub fn observe_own(&self, attr: &Attr) {
         let mut state = self.state();

@@ -57,9 +57,22 @@ pub const READDIR_ENTRIES_MAX: u32 = 4096;
 pub const GROUPS_MAX: usize = 65536;
 /// Request slots of one session: how many changes a client may have unanswered at once. One reply record is kept per slot.
 pub const SESSION_SLOTS_MAX: u32 = 256;
+/// Requests about locks that one session may have unanswered. Waiting for a lock does not count: it takes no slot.
+pub const LOCK_SLOTS_MAX: u32 = 64;
+/// Most locks one session may hold. A client says all of them again in one message after a restart of the MDS.
+pub const SESSION_LOCKS_MAX: usize = 65_536;
+/// Most locks on one file, of all owners. Each request looks at all of them.
+pub const FILE_LOCKS_MAX: usize = 65_536;
+/// Most requests of one session that may wait for locks at a time.
+pub const SESSION_LOCK_WAITERS_MAX: usize = 4096;
+/// Most requests that may wait for locks of one file. Each lock that goes looks at all of them.
+pub const FILE_LOCK_WAITERS_MAX: usize = 16_384;
+/// Most bytes of one lock in the message that says all of them again.
+const RESTATED_LOCK_BYTES: usize = 60;
 /// Most OSTs in one cluster. Below Lustre's limit of the layout format (0xffdf).
 pub const OST_COUNT_MAX: u32 = 8150;
 
+const _: () = assert!(SESSION_LOCKS_MAX * RESTATED_LOCK_BYTES < MESSAGE_BYTES_MAX);
 const _: () = assert!(1 << CHUNK_LOG2_MAX == CHUNK_BYTES_MAX);
 const _: () = assert!(1 << CHUNK_LOG2_MIN == STRIPE_SIZE_UNIT);
 const _: () = assert!(CHUNK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));

@@ -68,11 +68,17 @@ pub enum FsCode {
     Interrupted,
     /// A broken belief about our own code. Reported with as much context as there is.
     Internal,
+    /// Somebody holds a conflicting lock, and the caller does not want to wait.
+    WouldBlock,
+    /// Waiting for the lock would never end: those who hold it wait for the caller.
+    Deadlock,
+    /// No more locks can be taken, or those that were held are lost.
+    NoLocks,
 }
 
 impl FsCode {
     /// Every code, in the order of the wire numbers.
-    pub const ALL: [FsCode; 31] = [
+    pub const ALL: [FsCode; 34] = [
         FsCode::NotFound,
         FsCode::Exists,
         FsCode::NotDirectory,
@@ -104,6 +110,9 @@ impl FsCode {
         FsCode::WrongCluster,
         FsCode::Interrupted,
         FsCode::Internal,
+        FsCode::WouldBlock,
+        FsCode::Deadlock,
+        FsCode::NoLocks,
     ];
 
     /// Number on the wire, from 1; never reused. 0 is "not said".
@@ -140,6 +149,9 @@ impl FsCode {
             FsCode::WrongCluster => 29,
             FsCode::Interrupted => 30,
             FsCode::Internal => 31,
+            FsCode::WouldBlock => 32,
+            FsCode::Deadlock => 33,
+            FsCode::NoLocks => 34,
         }
     }
 
@@ -180,6 +192,9 @@ impl FsCode {
             FsCode::VersionMismatch => 93,                        // EPROTONOSUPPORT
             FsCode::WrongCluster => 6,                            // ENXIO
             FsCode::Interrupted => 4,                             // EINTR
+            FsCode::WouldBlock => 11,                             // EAGAIN
+            FsCode::Deadlock => 35,                               // EDEADLK
+            FsCode::NoLocks => 37,                                // ENOLCK
         }
     }
 

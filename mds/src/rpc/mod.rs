@@ -2,12 +2,15 @@
 
 mod cluster;
 pub use cluster::Service as ClusterRpc;
+mod locks;
+pub use locks::Service as LocksRpc;
 mod namespace;
 pub use namespace::Service as NamespaceRpc;
 
 use std::sync::Arc;
 
 use sateen_proto::mds::cluster_server::ClusterServer;
+use sateen_proto::mds::locks_server::LocksServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
 use sateen_proto::status::to_status;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
@@ -34,6 +37,11 @@ fn answer<T>(result: FsResult<T>) -> Answer<T> {
 /// The service about servers and file systems.
 pub fn cluster_service(cluster: Arc<Cluster>) -> ClusterServer<cluster::Service> {
     ClusterServer::new(cluster::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service about locks.
+pub fn locks_service(cluster: Arc<Cluster>) -> LocksServer<locks::Service> {
+    LocksServer::new(locks::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The service about names.

@@ -5,10 +5,12 @@ mod attr;
 mod bulk;
 mod fsck;
 mod layout;
+mod lock;
 mod op;
 
 pub use attr::{credential, file_type, mode};
 pub use bulk::{chunk_log2, parts_from_wire, parts_to_wire, range};
+pub use lock::{LockOp, lock_class, lock_mode, lock_range};
 
 use sateen_types::{ClusterId, Fid, FsCode, FsError, FsId, FsResult, OstIndex, OstUuid, SessionId, Space, Verifier};
 

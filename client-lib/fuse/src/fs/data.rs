@@ -15,7 +15,7 @@ const COPY_CALL_BYTES: u64 = 64 << 20;
 
 /// A file the kernel has open.
 pub struct OpenFile {
-    file: File,
+    pub(super) file: File,
     flags: i32,
 }
 
@@ -28,8 +28,8 @@ pub struct Opened {
     pub keep_cache: bool,
     /// The kernel caches nothing (`O_DIRECT`).
     pub direct: bool,
-    /// Nothing can be dirty at close: no `flush` is needed.
-    pub read_only: bool,
+    /// There is nothing to be done when a descriptor is closed: no `flush` is needed.
+    pub no_flush: bool,
 }
 
 impl OpenFile {
@@ -64,7 +64,8 @@ impl MountedFs {
             handle: 0,
             keep_cache: open.file.cache_valid(),
             direct: open.flags & libc::O_DIRECT != 0,
-            read_only: !open.writes(),
+            // Closing a descriptor also gives up its process's locks.
+            no_flush: !open.writes() && !self.cluster_locks,
         };
         let file = open.file.clone();
         match self.files.insert(open) {
@@ -86,10 +87,13 @@ impl MountedFs {
         self.files.get(handle)?.file.write_at(offset, data).await
     }
 
-    /// Everything written goes to the OSTs, and the size to the MDS: other clients that open the file now see it.
-    pub async fn flush(&self, handle: u64) -> FsResult<()> {
+    /// Everything written goes to the OSTs, and the size to the MDS: other clients that open the file now see it. Then the
+    /// locks of the process that closes a descriptor go.
+    pub async fn flush(&self, handle: u64, owner: u64) -> FsResult<()> {
         let open = self.files.get(handle)?;
-        if open.writes() { open.file.flush().await } else { Ok(()) }
+        let flushed = if open.writes() { open.file.flush().await } else { Ok(()) };
+        let unlocked = open.file.release_locks(owner).await;
+        flushed.and(unlocked)
     }
 
     /// Everything written survives a power cut.
@@ -98,6 +102,7 @@ impl MountedFs {
     }
 
     /// Closes a handle. Errors of the last writes have been told by `flush`; what comes up only now is for the log.
+    /// Locks the open file owns itself go with it.
     pub async fn release(&self, handle: u64) -> FsResult<()> {
         let open = self.files.remove(handle)?;
         // A call on this handle that is still running has its own clone; the last one closes.

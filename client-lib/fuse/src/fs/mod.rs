@@ -9,6 +9,7 @@
 
 mod data;
 mod dir;
+mod locks;
 mod names;
 mod xattr;
 
@@ -18,9 +19,11 @@ use sateen_client::Client;
 use sateen_types::{Attr, Fid, FsCode, FsError, FsResult, Name};
 
 use crate::handles::Handles;
+use crate::options::MountOptions;
 
 pub use data::{OpenFile, Opened};
 pub use dir::{DirItem, OpenDir};
+pub use locks::KernelLock;
 
 /// Inode number of the root of a mount.
 pub const ROOT_INO: u64 = 1;
@@ -36,19 +39,22 @@ pub struct MountedFs {
     pub entry_timeout: Duration,
     /// How long the kernel may trust attributes.
     pub attr_timeout: Duration,
+    /// Locks are asked from the MDS; otherwise the kernel keeps them for the programs of this mount.
+    pub cluster_locks: bool,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
 }
 
 impl MountedFs {
     /// A file system whose inode 1 is the root of `client`.
-    pub fn new(client: Client, source: String, entry_timeout: Duration, attr_timeout: Duration) -> MountedFs {
+    pub fn new(client: Client, source: String, options: &MountOptions) -> MountedFs {
         MountedFs {
             root: client.root(),
             client,
             source,
-            entry_timeout,
-            attr_timeout,
+            entry_timeout: options.entry_timeout,
+            attr_timeout: options.attr_timeout,
+            cluster_locks: !options.local_locks,
             files: Handles::default(),
             dirs: Handles::default(),
         }
