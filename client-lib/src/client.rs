@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sateen_types::op::Access;
+use sateen_types::op::{Access, NewMode};
 use sateen_types::{Attr, Credential, Fid, FileType, FsCode, FsError, FsId, FsResult, LayoutTemplate, Name, Space};
 
 use crate::file::File;
@@ -27,8 +27,8 @@ pub struct NewFile {
     pub parent: Fid,
     /// Name in it.
     pub name: Name,
-    /// `0..=0o7777`, the umask already taken away.
-    pub mode: u32,
+    /// Its permissions.
+    pub mode: NewMode,
     /// Fail with `Exists` if the name is taken; otherwise an existing regular file is opened.
     pub exclusive: bool,
     /// What it is opened for.

@@ -10,7 +10,7 @@
 //!
 //! let client = Client::connect(&"mds1:9880:/scratch".parse()?, Options::default()).await?;
 //! let name = Name::parse(b"hello")?;
-//! let new = NewFile { parent: client.root(), name, mode: 0o644, exclusive: false, access: Access::WRITE, layout: None };
+//! let new = NewFile { parent: client.root(), name, mode: 0o644.into(), exclusive: false, access: Access::WRITE, layout: None };
 //! let created = client.create(&Credential::ROOT, new).await?;
 //! created.file.write_at(0, b"hello, world\n").await?;
 //! created.file.fsync().await?;
@@ -72,5 +72,5 @@ pub use options::Options;
 pub use readahead::Advice;
 pub use source::MountSource;
 
-pub use sateen_types::op::{Access, DirEntry, RenameMode, SetAttr, SetTime, XattrMode};
+pub use sateen_types::op::{Access, DirEntry, NewMode, RenameMode, SetAttr, SetTime, XattrMode};
 pub use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, XattrName};

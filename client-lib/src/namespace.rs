@@ -5,7 +5,9 @@
 
 use sateen_proto::{convert, mds as wire};
 use sateen_types::limits::READDIR_ENTRIES_MAX;
-use sateen_types::op::{Access, Create, DirEntry, Entry, Mutation, MutationReply, RenameMode, SetAttr, XattrMode};
+use sateen_types::op::{
+    Access, Create, DirEntry, Entry, Mutation, MutationReply, NewMode, RenameMode, SetAttr, XattrMode,
+};
 use sateen_types::{
     Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, Space, XattrName,
 };
@@ -95,8 +97,8 @@ impl Client {
     }
 
     /// Makes a directory.
-    pub async fn mkdir(&self, cred: &Credential, parent: Fid, name: &Name, mode: u32) -> FsResult<Attr> {
-        let op = Mutation::Mkdir { parent, name: name.clone(), mode };
+    pub async fn mkdir(&self, cred: &Credential, parent: Fid, name: &Name, mode: impl Into<NewMode>) -> FsResult<Attr> {
+        let op = Mutation::Mkdir { parent, name: name.clone(), mode: mode.into() };
         Ok(expect_entry("Mkdir", self.execute(cred, op).await?)?.attr)
     }
 
@@ -106,11 +108,11 @@ impl Client {
         cred: &Credential,
         parent: Fid,
         name: &Name,
-        mode: u32,
+        mode: impl Into<NewMode>,
         file_type: FileType,
         rdev: u64,
     ) -> FsResult<Attr> {
-        let op = Mutation::Mknod { parent, name: name.clone(), mode, file_type, rdev };
+        let op = Mutation::Mknod { parent, name: name.clone(), mode: mode.into(), file_type, rdev };
         Ok(expect_entry("Mknod", self.execute(cred, op).await?)?.attr)
     }
 
@@ -190,7 +192,8 @@ impl Client {
         Ok(reply.value)
     }
 
-    /// Sets an extended attribute.
+    /// Sets an extended attribute. ACLs are `system.posix_acl_access` and `system.posix_acl_default` in Linux's form
+    /// ([`sateen_types::Acl`]).
     pub async fn setxattr(
         &self,
         cred: &Credential,
@@ -198,7 +201,7 @@ impl Client {
         name: &XattrName,
         value: &[u8],
         mode: XattrMode,
-    ) -> FsResult<()> {
+    ) -> FsResult<Attr> {
         let op = Mutation::SetXattr { fid, name: name.clone(), value: value.to_vec(), mode };
         self.changed(self.execute(cred, op).await?)
     }
@@ -214,7 +217,7 @@ impl Client {
     }
 
     /// Removes an extended attribute.
-    pub async fn removexattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<()> {
+    pub async fn removexattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<Attr> {
         let op = Mutation::RemoveXattr { fid, name: name.clone() };
         self.changed(self.execute(cred, op).await?)
     }
@@ -340,12 +343,11 @@ impl Client {
     }
 
     /// Takes in the attributes that came with a change of something else than data.
-    fn changed(&self, reply: MutationReply) -> FsResult<()> {
+    fn changed(&self, reply: MutationReply) -> FsResult<Attr> {
         let attr = expect_attr("SetXattr", reply)?;
-        if let Some(inode) = self.inner.table.get(attr.fid) {
-            inode.observe_own(&attr);
-        }
-        Ok(())
+        let Some(inode) = self.inner.table.get(attr.fid) else { return Ok(attr) };
+        inode.observe_own(&attr);
+        Ok(inode.attr())
     }
 }
 

@@ -7,8 +7,10 @@
 //!   `answers.rs`: data to the kernel without copies;
 //! * `fs/`: the operations, callable without a mount;
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
+//! * `acl_hints.rs`: which files have no ACL;
 //! * `options.rs`: what stands behind `-o`.
 
+mod acl_hints;
 mod answers;
 mod convert;
 mod credential;

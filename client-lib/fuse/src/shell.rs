@@ -21,7 +21,7 @@ use sateen_types::op::SetAttr;
 use sateen_types::{Attr, FsResult};
 
 use crate::answers::Answers;
-use crate::convert::{file_attr, kind, nameless, open_flags, set_time};
+use crate::convert::{file_attr, kind, nameless, new_mode, open_flags, set_time};
 use crate::credential::of_request;
 use crate::errno::report;
 use crate::fs::MountedFs;
@@ -37,18 +37,21 @@ const STATFS_UNIT: u64 = 4096;
 const GENERATION: Generation = Generation(0);
 
 /// What we ask of the kernel, where it can. Not the writeback cache: the client's own is coherent at close and open.
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_DO_READDIRPLUS,
+    // A default ACL takes the place of the umask, which the MDS decides.
+    InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_EXPORT_SUPPORT,
     // The MDS clears setuid and setgid bits; the kernel only says when a writer has no right to keep them.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_POSIX_ACL,
 ];
 
 /// Callbacks of one mount.
@@ -194,13 +197,13 @@ impl Filesystem for Shell {
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
-        let work = async move { fs.mknod(&cred, parent.0, &name, mode & !umask, u64::from(rdev)).await };
+        let work = async move { fs.mknod(&cred, parent.0, &name, new_mode(mode, umask), mode, u64::from(rdev)).await };
         self.run_entry("mknod", parent, reply, work);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
-        let work = async move { fs.mkdir(&cred, parent.0, &name, mode & !umask).await };
+        let work = async move { fs.mkdir(&cred, parent.0, &name, new_mode(mode, umask)).await };
         self.run_entry("mkdir", parent, reply, work);
     }
 
@@ -270,7 +273,7 @@ impl Filesystem for Shell {
         let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
         let ttl = self.fs.attr_timeout.min(self.fs.entry_timeout);
         let work = async move {
-            let (attr, opened) = fs.create(&cred, parent.0, &name, mode & !umask, flags).await?;
+            let (attr, opened) = fs.create(&cred, parent.0, &name, new_mode(mode, umask), flags).await?;
             Ok((file_attr(&fs, &attr), opened))
         };
         self.run("create", parent, work, move |result| match result {

@@ -93,6 +93,10 @@ pub struct Attr {
     pub rdev: u64,
     /// Rises with every change of data or attributes.
     pub change: u64,
+    /// It has an access ACL that says more than `mode`.
+    pub has_acl: bool,
+    /// It is a directory with a default ACL.
+    pub has_default_acl: bool,
 }
 
 /// Who asks.

@@ -174,9 +174,19 @@ impl Found {
             }
         }
         for (key, _) in all(tx, Table::Xattrs)? {
-            let (fid, _) = keys::parse_xattr(&key)?;
+            let (fid, name) = keys::parse_xattr(&key)?;
             if !self.inodes.contains_key(&fid) {
                 self.wrong(format!("an attribute belongs to {fid}, which does not exist"));
+            }
+            if name.starts_with(b"system.") {
+                self.wrong(format!("an attribute of {fid} is stored under a name that stands for its inode"));
+            }
+        }
+        for (fid, inode) in &self.inodes {
+            let strange = inode.default_acl.is_some() && !inode.is_dir()
+                || inode.acl.is_some() && inode.file_type() == FileType::Symlink;
+            if strange {
+                self.problems.push(format!("{fid} has an ACL that a {:?} does not have", inode.file_type()));
             }
         }
         self.intents(tx)

@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock or knows about sessions in memory. [`apply`] is deterministic (see
 //! [`crate::command`]), and a command that fails leaves changes only in the overlay its caller drops.
 
+mod acl;
 pub mod check;
 mod create;
 mod intents;

@@ -6,7 +6,7 @@ use sateen_types::op::{
 };
 use sateen_types::{FileType, FsCode, FsError, FsResult, Name, XattrName};
 
-use super::attr::{file_type, mode};
+use super::attr::{file_type, mode, new_mode};
 use super::{bad, fid, required};
 use crate::mds::{self, execute_reply::Result as WireResult, execute_request::Op};
 
@@ -45,20 +45,25 @@ impl From<Mutation> for Op {
             Mutation::Create(c) => Op::Create(mds::Create {
                 parent: Some(c.parent.into()),
                 name: bytes(&c.name),
-                mode: c.mode,
+                mode: c.mode.mode,
                 exclusive: c.exclusive,
                 open: c.open.is_some(),
                 layout: c.layout.as_ref().map(Into::into),
                 read: c.open.is_some_and(|a| a.read),
                 write: c.open.is_some_and(|a| a.write),
+                masked: c.mode.masked,
             }),
-            Mutation::Mkdir { parent, name, mode } => {
-                Op::Mkdir(mds::Mkdir { parent: Some(parent.into()), name: bytes(&name), mode })
-            }
+            Mutation::Mkdir { parent, name, mode } => Op::Mkdir(mds::Mkdir {
+                parent: Some(parent.into()),
+                name: bytes(&name),
+                mode: mode.mode,
+                masked: mode.masked,
+            }),
             Mutation::Mknod { parent, name, mode, file_type, rdev } => Op::Mknod(mds::Mknod {
                 parent: Some(parent.into()),
                 name: bytes(&name),
-                mode,
+                mode: mode.mode,
+                masked: mode.masked,
                 r#type: mds::FileType::from(file_type).into(),
                 rdev,
             }),
@@ -131,14 +136,16 @@ impl TryFrom<Op> for Mutation {
             Op::Create(c) => Mutation::Create(Create {
                 parent: parent(c.parent)?,
                 name: Name::parse(&c.name)?,
-                mode: mode(c.mode)?,
+                mode: new_mode(c.mode, c.masked)?,
                 exclusive: c.exclusive,
                 open: c.open.then_some(Access { read: c.read, write: c.write, exec: false }),
                 layout: c.layout.map(TryInto::try_into).transpose()?,
             }),
-            Op::Mkdir(m) => {
-                Mutation::Mkdir { parent: parent(m.parent)?, name: Name::parse(&m.name)?, mode: mode(m.mode)? }
-            }
+            Op::Mkdir(m) => Mutation::Mkdir {
+                parent: parent(m.parent)?,
+                name: Name::parse(&m.name)?,
+                mode: new_mode(m.mode, m.masked)?,
+            },
             Op::Mknod(m) => {
                 let file_type = file_type(m.r#type)?;
                 if matches!(file_type, FileType::Directory | FileType::Symlink) {
@@ -147,7 +154,7 @@ impl TryFrom<Op> for Mutation {
                 Mutation::Mknod {
                     parent: parent(m.parent)?,
                     name: Name::parse(&m.name)?,
-                    mode: mode(m.mode)?,
+                    mode: new_mode(m.mode, m.masked)?,
                     file_type,
                     rdev: m.rdev,
                 }
@@ -305,6 +312,7 @@ impl TryFrom<mds::DirEntry> for DirEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sateen_types::op::NewMode;
     use sateen_types::{Fid, LayoutTemplate, Timestamp};
 
     fn name(s: &str) -> Name {
@@ -323,13 +331,19 @@ mod tests {
             Mutation::Create(Create {
                 parent: Fid::ROOT,
                 name: name("a"),
-                mode: 0o644,
+                mode: NewMode::with_umask(0o666, 0o022),
                 exclusive: true,
                 open: Some(Access { read: true, write: true, exec: false }),
                 layout: Some(LayoutTemplate::default()),
             }),
-            Mutation::Mkdir { parent: Fid::ROOT, name: name("d"), mode: 0o1777 },
-            Mutation::Mknod { parent: f, name: name("n"), mode: 0, file_type: FileType::BlockDevice, rdev: 0x801 },
+            Mutation::Mkdir { parent: Fid::ROOT, name: name("d"), mode: NewMode::with_umask(0o1777, 0o077) },
+            Mutation::Mknod {
+                parent: f,
+                name: name("n"),
+                mode: 0o600.into(),
+                file_type: FileType::BlockDevice,
+                rdev: 0x801,
+            },
             Mutation::Symlink { parent: f, name: name("l"), target: b"../x".to_vec() },
             Mutation::Link { fid: f, parent: Fid::ROOT, name: name("h") },
             Mutation::Unlink { parent: f, name: name("u") },
@@ -368,10 +382,11 @@ mod tests {
     fn values_that_break_a_rule_are_refused_with_the_right_code() {
         let parent = Some(Fid::ROOT.into());
         let cases = [
-            (Op::Mkdir(mds::Mkdir { parent: None, name: b"a".to_vec(), mode: 0 }), FsCode::Invalid),
-            (Op::Mkdir(mds::Mkdir { parent, name: b"a/b".to_vec(), mode: 0 }), FsCode::Invalid),
-            (Op::Mkdir(mds::Mkdir { parent, name: vec![b'x'; 256], mode: 0 }), FsCode::NameTooLong),
-            (Op::Mkdir(mds::Mkdir { parent, name: b"a".to_vec(), mode: 0o10000 }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent: None, name: b"a".to_vec(), ..Default::default() }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent, name: b"a/b".to_vec(), ..Default::default() }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent, name: vec![b'x'; 256], ..Default::default() }), FsCode::NameTooLong),
+            (Op::Mkdir(mds::Mkdir { parent, name: b"a".to_vec(), mode: 0o10000, masked: 0 }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent, name: b"a".to_vec(), mode: 0, masked: 0o1000 }), FsCode::Invalid),
             (Op::Symlink(mds::Symlink { parent, name: b"a".to_vec(), target: vec![b'x'; 4096] }), FsCode::NameTooLong),
             (
                 Op::SetXattr(mds::SetXattr {

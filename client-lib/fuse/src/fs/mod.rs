@@ -17,6 +17,7 @@ use std::time::Duration;
 use sateen_client::Client;
 use sateen_types::{Attr, Fid, FsCode, FsError, FsResult, Name};
 
+use crate::acl_hints::AclHints;
 use crate::handles::Handles;
 
 pub use data::{OpenFile, Opened};
@@ -36,6 +37,8 @@ pub struct MountedFs {
     pub entry_timeout: Duration,
     /// How long the kernel may trust attributes.
     pub attr_timeout: Duration,
+    /// Which inodes have no ACL.
+    pub acl_hints: AclHints,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
 }
@@ -49,6 +52,7 @@ impl MountedFs {
             source,
             entry_timeout,
             attr_timeout,
+            acl_hints: AclHints::new(attr_timeout),
             files: Handles::default(),
             dirs: Handles::default(),
         }

@@ -1,5 +1,6 @@
 //! Inodes.
 
+use sateen_types::acl::{Acl, ExtendedAcl};
 use sateen_types::{Attr, Fid, FileType, Timestamp};
 
 use super::{read_type, write_type};
@@ -35,6 +36,10 @@ pub struct Inode {
     pub btime: Timestamp,
     /// Rises with every change.
     pub change: u64,
+    /// What the access ACL says beyond `mode`.
+    pub acl: Option<Box<ExtendedAcl>>,
+    /// Of a directory: what is made in it inherits this.
+    pub default_acl: Option<Box<Acl>>,
     /// What only this kind of file has.
     pub body: Body,
 }
@@ -120,12 +125,20 @@ impl Inode {
             btime: self.btime,
             rdev,
             change: self.change,
+            has_acl: self.acl.is_some(),
+            has_default_acl: self.default_acl.is_some(),
         }
     }
 }
 
 impl Record for Inode {
     const WHAT: &'static str = "inode";
+    /// 2: with ACLs. Inodes without one are written as version 1.
+    const VERSION: u8 = 2;
+
+    fn version(&self) -> u8 {
+        if self.acl.is_some() || self.default_acl.is_some() { 2 } else { 1 }
+    }
 
     fn write(&self, out: &mut Writer) {
         write_type(out, self.file_type());
@@ -147,6 +160,11 @@ impl Record for Inode {
             Body::CharDevice(rdev) | Body::BlockDevice(rdev) => out.u64(*rdev),
             Body::Regular | Body::Fifo | Body::Socket => {}
         }
+        if self.version() > 1 {
+            let access = self.acl.as_ref().map(|acl| acl.with_mode(self.mode).to_xattr());
+            out.bytes(&access.unwrap_or_default());
+            out.bytes(&self.default_acl.as_ref().map(|acl| acl.to_xattr()).unwrap_or_default());
+        }
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Inode> {
@@ -164,6 +182,39 @@ impl Record for Inode {
             FileType::CharDevice => Body::CharDevice(input.u64()?),
             FileType::BlockDevice => Body::BlockDevice(input.u64()?),
         };
-        Some(Inode { mode, uid, gid, nlink, size, allocated, atime, mtime, ctime, btime, change, body })
+        let (mut acl, mut default_acl) = (None, None);
+        if input.version() > 1 {
+            if let Some(access) = read_acl(input)? {
+                let (bits, extended) = access.split();
+                acl = Some(Box::new(extended.filter(|_| bits == mode & 0o777)?));
+            }
+            default_acl = read_acl(input)?.map(Box::new);
+        }
+        let inode = Inode {
+            mode,
+            uid,
+            gid,
+            nlink,
+            size,
+            allocated,
+            atime,
+            mtime,
+            ctime,
+            btime,
+            change,
+            acl,
+            default_acl,
+            body,
+        };
+        (inode.version() == input.version()).then_some(inode)
+    }
+}
+
+/// An ACL in the form of its extended attribute, or nothing. The outer `None`: these bytes are neither.
+#[allow(clippy::option_option, reason = "malformed, absent and there are three things")]
+fn read_acl(input: &mut Reader<'_>) -> Option<Option<Acl>> {
+    match input.bytes()? {
+        [] => Some(None),
+        bytes => Acl::parse(bytes).ok().flatten().map(Some),
     }
 }

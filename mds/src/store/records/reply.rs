@@ -15,6 +15,10 @@ pub struct ReplyRecord {
     pub reply: MutationReply,
 }
 
+/// Flags of stored attributes.
+const HAS_ACL: u8 = 1;
+const HAS_DEFAULT_ACL: u8 = 2;
+
 fn write_attr(out: &mut Writer, a: &Attr) {
     out.fid(a.fid);
     write_type(out, a.file_type);
@@ -27,6 +31,7 @@ fn write_attr(out: &mut Writer, a: &Attr) {
     for t in [a.atime, a.mtime, a.ctime, a.btime] {
         out.time(t);
     }
+    out.u8(u8::from(a.has_acl) * HAS_ACL | u8::from(a.has_default_acl) * HAS_DEFAULT_ACL);
 }
 
 fn read_attr(input: &mut Reader<'_>) -> Option<Attr> {
@@ -34,11 +39,35 @@ fn read_attr(input: &mut Reader<'_>) -> Option<Attr> {
     let (mode, uid, gid, nlink) = (input.u32()?, input.u32()?, input.u32()?, input.u32()?);
     let (size, blocks, rdev, change) = (input.u64()?, input.u64()?, input.u64()?, input.u64()?);
     let (atime, mtime, ctime, btime) = (input.time()?, input.time()?, input.time()?, input.time()?);
-    Some(Attr { fid, file_type, mode, uid, gid, nlink, size, blocks, atime, mtime, ctime, btime, rdev, change })
+    let flags = if input.version() > 1 { input.u8()? } else { 0 };
+    if flags & !(HAS_ACL | HAS_DEFAULT_ACL) != 0 {
+        return None;
+    }
+    let (has_acl, has_default_acl) = (flags & HAS_ACL != 0, flags & HAS_DEFAULT_ACL != 0);
+    Some(Attr {
+        fid,
+        file_type,
+        mode,
+        uid,
+        gid,
+        nlink,
+        size,
+        blocks,
+        atime,
+        mtime,
+        ctime,
+        btime,
+        rdev,
+        change,
+        has_acl,
+        has_default_acl,
+    })
 }
 
 impl Record for ReplyRecord {
     const WHAT: &'static str = "reply";
+    /// 2: attributes end with flags.
+    const VERSION: u8 = 2;
 
     fn write(&self, out: &mut Writer) {
         out.u64(self.number);
