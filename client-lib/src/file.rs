@@ -203,6 +203,7 @@ impl File {
     /// Makes `[offset, offset + len)` a hole that reads as zeros; the size stays.
     pub async fn punch(&self, offset: u64, len: u64) -> FsResult<()> {
         self.may_write()?;
+        self.open.inode.state().modified_by(&self.open.cred);
         truncate::punch(&self.open.inner, &self.open.inode, offset, len).await
     }
 
@@ -225,6 +226,7 @@ impl File {
         if !keep_size && end > self.open.inode.state().size() {
             self.truncate(end).await?;
         }
+        self.open.inode.state().modified_by(&self.open.cred);
         Ok(())
     }
 

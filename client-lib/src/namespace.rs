@@ -66,6 +66,8 @@ impl Client {
         // A report on its way, or the time of an earlier write, must not undo the time that is set here.
         let _reporting = inode.reporting.lock().await;
         let mtime = if set.mtime.is_some() { inode.take_mtime() } else { None };
+        // Neither must privileges that are given after a write.
+        let clear_suid = set.mode.is_some() && inode.take_clear_suid();
         match self.execute(cred, Mutation::SetAttr(set)).await.and_then(|r| expect_attr("SetAttr", r)) {
             Ok(attr) => {
                 inode.observe_own(&attr);
@@ -73,6 +75,7 @@ impl Client {
             }
             Err(e) => {
                 inode.give_back_mtime(mtime);
+                inode.give_back_clear_suid(clear_suid);
                 Err(e)
             }
         }
@@ -202,6 +205,13 @@ impl Client {
         value: &[u8],
         mode: XattrMode,
     ) -> FsResult<Attr> {
+        // A report of earlier writes takes file capabilities away, so it must not come after them.
+        if name.as_bytes().starts_with(b"security.")
+            && let Some(inode) = self.inner.table.get(fid)
+        {
+            write::drain(&self.inner, &inode).await;
+            report::report(&self.inner, &inode).await?;
+        }
         let op = Mutation::SetXattr { fid, name: name.clone(), value: value.to_vec(), mode };
         self.changed(self.execute(cred, op).await?)
     }

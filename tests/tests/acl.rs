@@ -107,7 +107,10 @@ fn a_default_acl_is_inherited_whatever_the_umask_says() {
     let at = mount.path();
     script(at, &format!("mkdir d; setfacl -d -m u:{BOB}:rwx,g::rx,o::- d"));
     assert_eq!(mode(&mount.join("d")), 0o755, "the directory itself stays");
-    script(at, "umask 077; cd d; echo x > f; mkdir sub; mkfifo p; ln -s f l; mknod n c 1 3; cp f copy; install -m 640 f i");
+    script(
+        at,
+        "umask 077; cd d; echo x > f; mkdir sub; mkfifo p; ln -s f l; mknod n c 1 3; cp f copy; install -m 640 f i",
+    );
     let user = format!("user:{BOB}:rwx");
     let masked = format!("user:{BOB}:rwx");
     assert_eq!(acl(at, "d/f"), ["user::rw-", &masked, "group::r-x", "mask::rw-", "other::---"]);
@@ -199,6 +202,7 @@ fn that_a_file_has_no_acl_is_known_without_asking_the_mds() {
     cluster.kill_mds();
     assert_eq!(get("without", "system.posix_acl_access"), Err(Errno::NODATA));
     assert_eq!(get("with", "system.posix_acl_default"), Err(Errno::NODATA));
+    assert_eq!(get("with", "security.capability"), Err(Errno::NODATA), "which every first write asks for");
     let asked = get("with", "system.posix_acl_access").expect_err("the MDS must be asked, and is away");
     assert!([Errno::TIMEDOUT, Errno::HOSTDOWN].contains(&asked), "{asked}");
     cluster.start_mds();

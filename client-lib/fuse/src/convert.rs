@@ -11,9 +11,9 @@ use crate::fs::{MountedFs, Opened};
 /// Preferred I/O size told to programs: one stripe.
 const BLOCK_SIZE: u32 = 1 << 20;
 
-/// Attributes in the kernel's form, which is given them; what they say of ACLs is remembered.
+/// Attributes in the kernel's form, which is given them; what they say of extended attributes is remembered.
 pub fn file_attr(fs: &MountedFs, a: &Attr) -> FileAttr {
-    fs.acl_hints.given(fs.ino(a.fid), a);
+    fs.xattr_hints.given(fs.ino(a.fid), a);
     FileAttr {
         ino: INodeNo(fs.ino(a.fid)),
         size: a.size,

@@ -7,10 +7,9 @@
 //!   `answers.rs`: data to the kernel without copies;
 //! * `fs/`: the operations, callable without a mount;
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
-//! * `acl_hints.rs`: which files have no ACL;
+//! * `xattr_hints.rs`: which files have no ACL and no capabilities;
 //! * `options.rs`: what stands behind `-o`.
 
-mod acl_hints;
 mod answers;
 mod convert;
 mod credential;
@@ -22,6 +21,7 @@ mod mount;
 mod options;
 mod shell;
 mod worker;
+mod xattr_hints;
 
 pub use mount::{Mount, client_options};
 pub use options::{MountOptions, Patience};

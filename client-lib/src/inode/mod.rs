@@ -33,6 +33,15 @@ mod stages;
 pub(crate) use reading::{ReadSpan, View};
 pub(crate) use stages::Which;
 
+/// Set-user-id and set-group-id.
+const PRIVILEGES: u32 = 0o6000;
+
+/// What the MDS leaves of a mode, as far as the mode alone says, when somebody has written who may not keep privileges.
+fn without_privileges(mode: u32) -> u32 {
+    let group_executes = mode & 0o010 != 0;
+    mode & !(if group_executes { PRIVILEGES } else { 0o4000 })
+}
+
 /// One file. See the module.
 #[derive(Debug)]
 pub(crate) struct Inode {
@@ -201,6 +210,9 @@ impl Inode {
             attr.ctime = attr.ctime.max(mtime);
         }
         attr.blocks = attr.blocks.saturating_add_signed(state.allocated_delta / 512);
+        if state.clear_suid {
+            attr.mode = without_privileges(attr.mode);
+        }
         attr
     }
 

@@ -2,7 +2,7 @@
 
 use sateen_types::{Attr, Timestamp};
 
-use super::Inode;
+use super::{Inode, PRIVILEGES};
 
 /// What a report to the MDS says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,11 @@ impl Inode {
             end: if state.written_end > state.attr.size { state.written_end } else { 0 },
             mtime: state.mtime,
             allocated_delta: state.allocated_delta,
-            clear_suid: state.clear_suid && state.attr.mode & 0o6000 != 0,
+            clear_suid: state.clear_suid,
         };
-        if report == (Report { end: 0, mtime: None, allocated_delta: 0, clear_suid: false }) {
+        // Privileges alone are worth a report only where there are any.
+        let clears = report.clear_suid && state.attr.mode & PRIVILEGES != 0;
+        if !clears && (report.end, report.mtime, report.allocated_delta) == (0, None, 0) {
             return None;
         }
         state.allocated_delta = 0;
@@ -65,6 +67,16 @@ impl Inode {
     /// Explicit times are about to be set: what was written before does not override them.
     pub fn take_mtime(&self) -> Option<Timestamp> {
         self.state().mtime.take()
+    }
+
+    /// A mode is about to be set: what was written before does not take privileges from it.
+    pub fn take_clear_suid(&self) -> bool {
+        std::mem::take(&mut self.state().clear_suid)
+    }
+
+    /// The mode was not set after all.
+    pub fn give_back_clear_suid(&self, clear: bool) {
+        self.state().clear_suid |= clear;
     }
 
     /// The times were not set after all.

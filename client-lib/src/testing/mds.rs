@@ -75,6 +75,7 @@ impl FakeMds {
             change: 1,
             has_acl: false,
             has_default_acl: false,
+            has_capabilities: false,
         };
         let layout = LayoutTemplate::default().resolve(&LayoutTemplate::default());
         let mut state = State::default();

@@ -65,6 +65,7 @@ pub fn new_inode(dir: &Inode, who: &Credential, asked: NewMode, body: Body, now:
         change: 1,
         acl: acl.map(Box::new),
         default_acl: if is_dir { dir.default_acl.clone() } else { None },
+        has_capabilities: false,
         body,
     }
 }

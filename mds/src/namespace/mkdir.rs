@@ -62,6 +62,7 @@ pub fn format(
         change: 1,
         acl: None,
         default_acl: None,
+        has_capabilities: false,
         body: Body::empty_directory(),
     };
     tree::add_inode(tx, Fid::ROOT, &root)?;

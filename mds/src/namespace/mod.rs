@@ -106,7 +106,7 @@ fn mutate(tx: &mut dyn Txn, who: &Credential, op: &Mutation, inputs: &Inputs) ->
         Mutation::Instantiate { fid, offset, length } => layout::instantiate(tx, *fid, *offset, *length, inputs),
         Mutation::SetLayout { fid, layout } => layout::set_layout(tx, who, *fid, layout, inputs),
         Mutation::SetDefaultLayout { fid, layout } => layout::set_default(tx, who, *fid, layout.as_ref(), inputs),
-        Mutation::WriteDone(op) => write_done::write_done(tx, op, inputs),
+        Mutation::WriteDone(op) => write_done::write_done(tx, who, op, inputs),
     }
 }
 

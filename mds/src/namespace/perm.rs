@@ -103,9 +103,9 @@ pub fn may_setgid(who: &Credential, gid: u32) -> bool {
     who.uid == 0 || who.in_group(gid)
 }
 
-/// What is left of `mode` when somebody else's change must not keep privileges: no set-user-id, and no set-group-id
-/// where it means that (with group execution).
-pub fn without_privileges(mode: u32) -> u32 {
-    let keep_gid = mode & S_IXGRP == 0;
-    mode & !S_ISUID & !(if keep_gid { 0 } else { S_ISGID })
+/// What is left of the mode when `who` changes data or owner: no set-user-id; set-group-id only where it does not mean that
+/// (without group execution) and `who` could set it.
+pub fn without_privileges(inode: &Inode, who: &Credential) -> u32 {
+    let keep_gid = inode.mode & S_IXGRP == 0 && may_setgid(who, inode.gid);
+    inode.mode & !S_ISUID & !(if keep_gid { 0 } else { S_ISGID })
 }

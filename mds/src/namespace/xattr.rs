@@ -2,6 +2,7 @@
 //! everybody reads, root writes. Of `system.*` there are the two that stand for ACLs ([`super::acl`]); anything else is not
 //! supported.
 
+use sateen_types::attr::FILE_CAPABILITIES_XATTR;
 use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_types::op::{MutationReply, XattrMode};
 use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, XattrName};
@@ -86,6 +87,7 @@ pub fn set(
     }
     refuse_overflow(tx, fid, name, value, old.as_deref())?;
     tx.put(Table::Xattrs, key, value.to_vec());
+    inode.has_capabilities |= name.as_bytes() == FILE_CAPABILITIES_XATTR;
     inode.attr_changed(inputs.now);
     tree::put_inode(tx, fid, &inode);
     Ok(MutationReply::Attr(inode.attr(fid)))
@@ -112,6 +114,13 @@ fn refuse_overflow(tx: &dyn ReadTxn, fid: Fid, name: &XattrName, value: &[u8], o
 /// All values of one file together, bytes.
 const XATTR_TOTAL_BYTES_MAX: usize = 2 * XATTR_VALUE_BYTES_MAX;
 
+/// The data or the owner of a file changed: whatever it is now, it was not trusted with capabilities.
+pub fn drop_capabilities(tx: &mut dyn Txn, fid: Fid, inode: &mut Inode) {
+    if std::mem::take(&mut inode.has_capabilities) {
+        tx.delete(Table::Xattrs, keys::xattr(fid, FILE_CAPABILITIES_XATTR));
+    }
+}
+
 /// Removes one.
 pub fn remove(
     tx: &mut dyn Txn,
@@ -130,6 +139,7 @@ pub fn remove(
         return Err(no_data(fid, name));
     }
     tx.delete(Table::Xattrs, key);
+    inode.has_capabilities &= name.as_bytes() != FILE_CAPABILITIES_XATTR;
     inode.attr_changed(inputs.now);
     tree::put_inode(tx, fid, &inode);
     Ok(MutationReply::Attr(inode.attr(fid)))

@@ -88,6 +88,7 @@ impl From<&Attr> for mds::Attr {
             change: a.change,
             has_acl: a.has_acl,
             has_default_acl: a.has_default_acl,
+            has_capabilities: a.has_capabilities,
         }
     }
 }
@@ -112,6 +113,7 @@ impl TryFrom<mds::Attr> for Attr {
             change: w.change,
             has_acl: w.has_acl,
             has_default_acl: w.has_default_acl,
+            has_capabilities: w.has_capabilities,
         })
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use sateen_client::Client;
 use sateen_types::{Attr, Fid, FsCode, FsError, FsResult, Name};
 
-use crate::acl_hints::AclHints;
 use crate::handles::Handles;
+use crate::xattr_hints::XattrHints;
 
 pub use data::{OpenFile, Opened};
 pub use dir::{DirItem, OpenDir};
@@ -37,8 +37,8 @@ pub struct MountedFs {
     pub entry_timeout: Duration,
     /// How long the kernel may trust attributes.
     pub attr_timeout: Duration,
-    /// Which inodes have no ACL.
-    pub acl_hints: AclHints,
+    /// Which inodes have no ACL and no capabilities.
+    pub xattr_hints: XattrHints,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
 }
@@ -52,7 +52,7 @@ impl MountedFs {
             source,
             entry_timeout,
             attr_timeout,
-            acl_hints: AclHints::new(attr_timeout),
+            xattr_hints: XattrHints::new(attr_timeout),
             files: Handles::default(),
             dirs: Handles::default(),
         }

@@ -45,7 +45,7 @@ impl MountedFs {
                 _ => Err(no_data(name)),
             },
             _ if name.starts_with(VIRTUAL) => Err(no_data(name)),
-            ACCESS_XATTR | DEFAULT_XATTR if self.acl_hints.has_none(ino, name == DEFAULT_XATTR) => Err(no_data(name)),
+            _ if self.xattr_hints.is_absent(ino, name) => Err(no_data(name)),
             _ if is_unsupported(name) => Err(unsupported(name)),
             _ => gone_is_stale(self.client.getxattr(cred, fid, &XattrName::parse(name)?).await),
         }
@@ -81,7 +81,7 @@ impl MountedFs {
                     _ => XattrMode::Set,
                 };
                 let set = self.client.setxattr(cred, fid, &XattrName::parse(name)?, value, mode).await;
-                self.acl_hints.given(ino, &gone_is_stale(set)?);
+                self.xattr_hints.given(ino, &gone_is_stale(set)?);
                 Ok(())
             }
         }
@@ -115,7 +115,7 @@ impl MountedFs {
             _ if is_unsupported(name) => Err(unsupported(name)),
             _ => {
                 let removed = self.client.removexattr(cred, fid, &XattrName::parse(name)?).await;
-                self.acl_hints.given(ino, &gone_is_stale(removed)?);
+                self.xattr_hints.given(ino, &gone_is_stale(removed)?);
                 Ok(())
             }
         }

@@ -40,6 +40,8 @@ pub struct Inode {
     pub acl: Option<Box<ExtendedAcl>>,
     /// Of a directory: what is made in it inherits this.
     pub default_acl: Option<Box<Acl>>,
+    /// `security.capability` is among its extended attributes.
+    pub has_capabilities: bool,
     /// What only this kind of file has.
     pub body: Body,
 }
@@ -127,17 +129,18 @@ impl Inode {
             change: self.change,
             has_acl: self.acl.is_some(),
             has_default_acl: self.default_acl.is_some(),
+            has_capabilities: self.has_capabilities,
         }
     }
 }
 
 impl Record for Inode {
     const WHAT: &'static str = "inode";
-    /// 2: with ACLs. Inodes without one are written as version 1.
+    /// 2: with ACLs or capabilities. Inodes without are written as version 1.
     const VERSION: u8 = 2;
 
     fn version(&self) -> u8 {
-        if self.acl.is_some() || self.default_acl.is_some() { 2 } else { 1 }
+        if self.acl.is_some() || self.default_acl.is_some() || self.has_capabilities { 2 } else { 1 }
     }
 
     fn write(&self, out: &mut Writer) {
@@ -164,6 +167,7 @@ impl Record for Inode {
             let access = self.acl.as_ref().map(|acl| acl.with_mode(self.mode).to_xattr());
             out.bytes(&access.unwrap_or_default());
             out.bytes(&self.default_acl.as_ref().map(|acl| acl.to_xattr()).unwrap_or_default());
+            out.u8(u8::from(self.has_capabilities));
         }
     }
 
@@ -182,13 +186,14 @@ impl Record for Inode {
             FileType::CharDevice => Body::CharDevice(input.u64()?),
             FileType::BlockDevice => Body::BlockDevice(input.u64()?),
         };
-        let (mut acl, mut default_acl) = (None, None);
+        let (mut acl, mut default_acl, mut has_capabilities) = (None, None, false);
         if input.version() > 1 {
             if let Some(access) = read_acl(input)? {
                 let (bits, extended) = access.split();
                 acl = Some(Box::new(extended.filter(|_| bits == mode & 0o777)?));
             }
             default_acl = read_acl(input)?.map(Box::new);
+            has_capabilities = input.bool()?;
         }
         let inode = Inode {
             mode,
@@ -204,6 +209,7 @@ impl Record for Inode {
             change,
             acl,
             default_acl,
+            has_capabilities,
             body,
         };
         (inode.version() == input.version()).then_some(inode)

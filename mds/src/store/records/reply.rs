@@ -18,6 +18,7 @@ pub struct ReplyRecord {
 /// Flags of stored attributes.
 const HAS_ACL: u8 = 1;
 const HAS_DEFAULT_ACL: u8 = 2;
+const HAS_CAPABILITIES: u8 = 4;
 
 fn write_attr(out: &mut Writer, a: &Attr) {
     out.fid(a.fid);
@@ -31,7 +32,8 @@ fn write_attr(out: &mut Writer, a: &Attr) {
     for t in [a.atime, a.mtime, a.ctime, a.btime] {
         out.time(t);
     }
-    out.u8(u8::from(a.has_acl) * HAS_ACL | u8::from(a.has_default_acl) * HAS_DEFAULT_ACL);
+    let flags = [(a.has_acl, HAS_ACL), (a.has_default_acl, HAS_DEFAULT_ACL), (a.has_capabilities, HAS_CAPABILITIES)];
+    out.u8(flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
 }
 
 fn read_attr(input: &mut Reader<'_>) -> Option<Attr> {
@@ -40,10 +42,9 @@ fn read_attr(input: &mut Reader<'_>) -> Option<Attr> {
     let (size, blocks, rdev, change) = (input.u64()?, input.u64()?, input.u64()?, input.u64()?);
     let (atime, mtime, ctime, btime) = (input.time()?, input.time()?, input.time()?, input.time()?);
     let flags = if input.version() > 1 { input.u8()? } else { 0 };
-    if flags & !(HAS_ACL | HAS_DEFAULT_ACL) != 0 {
+    if flags & !(HAS_ACL | HAS_DEFAULT_ACL | HAS_CAPABILITIES) != 0 {
         return None;
     }
-    let (has_acl, has_default_acl) = (flags & HAS_ACL != 0, flags & HAS_DEFAULT_ACL != 0);
     Some(Attr {
         fid,
         file_type,
@@ -59,8 +60,9 @@ fn read_attr(input: &mut Reader<'_>) -> Option<Attr> {
         btime,
         rdev,
         change,
-        has_acl,
-        has_default_acl,
+        has_acl: flags & HAS_ACL != 0,
+        has_default_acl: flags & HAS_DEFAULT_ACL != 0,
+        has_capabilities: flags & HAS_CAPABILITIES != 0,
     })
 }
 

@@ -25,9 +25,15 @@ fn inodes() -> impl Strategy<Value = Inode> {
     ];
     let time = || (any::<i64>(), 0u32..1_000_000_000).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos });
     let numbers = (0u32..0o10000, any::<u32>(), any::<u32>(), any::<u32>());
-    let acls = (proptest::option::of(0u32..8), proptest::option::of(named_user()));
+    let acls = (proptest::option::of(0u32..8), proptest::option::of(named_user()), any::<bool>());
     (numbers, any::<(u64, u64, u64)>(), [time(), time(), time(), time()], acls, body).prop_map(
-        |((mode, uid, gid, nlink), (size, allocated, change), [atime, mtime, ctime, btime], (group, default), body)| {
+        |(
+            (mode, uid, gid, nlink),
+            (size, allocated, change),
+            [atime, mtime, ctime, btime],
+            (group, default, has_capabilities),
+            body,
+        )| {
             Inode {
                 mode,
                 uid,
@@ -42,6 +48,7 @@ fn inodes() -> impl Strategy<Value = Inode> {
                 change,
                 acl: group.map(|group| Box::new(ExtendedAcl { group, ..ExtendedAcl::default() })),
                 default_acl: default.map(Box::new),
+                has_capabilities,
                 body,
             }
         },
@@ -153,6 +160,7 @@ fn directory() -> Inode {
         change: 5,
         acl: None,
         default_acl: None,
+        has_capabilities: false,
         body: Body::Directory { entries: 6, next_cookie: 7 },
     }
 }
@@ -200,9 +208,9 @@ fn version_1_looks_like_this() {
     );
 }
 
-/// Bytes of version 2: an inode that has ACLs is version 1 and both lists in the form of their extended attributes.
+/// Bytes of version 2: as version 1, then both ACLs in the form of their extended attributes, then the capabilities.
 #[test]
-fn version_2_of_an_inode_ends_with_its_acls() {
+fn version_2_of_an_inode_ends_with_acls_and_capabilities() {
     let plain = directory();
     let (bits, acl) =
         Acl { owner: 7, group: 5, other: 5, mask: Some(5), users: vec![Named { id: 9, perm: 6 }], groups: Vec::new() }
@@ -224,14 +232,17 @@ fn version_2_of_an_inode_ends_with_its_acls() {
             "04000500ffffffff",
             "10000500ffffffff",
             "20000500ffffffff",
-            "00000000"
+            "00000000",
+            "00"
         )
     );
     assert_eq!(Inode::from_bytes(&bytes).expect("own bytes"), inode);
+    let capable = Inode { has_capabilities: true, ..plain.clone() };
+    assert_eq!(capable.to_bytes()[length..], [0, 0, 0, 0, 0, 0, 0, 0, 1]);
     let mut torn = bytes.clone();
     torn[2] ^= 0o070;
     assert_eq!(Inode::from_bytes(&torn).expect_err("mode and mask differ").code, FsCode::Corrupt);
-    let neither = [&[2][..], &plain.to_bytes()[1..], &[0; 8]].concat();
+    let neither = [&[2][..], &plain.to_bytes()[1..], &[0; 9]].concat();
     assert_eq!(Inode::from_bytes(&neither).expect_err("version 2 for nothing").code, FsCode::Corrupt);
 }
 
