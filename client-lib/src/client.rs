@@ -9,7 +9,7 @@ use crate::file::File;
 use crate::inner::Inner;
 use crate::namespace::lookup;
 use crate::session::Session;
-use crate::{MountSource, Options, tend};
+use crate::{MountSource, Options, atime, tend};
 
 /// A client of one file system: its session at the MDS, its caches, its connections. Cheap to clone.
 ///
@@ -109,7 +109,9 @@ impl Client {
             self.inner.table.unpin_if_clean(inode);
             done
         });
-        futures::future::join_all(work).await.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+        let synced = futures::future::join_all(work).await.into_iter().find(Result::is_err).unwrap_or(Ok(()));
+        atime::flush(&self.inner).await;
+        synced
     }
 
     /// Root of what this client shows: the file system's, or the source's subdirectory.

@@ -134,6 +134,15 @@ impl File {
         read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
     }
 
+    /// A program has read the file: its access time changes if [`crate::Options::access_times`] wants it. Reading alone does
+    /// not say so, for copies, scans and backups should leave no trace.
+    pub fn accessed(&self) {
+        let inner = &self.open.inner;
+        if let Some(at) = self.open.inode.accessed(inner.options.access_times) {
+            inner.atimes.note(self.fid(), at);
+        }
+    }
+
     /// Takes in how the program will read; `len` 0 is up to the end of the file. It changes how fast reads are, never what
     /// they give. See [`Advice`].
     pub fn advise(&self, offset: u64, len: u64, advice: Advice) {

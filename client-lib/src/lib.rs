@@ -28,6 +28,7 @@
 //! - memory is bounded by [`Options::dirty_bytes_max`] and [`Options::cache_bytes_max`].
 
 pub mod admin;
+mod atime;
 pub mod blocking;
 mod budget;
 mod cache;
@@ -66,6 +67,7 @@ mod truncate;
 mod unstable;
 mod write;
 
+pub use atime::AccessTimes;
 pub use client::{Client, Created, DefaultLayout, NewFile, StatFs};
 pub use file::File;
 pub use options::Options;

@@ -57,7 +57,14 @@ impl Client {
 
     /// Changes attributes; with a size, cuts or extends the file.
     pub async fn setattr(&self, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
-        let Some(inode) = self.inner.table.get(set.fid) else {
+        let inode = self.inner.table.get(set.fid);
+        if set.atime.is_some() {
+            self.inner.atimes.forget(set.fid);
+            if let Some(inode) = &inode {
+                inode.forget_accesses();
+            }
+        }
+        let Some(inode) = inode else {
             return expect_attr("SetAttr", self.execute(cred, Mutation::SetAttr(set)).await?);
         };
         if set.size.is_some() {
@@ -342,7 +349,8 @@ impl Client {
     }
 
     /// Attributes from the MDS, with what was written here.
-    fn merge(&self, attr: Attr) -> Attr {
+    fn merge(&self, mut attr: Attr) -> Attr {
+        attr.atime = self.inner.atimes.newest(attr.fid, attr.atime);
         match self.inner.table.get(attr.fid) {
             Some(inode) => {
                 inode.observe(&attr);

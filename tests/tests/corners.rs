@@ -41,7 +41,12 @@ impl Here {
     #[track_caller]
     fn as_bob(&self, text: &str) -> Done {
         let mut command = Command::new("setpriv");
-        command.args([format!("--reuid={BOB}"), format!("--regid={BOB}")]).args(["--clear-groups", "bash", "-euc", text]);
+        command.args([format!("--reuid={BOB}"), format!("--regid={BOB}")]).args([
+            "--clear-groups",
+            "bash",
+            "-euc",
+            text,
+        ]);
         run(command.current_dir(self.mount.path()), PROGRAM)
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct State {
     written_end: u64,
     /// Time of the last write that the MDS was not told of.
     mtime: Option<Timestamp>,
+    /// When a program last read the file, as far as it counts.
+    atime: Option<Timestamp>,
     allocated_delta: i64,
     clear_suid: bool,
     /// Nothing may be sent: the file is being cut.
@@ -118,6 +120,7 @@ impl Inode {
             unstable: UnstableSet::default(),
             written_end: 0,
             mtime: None,
+            atime: None,
             allocated_delta: 0,
             clear_suid: false,
             frozen: false,
@@ -208,6 +211,9 @@ impl Inode {
         if let Some(mtime) = state.mtime {
             attr.mtime = attr.mtime.max(mtime);
             attr.ctime = attr.ctime.max(mtime);
+        }
+        if let Some(atime) = state.atime {
+            attr.atime = attr.atime.max(atime);
         }
         attr.blocks = attr.blocks.saturating_add_signed(state.allocated_delta / 512);
         if state.clear_suid {

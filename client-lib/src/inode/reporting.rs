@@ -3,6 +3,7 @@
 use sateen_types::{Attr, Timestamp};
 
 use super::{Inode, PRIVILEGES};
+use crate::atime::AccessTimes;
 
 /// What a report to the MDS says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,26 @@ impl Inode {
             state.mtime = None;
         }
         state.clear_suid = false;
+    }
+
+    /// A program has read the file. Gives the time of that, if it counts.
+    pub fn accessed(&self, counts: AccessTimes) -> Option<Timestamp> {
+        if counts == AccessTimes::Never {
+            return None;
+        }
+        let now = Timestamp::now();
+        let mut state = self.state();
+        let written = state.mtime.unwrap_or(state.attr.mtime);
+        let changed = written.max(state.attr.mtime).max(state.attr.ctime);
+        let read = state.atime.map_or(state.attr.atime, |at| at.max(state.attr.atime));
+        let at = counts.wants(read, changed, now).then_some(now)?;
+        state.atime = Some(at);
+        Some(at)
+    }
+
+    /// An access time was set: what was read before does not override it.
+    pub fn forget_accesses(&self) {
+        self.state().atime = None;
     }
 
     /// Explicit times are about to be set: what was written before does not override them.

@@ -41,6 +41,8 @@ pub enum Mutation {
     SetDefaultLayout { fid: Fid, layout: Option<LayoutTemplate> },
     /// Reports what writes did, after their data is on the OSTs.
     WriteDone(WriteDone),
+    /// Reports when files were last read.
+    ReadDone(ReadDone),
 }
 
 /// See [`Mutation::Create`].
@@ -181,6 +183,13 @@ pub struct WriteDone {
     pub clear_suid: bool,
 }
 
+/// See [`Mutation::ReadDone`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadDone {
+    /// Files, and when they were read: at most [`crate::limits::READ_DONE_MAX`].
+    pub times: Vec<(Fid, Timestamp)>,
+}
+
 /// The answer to a [`Mutation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MutationReply {
@@ -190,7 +199,7 @@ pub enum MutationReply {
     Attr(Attr),
     /// Instantiate, SetLayout.
     Layout(Layout),
-    /// Unlink, Rmdir, Rename, SetDefaultLayout.
+    /// Unlink, Rmdir, Rename, SetDefaultLayout, ReadDone.
     Done,
 }
 

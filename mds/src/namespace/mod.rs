@@ -13,6 +13,7 @@ mod link;
 mod mkdir;
 mod perm;
 mod read;
+mod read_done;
 mod rename;
 mod room;
 mod session;
@@ -107,6 +108,7 @@ fn mutate(tx: &mut dyn Txn, who: &Credential, op: &Mutation, inputs: &Inputs) ->
         Mutation::SetLayout { fid, layout } => layout::set_layout(tx, who, *fid, layout, inputs),
         Mutation::SetDefaultLayout { fid, layout } => layout::set_default(tx, who, *fid, layout.as_ref(), inputs),
         Mutation::WriteDone(op) => write_done::write_done(tx, who, op, inputs),
+        Mutation::ReadDone(op) => read_done::read_done(tx, op, inputs),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Changes of a namespace and their answers.
 
-use sateen_types::limits::{FILE_SIZE_MAX, PATH_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use sateen_types::limits::{FILE_SIZE_MAX, PATH_BYTES_MAX, READ_DONE_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_types::op::{
-    Access, Create, DirEntry, Entry, Mutation, MutationReply, RenameMode, SetAttr, SetTime, WriteDone, XattrMode,
+    Access, Create, DirEntry, Entry, Mutation, MutationReply, ReadDone, RenameMode, SetAttr, SetTime, WriteDone,
+    XattrMode,
 };
-use sateen_types::{FileType, FsCode, FsError, FsResult, Name, XattrName};
+use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, Name, Timestamp, XattrName};
 
 use super::attr::{file_type, mode, new_mode};
 use super::{bad, fid, required};
+use crate::mds::read_done::Time as ReadTime;
 use crate::mds::{self, execute_reply::Result as WireResult, execute_request::Op};
 
 fn size(n: u64) -> FsResult<u64> {
@@ -124,6 +126,10 @@ impl From<Mutation> for Op {
                 allocated_delta: w.allocated_delta,
                 clear_suid: w.clear_suid,
             }),
+            Mutation::ReadDone(r) => {
+                let time = |(fid, at): (Fid, Timestamp)| ReadTime { fid: Some(fid.into()), at: Some(at.into()) };
+                Op::ReadDone(mds::ReadDone { times: r.times.into_iter().map(time).collect() })
+            }
         }
     }
 }
@@ -239,6 +245,13 @@ impl TryFrom<Op> for Mutation {
                 allocated_delta: w.allocated_delta,
                 clear_suid: w.clear_suid,
             }),
+            Op::ReadDone(r) => {
+                if r.times.len() > READ_DONE_MAX {
+                    return Err(bad("times", format_args!("{}, at most {READ_DONE_MAX}", r.times.len())));
+                }
+                let time = |t: ReadTime| Ok((fid(t.fid, "fid")?, required(t.at, "at")?.try_into()?));
+                Mutation::ReadDone(ReadDone { times: r.times.into_iter().map(time).collect::<FsResult<_>>()? })
+            }
         })
     }
 }
@@ -312,8 +325,8 @@ impl TryFrom<mds::DirEntry> for DirEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sateen_types::LayoutTemplate;
     use sateen_types::op::NewMode;
-    use sateen_types::{Fid, LayoutTemplate, Timestamp};
 
     fn name(s: &str) -> Name {
         Name::parse(s.as_bytes()).expect("valid")
@@ -368,6 +381,7 @@ mod tests {
                 allocated_delta: -4096,
                 clear_suid: true,
             }),
+            Mutation::ReadDone(ReadDone { times: vec![(f, Timestamp { seconds: 1, nanos: 2 })] }),
         ]
     }
 
@@ -398,6 +412,7 @@ mod tests {
                 FsCode::TooBig,
             ),
             (Op::Instantiate(mds::Instantiate { fid: parent, offset: u64::MAX, length: 2 }), FsCode::Invalid),
+            (Op::ReadDone(mds::ReadDone { times: vec![ReadTime::default(); READ_DONE_MAX + 1] }), FsCode::Invalid),
             (Op::SetAttr(mds::SetAttr { fid: parent, size: Some(1 << 63), ..Default::default() }), FsCode::FileTooBig),
         ];
         for (op, code) in cases {

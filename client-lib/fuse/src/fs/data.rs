@@ -78,7 +78,12 @@ impl MountedFs {
 
     /// Up to `len` bytes; fewer only at the end of the file.
     pub async fn read(&self, handle: u64, offset: u64, len: u32) -> FsResult<Payload> {
-        self.files.get(handle)?.file.read_pieces(offset, len as usize).await
+        let open = self.files.get(handle)?;
+        let data = open.file.read_pieces(offset, len as usize).await?;
+        if open.flags & libc::O_NOATIME == 0 {
+            open.file.accessed();
+        }
+        Ok(data)
     }
 
     /// Writes all of `data`. (The client tells the MDS to drop setuid and setgid bits unless root opened the file.)

@@ -1,9 +1,9 @@
 //! Files: layouts, sizes, truncates, what is left behind, extended attributes.
 
 use sateen_types::layout::TemplateComponent;
-use sateen_types::op::{Mutation, MutationReply, SetTime, XattrMode};
+use sateen_types::op::{Mutation, MutationReply, ReadDone, SetTime, XattrMode};
 use sateen_types::{
-    Credential, Extent, Fid, FileType, FsCode, LayoutTemplate, OstIndex, StripePattern, Timestamp, XattrName,
+    Attr, Credential, Extent, Fid, FileType, FsCode, LayoutTemplate, OstIndex, StripePattern, Timestamp, XattrName,
 };
 
 use super::bench::{ALICE, Bench, code, name};
@@ -288,5 +288,24 @@ fn sequences_are_taken_once() {
         let first = b.run(Command::AllocSequence).expect("takes");
         assert_eq!(first, Outcome::Sequence(Fid::SEQ_FIRST));
         assert_eq!(b.run(Command::AllocSequence).expect("takes"), Outcome::Sequence(Fid::SEQ_FIRST + 1));
+    });
+}
+
+#[test]
+fn reports_of_reads_move_access_times_forward_and_nothing_else() {
+    on_every_store(|b| {
+        let (f, g) = (b.create(ROOT, "f").expect("makes"), b.create(ROOT, "g").expect("makes"));
+        let before = b.attr(f);
+        let gone = Fid { seq: Fid::SEQ_FIRST, oid: 9_999, ver: 0 };
+        let at = |seconds| Timestamp { seconds, nanos: 0 };
+        let report = |b: &mut Bench<'_>, times| {
+            b.ask(&ALICE, Mutation::ReadDone(ReadDone { times })).expect("never refused");
+        };
+        let now = b.now().seconds;
+        report(b, vec![(gone, at(now)), (f, at(now)), (g, at(5))]);
+        assert_eq!(b.attr(f), Attr { atime: at(now), ..before.clone() });
+        assert_eq!(b.attr(g).atime, b.attr(g).btime, "an older time changes nothing");
+        report(b, vec![(f, at(now + 1_000_000))]);
+        assert_eq!(b.attr(f).atime, b.now(), "a client's clock may be wrong");
     });
 }
