@@ -134,6 +134,11 @@ impl File {
         read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
     }
 
+    /// Whether a write took set-user-id or set-group-id away, which [`File::attr`] shows and the MDS does not know yet.
+    pub fn loses_privileges(&self) -> bool {
+        self.open.inode.loses_privileges()
+    }
+
     /// A program has read the file: its access time changes if [`crate::Options::access_times`] wants it. Reading alone does
     /// not say so, for copies, scans and backups should leave no trace.
     pub fn accessed(&self) {

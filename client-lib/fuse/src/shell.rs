@@ -118,8 +118,8 @@ impl Shell {
     }
 }
 
-/// Makes the kernel ask for size and times again: an open answers without them, and another client may have changed them
-/// since they were last asked for. A negative offset leaves pages alone and takes no lock of theirs.
+/// Makes the kernel ask for attributes again: an open answers without them, and another client may have changed them since
+/// they were last asked for; after a write it asks for size and times, but not for the mode that lost its privileges. A negative offset leaves pages alone and takes no lock of theirs.
 fn forget_attributes(kernel: &OnceLock<Notifier>, ino: INodeNo) {
     if let Some(Err(error)) = kernel.get().map(|k| k.inval_inode(ino, -1, 0)) {
         tracing::warn!(%error, ino = ino.0, "the kernel was not told that attributes may have changed");
@@ -310,22 +310,34 @@ impl Filesystem for Shell {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (fs, size) = (self.fs.clone(), data.len() as u32);
+        let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         if let Some(result) = self.worker.at_once(fs.write(fh.0, offset, data)) {
             return match result {
-                Ok(()) => reply.written(size),
+                Ok(()) => {
+                    if kills && fs.loses_privileges(fh.0) {
+                        forget_attributes(&self.kernel, ino);
+                    }
+                    reply.written(size);
+                }
                 Err(e) => reply.error(report("write", ino.0, &e)),
             };
         }
         // Again, with a copy: the buffer belongs to this thread, which reads the next request into it. What was begun was
         // the same write to the same place.
-        let data = data.to_vec();
-        let work = async move { fs.write(fh.0, offset, &data).await };
+        let (data, kernel) = (data.to_vec(), self.kernel.clone());
+        let work = async move {
+            fs.write(fh.0, offset, &data).await?;
+            if kills && fs.loses_privileges(fh.0) {
+                forget_attributes(&kernel, ino);
+            }
+            Ok(())
+        };
         self.run("write", ino, work, move |result| match result {
             Ok(()) => reply.written(size),
             Err(errno) => reply.error(errno),
@@ -468,8 +480,14 @@ impl Filesystem for Shell {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let fs = self.fs.clone();
-        self.run_empty("fallocate", ino, reply, async move { fs.fallocate(fh.0, offset, length, mode).await });
+        let (fs, kernel) = (self.fs.clone(), self.kernel.clone());
+        let work = async move {
+            fs.fallocate(fh.0, offset, length, mode).await?;
+            // Its mode is not among what the kernel asks for again.
+            forget_attributes(&kernel, ino);
+            Ok(())
+        };
+        self.run_empty("fallocate", ino, reply, work);
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {

@@ -33,13 +33,10 @@ mod stages;
 pub(crate) use reading::{ReadSpan, View};
 pub(crate) use stages::Which;
 
-/// Set-user-id and set-group-id.
-const PRIVILEGES: u32 = 0o6000;
-
 /// What the MDS leaves of a mode, as far as the mode alone says, when somebody has written who may not keep privileges.
 fn without_privileges(mode: u32) -> u32 {
     let group_executes = mode & 0o010 != 0;
-    mode & !(if group_executes { PRIVILEGES } else { 0o4000 })
+    mode & !(if group_executes { 0o6000 } else { 0o4000 })
 }
 
 /// One file. See the module.

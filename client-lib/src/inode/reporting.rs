@@ -2,7 +2,7 @@
 
 use sateen_types::{Attr, Timestamp};
 
-use super::{Inode, PRIVILEGES};
+use super::{Inode, without_privileges};
 use crate::atime::AccessTimes;
 
 /// What a report to the MDS says.
@@ -25,7 +25,7 @@ impl Inode {
             clear_suid: state.clear_suid,
         };
         // Privileges alone are worth a report only where there are any.
-        let clears = report.clear_suid && state.attr.mode & PRIVILEGES != 0;
+        let clears = report.clear_suid && without_privileges(state.attr.mode) != state.attr.mode;
         if !clears && (report.end, report.mtime, report.allocated_delta) == (0, None, 0) {
             return None;
         }
@@ -88,6 +88,12 @@ impl Inode {
     /// Explicit times are about to be set: what was written before does not override them.
     pub fn take_mtime(&self) -> Option<Timestamp> {
         self.state().mtime.take()
+    }
+
+    /// What was written here took set-user-id or set-group-id away, and the MDS does not know yet.
+    pub fn loses_privileges(&self) -> bool {
+        let state = self.state();
+        state.clear_suid && without_privileges(state.attr.mode) != state.attr.mode
     }
 
     /// A mode is about to be set: what was written before does not take privileges from it.

@@ -91,6 +91,11 @@ impl MountedFs {
         self.files.get(handle)?.file.write_at(offset, data).await
     }
 
+    /// Whether what was written took set-user-id or set-group-id away: the kernel may think that they are still there.
+    pub fn loses_privileges(&self, handle: u64) -> bool {
+        self.files.get(handle).is_ok_and(|open| open.file.loses_privileges())
+    }
+
     /// Everything written goes to the OSTs, and the size to the MDS: other clients that open the file now see it.
     pub async fn flush(&self, handle: u64) -> FsResult<()> {
         let open = self.files.get(handle)?;
