@@ -16,6 +16,7 @@ if command -v dpkg-query >/dev/null; then
     want fuse3           # fusermount3 and /etc/fuse.conf
     want libacl1-dev     # pjdfstest links it
     have rsync rsync
+    have setfacl acl
     have setfattr attr
     have fio fio
     have mkfs.ext4 e2fsprogs
@@ -28,7 +29,7 @@ if command -v dpkg-query >/dev/null; then
     have umount util-linux
     install_wanted
 else
-    echo "note: this is not Debian; the tests need fusermount3, rsync, setfattr, fio, mkfs.ext4, xfsprogs, git, make, gcc, python3 and libacl"
+    echo "note: this is not Debian; the tests need fusermount3, rsync, setfacl, setfattr, fio, mkfs.ext4, xfsprogs, git, make, gcc, python3 and libacl"
 fi
 
 # installed CRATE VERSION: whether cargo's own record in the tools directory says so

@@ -46,7 +46,7 @@ async fn write(source: &MountSource, name: &Name, mebibytes: u64) -> Result<(), 
     let new = NewFile {
         parent: client.root(),
         name: name.clone(),
-        mode: 0o644,
+        mode: 0o644.into(),
         exclusive: false,
         access: Access::WRITE,
         layout: None,

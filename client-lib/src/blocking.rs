@@ -98,8 +98,14 @@ impl Client {
     pub fn create(&self, path: impl AsRef<Path>) -> FsResult<File> {
         self.run(async {
             let (parent, name) = self.parent(bytes(&path)).await?;
-            let new =
-                NewFile { parent, name, mode: MODE_FILE, exclusive: false, access: Access::READ_WRITE, layout: None };
+            let new = NewFile {
+                parent,
+                name,
+                mode: MODE_FILE.into(),
+                exclusive: false,
+                access: Access::READ_WRITE,
+                layout: None,
+            };
             let created = self.client.create(&self.cred, new).await?;
             if created.existed {
                 created.file.truncate(0).await?;

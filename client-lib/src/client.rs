@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use sateen_types::op::Access;
+use sateen_types::op::{Access, NewMode};
 use sateen_types::{Attr, Credential, Fid, FileType, FsCode, FsError, FsId, FsResult, LayoutTemplate, Name, Space};
 
 use crate::file::File;
 use crate::inner::Inner;
 use crate::namespace::lookup;
 use crate::session::Session;
-use crate::{MountSource, Options, tend};
+use crate::{MountSource, Options, atime, tend};
 
 /// A client of one file system: its session at the MDS, its caches, its connections. Cheap to clone.
 ///
@@ -27,8 +27,8 @@ pub struct NewFile {
     pub parent: Fid,
     /// Name in it.
     pub name: Name,
-    /// `0..=0o7777`, the umask already taken away.
-    pub mode: u32,
+    /// Its permissions.
+    pub mode: NewMode,
     /// Fail with `Exists` if the name is taken; otherwise an existing regular file is opened.
     pub exclusive: bool,
     /// What it is opened for.
@@ -109,7 +109,9 @@ impl Client {
             self.inner.table.unpin_if_clean(inode);
             done
         });
-        futures::future::join_all(work).await.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+        let synced = futures::future::join_all(work).await.into_iter().find(Result::is_err).unwrap_or(Ok(()));
+        atime::flush(&self.inner).await;
+        synced
     }
 
     /// Root of what this client shows: the file system's, or the source's subdirectory.

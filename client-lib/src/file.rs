@@ -145,6 +145,20 @@ impl File {
         read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
     }
 
+    /// Whether a write took set-user-id or set-group-id away, which [`File::attr`] shows and the MDS does not know yet.
+    pub fn loses_privileges(&self) -> bool {
+        self.open.inode.loses_privileges()
+    }
+
+    /// A program has read the file: its access time changes if [`crate::Options::access_times`] wants it. Reading alone does
+    /// not say so, for copies, scans and backups should leave no trace.
+    pub fn accessed(&self) {
+        let inner = &self.open.inner;
+        if let Some(at) = self.open.inode.accessed(inner.options.access_times) {
+            inner.atimes.note(self.fid(), at);
+        }
+    }
+
     /// Takes in how the program will read; `len` 0 is up to the end of the file. It changes how fast reads are, never what
     /// they give. See [`Advice`].
     pub fn advise(&self, offset: u64, len: u64, advice: Advice) {
@@ -214,6 +228,7 @@ impl File {
     /// Makes `[offset, offset + len)` a hole that reads as zeros; the size stays.
     pub async fn punch(&self, offset: u64, len: u64) -> FsResult<()> {
         self.may_write()?;
+        self.open.inode.state().modified_by(&self.open.cred);
         truncate::punch(&self.open.inner, &self.open.inode, offset, len).await
     }
 
@@ -236,6 +251,7 @@ impl File {
         if !keep_size && end > self.open.inode.state().size() {
             self.truncate(end).await?;
         }
+        self.open.inode.state().modified_by(&self.open.cred);
         Ok(())
     }
 

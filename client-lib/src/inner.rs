@@ -13,7 +13,7 @@ use crate::commit::Committer;
 use crate::osts::Osts;
 use crate::session::Session;
 use crate::table::Table;
-use crate::{MountSource, Options};
+use crate::{MountSource, Options, atime};
 
 /// The shared parts. Owned by every [`crate::Client`], [`crate::File`] and background task.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     pub cache: Arc<ChunkCache>,
     pub budget: Arc<Budget>,
     pub table: Table,
+    /// Access times that wait to be reported.
+    pub atimes: atime::Pending,
     /// Root of what this client shows.
     pub root: Fid,
     /// Sealing and opening happen on as many threads as there are processors.
@@ -52,6 +54,7 @@ impl Inner {
             cache: Arc::new(ChunkCache::new(options.cache_bytes_max)),
             budget: Arc::new(Budget::new(options.dirty_bytes_max)),
             table: Table::default(),
+            atimes: atime::Pending::default(),
             root,
             processors: Arc::new(Semaphore::new(processors)),
             readahead: Arc::new(Semaphore::new((options.readahead_total_bytes_max / UNIT_BYTES) as usize)),

@@ -10,7 +10,7 @@
 //!
 //! let client = Client::connect(&"mds1:9880:/scratch".parse()?, Options::default()).await?;
 //! let name = Name::parse(b"hello")?;
-//! let new = NewFile { parent: client.root(), name, mode: 0o644, exclusive: false, access: Access::WRITE, layout: None };
+//! let new = NewFile { parent: client.root(), name, mode: 0o644.into(), exclusive: false, access: Access::WRITE, layout: None };
 //! let created = client.create(&Credential::ROOT, new).await?;
 //! created.file.write_at(0, b"hello, world\n").await?;
 //! created.file.fsync().await?;
@@ -28,6 +28,7 @@
 //! - memory is bounded by [`Options::dirty_bytes_max`] and [`Options::cache_bytes_max`].
 
 pub mod admin;
+mod atime;
 pub mod blocking;
 mod budget;
 mod cache;
@@ -68,12 +69,13 @@ mod truncate;
 mod unstable;
 mod write;
 
+pub use atime::AccessTimes;
 pub use client::{Client, Created, DefaultLayout, NewFile, StatFs};
 pub use file::File;
 pub use options::Options;
 pub use readahead::Advice;
 pub use source::MountSource;
 
-pub use sateen_types::op::{Access, DirEntry, RenameMode, SetAttr, SetTime, XattrMode};
+pub use sateen_types::op::{Access, DirEntry, NewMode, RenameMode, SetAttr, SetTime, XattrMode};
 pub use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, XattrName};
 pub use sateen_types::{Lock, LockClass, LockMode, LockRange};

@@ -5,7 +5,9 @@
 
 use sateen_proto::{convert, mds as wire};
 use sateen_types::limits::READDIR_ENTRIES_MAX;
-use sateen_types::op::{Access, Create, DirEntry, Entry, Mutation, MutationReply, RenameMode, SetAttr, XattrMode};
+use sateen_types::op::{
+    Access, Create, DirEntry, Entry, Mutation, MutationReply, NewMode, RenameMode, SetAttr, XattrMode,
+};
 use sateen_types::{
     Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, Space, XattrName,
 };
@@ -55,7 +57,14 @@ impl Client {
 
     /// Changes attributes; with a size, cuts or extends the file.
     pub async fn setattr(&self, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
-        let Some(inode) = self.inner.table.get(set.fid) else {
+        let inode = self.inner.table.get(set.fid);
+        if set.atime.is_some() {
+            self.inner.atimes.forget(set.fid);
+            if let Some(inode) = &inode {
+                inode.forget_accesses();
+            }
+        }
+        let Some(inode) = inode else {
             return expect_attr("SetAttr", self.execute(cred, Mutation::SetAttr(set)).await?);
         };
         if set.size.is_some() {
@@ -64,6 +73,8 @@ impl Client {
         // A report on its way, or the time of an earlier write, must not undo the time that is set here.
         let _reporting = inode.reporting.lock().await;
         let mtime = if set.mtime.is_some() { inode.take_mtime() } else { None };
+        // Neither must privileges that are given after a write.
+        let clear_suid = set.mode.is_some() && inode.take_clear_suid();
         match self.execute(cred, Mutation::SetAttr(set)).await.and_then(|r| expect_attr("SetAttr", r)) {
             Ok(attr) => {
                 inode.observe_own(&attr);
@@ -71,6 +82,7 @@ impl Client {
             }
             Err(e) => {
                 inode.give_back_mtime(mtime);
+                inode.give_back_clear_suid(clear_suid);
                 Err(e)
             }
         }
@@ -95,8 +107,8 @@ impl Client {
     }
 
     /// Makes a directory.
-    pub async fn mkdir(&self, cred: &Credential, parent: Fid, name: &Name, mode: u32) -> FsResult<Attr> {
-        let op = Mutation::Mkdir { parent, name: name.clone(), mode };
+    pub async fn mkdir(&self, cred: &Credential, parent: Fid, name: &Name, mode: impl Into<NewMode>) -> FsResult<Attr> {
+        let op = Mutation::Mkdir { parent, name: name.clone(), mode: mode.into() };
         Ok(expect_entry("Mkdir", self.execute(cred, op).await?)?.attr)
     }
 
@@ -106,11 +118,11 @@ impl Client {
         cred: &Credential,
         parent: Fid,
         name: &Name,
-        mode: u32,
+        mode: impl Into<NewMode>,
         file_type: FileType,
         rdev: u64,
     ) -> FsResult<Attr> {
-        let op = Mutation::Mknod { parent, name: name.clone(), mode, file_type, rdev };
+        let op = Mutation::Mknod { parent, name: name.clone(), mode: mode.into(), file_type, rdev };
         Ok(expect_entry("Mknod", self.execute(cred, op).await?)?.attr)
     }
 
@@ -190,7 +202,8 @@ impl Client {
         Ok(reply.value)
     }
 
-    /// Sets an extended attribute.
+    /// Sets an extended attribute. ACLs are `system.posix_acl_access` and `system.posix_acl_default` in Linux's form
+    /// ([`sateen_types::Acl`]).
     pub async fn setxattr(
         &self,
         cred: &Credential,
@@ -198,7 +211,14 @@ impl Client {
         name: &XattrName,
         value: &[u8],
         mode: XattrMode,
-    ) -> FsResult<()> {
+    ) -> FsResult<Attr> {
+        // A report of earlier writes takes file capabilities away, so it must not come after them.
+        if name.as_bytes().starts_with(b"security.")
+            && let Some(inode) = self.inner.table.get(fid)
+        {
+            write::drain(&self.inner, &inode).await;
+            report::report(&self.inner, &inode).await?;
+        }
         let op = Mutation::SetXattr { fid, name: name.clone(), value: value.to_vec(), mode };
         self.changed(self.execute(cred, op).await?)
     }
@@ -214,7 +234,7 @@ impl Client {
     }
 
     /// Removes an extended attribute.
-    pub async fn removexattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<()> {
+    pub async fn removexattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<Attr> {
         let op = Mutation::RemoveXattr { fid, name: name.clone() };
         self.changed(self.execute(cred, op).await?)
     }
@@ -329,7 +349,8 @@ impl Client {
     }
 
     /// Attributes from the MDS, with what was written here.
-    fn merge(&self, attr: Attr) -> Attr {
+    fn merge(&self, mut attr: Attr) -> Attr {
+        attr.atime = self.inner.atimes.newest(attr.fid, attr.atime);
         match self.inner.table.get(attr.fid) {
             Some(inode) => {
                 inode.observe(&attr);
@@ -340,12 +361,11 @@ impl Client {
     }
 
     /// Takes in the attributes that came with a change of something else than data.
-    fn changed(&self, reply: MutationReply) -> FsResult<()> {
+    fn changed(&self, reply: MutationReply) -> FsResult<Attr> {
         let attr = expect_attr("SetXattr", reply)?;
-        if let Some(inode) = self.inner.table.get(attr.fid) {
-            inode.observe_own(&attr);
-        }
-        Ok(())
+        let Some(inode) = self.inner.table.get(attr.fid) else { return Ok(attr) };
+        inode.observe_own(&attr);
+        Ok(inode.attr())
     }
 }
 

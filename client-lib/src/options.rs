@@ -5,6 +5,8 @@ use std::time::Duration;
 use sateen_types::limits::{BULK_BYTES_MAX, CHUNK_BYTES_MAX};
 use sateen_types::{FsCode, FsError, FsResult};
 
+use crate::atime::AccessTimes;
+
 /// How a [`crate::Client`] behaves. `Options::default()` suits one machine with a few gigabytes of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -34,6 +36,8 @@ pub struct Options {
     /// Uncommitted bytes of one file that start a commit in the background, so that memory for new writes comes free
     /// before writers have to wait for it.
     pub commit_bytes: u64,
+    /// Which reads count, where a program's reads are told of ([`crate::File::accessed`]).
+    pub access_times: AccessTimes,
     /// Name shown by `sateen status`, at most 255 bytes.
     pub client_name: String,
 }
@@ -53,6 +57,7 @@ impl Default for Options {
             connections_per_oss: 2,
             writeback_interval: Duration::from_secs(5),
             commit_bytes: 32 << 20,
+            access_times: AccessTimes::default(),
             client_name: format!("pid {}", std::process::id()),
         }
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::inner::Inner;
 use crate::inode::{Inode, Which};
-use crate::{durable, report, write};
+use crate::{atime, durable, report, write};
 
 /// Shortest time between two looks at all files. Keeps a shortage that cannot be helped from using a processor.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(5);
@@ -37,7 +37,12 @@ pub(crate) async fn run(client: Weak<Inner>, stop: CancellationToken) {
     loop {
         let work = tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => Some(Work::Everything),
+            _ = tick.tick() => {
+                let Some(inner) = client.upgrade() else { return };
+                let times = Arc::clone(&inner);
+                inner.tasks.spawn(async move { atime::flush(&times).await });
+                Some(Work::Everything)
+            }
             () = commit_wanted.notified() => Some(Work::Commit),
             () = budget.pressure.notified() => None,
         };

@@ -293,7 +293,7 @@ async fn make_directories(
             break;
         }
         let name = format!("d-{life}-{worker}-{number}");
-        let mkdir = Mkdir { parent: Some(Fid::ROOT.into()), name: name.clone().into(), mode: 0o755 };
+        let mkdir = Mkdir { parent: Some(Fid::ROOT.into()), name: name.clone().into(), mode: 0o755, masked: 0 };
         let request = ExecuteRequest {
             session_id: session_id.clone(),
             slot: 0,

@@ -91,6 +91,7 @@ impl Session {
             parent: Some(ROOT),
             name: name.to_vec(),
             mode: 0o644,
+            masked: 0,
             exclusive: true,
             open: true,
             layout: Some(LayoutTemplate { components: vec![component] }),

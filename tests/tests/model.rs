@@ -120,7 +120,7 @@ impl World {
     fn create(&mut self) {
         let (dir, text, layout) = (self.dir(), self.name(), self.layout());
         let (parent, access) = (self.fid(dir), Access { read: true, write: true, exec: false });
-        let new = NewFile { parent, name: name(text), mode: 0o644, exclusive: true, access, layout };
+        let new = NewFile { parent, name: name(text), mode: 0o644.into(), exclusive: true, access, layout };
         let expected = self.tree.create(dir, text, Node::File(Vec::new()));
         let actual = self.runtime.block_on(self.client.create(&USER, new));
         compare(&format!("create {text:?}"), &expected, &actual);

@@ -171,8 +171,9 @@ fn the_mds_refuses_hostile_requests_and_goes_on() {
             &[FsCode::Invalid, FsCode::VersionMismatch],
         );
 
-        let mkdir =
-            |name: &[u8], parent: Option<Fid>| Op::Mkdir(mds::Mkdir { parent, name: name.to_vec(), mode: 0o755 });
+        let mkdir = |name: &[u8], parent: Option<Fid>| {
+            Op::Mkdir(mds::Mkdir { parent, name: name.to_vec(), mode: 0o755, masked: 0 })
+        };
         let names: [(&[u8], FsCode); 6] = [
             (b"", FsCode::Invalid),
             (b".", FsCode::Invalid),

@@ -71,8 +71,14 @@ async fn one(client: Client, dir: Fid, count: u32, op: Op) -> anyhow::Result<()>
         let name = Name::parse(file_name(i).as_bytes())?;
         match op {
             Op::Create => {
-                let new =
-                    NewFile { parent: dir, name, mode: 0o644, exclusive: true, access: Access::WRITE, layout: None };
+                let new = NewFile {
+                    parent: dir,
+                    name,
+                    mode: 0o644.into(),
+                    exclusive: true,
+                    access: Access::WRITE,
+                    layout: None,
+                };
                 client.create(&Credential::ROOT, new).await?.file.close().await?;
             }
             Op::Stat => {

@@ -88,7 +88,7 @@ fn read_file(
 /// A new file, open for writing.
 pub async fn create(client: &Client, parent: Fid, name: &str) -> anyhow::Result<File> {
     let name = Name::parse(name.as_bytes())?;
-    let new = NewFile { parent, name, mode: 0o644, exclusive: true, access: Access::WRITE, layout: None };
+    let new = NewFile { parent, name, mode: 0o644.into(), exclusive: true, access: Access::WRITE, layout: None };
     Ok(client.create(&Credential::ROOT, new).await?.file)
 }
 

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use fuser::{FileAttr, FopenFlags, INodeNo, TimeOrNow};
-use sateen_types::op::SetTime;
+use sateen_types::op::{NewMode, SetTime};
 use sateen_types::{Attr, FileType, Timestamp};
 
 use crate::fs::{MountedFs, Opened};
@@ -11,8 +11,9 @@ use crate::fs::{MountedFs, Opened};
 /// Preferred I/O size told to programs: one stripe.
 const BLOCK_SIZE: u32 = 1 << 20;
 
-/// Attributes in the kernel's form.
+/// Attributes in the kernel's form, which is given them; what they say of extended attributes is remembered.
 pub fn file_attr(fs: &MountedFs, a: &Attr) -> FileAttr {
+    fs.xattr_hints.given(fs.ino(a.fid), a);
     FileAttr {
         ino: INodeNo(fs.ino(a.fid)),
         size: a.size,
@@ -43,6 +44,11 @@ pub fn kind(t: FileType) -> fuser::FileType {
         FileType::CharDevice => fuser::FileType::CharDevice,
         FileType::BlockDevice => fuser::FileType::BlockDevice,
     }
+}
+
+/// Permissions of something new, with the umask of whoever makes it.
+pub fn new_mode(mode: u32, umask: u32) -> NewMode {
+    NewMode::with_umask(mode & 0o7777, umask)
 }
 
 /// What the kernel may do with an open file.

@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use sateen_client::AccessTimes;
 use sateen_types::{FsCode, FsError, FsResult};
 
 use crate::options::MountOptions;
@@ -95,7 +96,8 @@ fn attach_directly(source: &str, point: &Path, options: &MountOptions) -> FsResu
     let mut flags = MountFlags::empty();
     for (wanted, flag) in [
         (options.read_only, MountFlags::RDONLY),
-        (options.no_atime, MountFlags::NOATIME),
+        (options.access_times == AccessTimes::Never, MountFlags::NOATIME),
+        (options.access_times == AccessTimes::Strict, MountFlags::STRICTATIME),
         (options.no_suid, MountFlags::NOSUID),
         (options.no_dev, MountFlags::NODEV),
         (options.no_exec, MountFlags::NOEXEC),
@@ -127,7 +129,7 @@ fn attach_by_helper(source: &str, point: &Path, options: &MountOptions) -> FsRes
     for (wanted, name) in [
         (options.allow_other, "allow_other"),
         (options.read_only, "ro"),
-        (options.no_atime, "noatime"),
+        (options.access_times == AccessTimes::Never, "noatime"),
         (options.no_exec, "noexec"),
     ] {
         if wanted {

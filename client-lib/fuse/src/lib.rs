@@ -8,6 +8,7 @@
 //! * `caller.rs`: what `/proc` knows about the thread behind a request;
 //! * `fs/`: the operations, callable without a mount;
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
+//! * `xattr_hints.rs`: which files have no ACL and no capabilities;
 //! * `options.rs`: what stands behind `-o`.
 
 mod answers;
@@ -22,6 +23,7 @@ mod mount;
 mod options;
 mod shell;
 mod worker;
+mod xattr_hints;
 
 pub use mount::{Mount, client_options};
 pub use options::{MountOptions, Patience};

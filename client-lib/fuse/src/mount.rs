@@ -29,6 +29,9 @@ const KERNEL_READ_AHEAD_BYTES: u64 = 1 << 20;
 /// The client's settings that follow from mount options.
 pub fn client_options(options: &MountOptions, point: &Path) -> Options {
     let mut client = Options { client_name: format!("mount {}", point.display()), ..Options::default() };
+    if !options.read_only {
+        client.access_times = options.access_times;
+    }
     match options.patience {
         Patience::Default => {}
         Patience::Soft(time) => client.retry_for = Some(time),

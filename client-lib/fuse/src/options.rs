@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use sateen_client::AccessTimes;
 use sateen_types::{FsCode, FsError, FsResult};
 
 /// How long the kernel may trust a name or attributes without asking, unless said otherwise.
@@ -47,7 +48,7 @@ const ACCEPTED: [&str; 27] = [
     "nolazystatfs",
 ];
 /// The options that do something, for the hint about an unknown one.
-const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, noatime, nosuid, nodev, noexec, flock, localflock, soft, hard, \
+const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, relatime, noatime, strictatime, nosuid, nodev, noexec, flock, localflock, soft, hard, \
                          timeout=S, connect_timeout=S, dirty_mb=N, cache_mb=N, readahead_mb=N";
 
 /// What a mount was asked to be.
@@ -57,8 +58,8 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Users other than the one who mounts may use it. Always so for root.
     pub allow_other: bool,
-    /// Access times are not kept by the kernel.
-    pub no_atime: bool,
+    /// Which reads change access times.
+    pub access_times: AccessTimes,
     /// setuid and setgid bits have no effect.
     pub no_suid: bool,
     /// Device nodes do not work.
@@ -99,7 +100,7 @@ impl Default for MountOptions {
         MountOptions {
             read_only: false,
             allow_other: false,
-            no_atime: false,
+            access_times: AccessTimes::Relative,
             no_suid: false,
             no_dev: false,
             no_exec: false,
@@ -137,7 +138,7 @@ impl MountOptions {
         match (key, value) {
             ("ro", None) => self.read_only = true,
             ("allow_other", None) => self.allow_other = true,
-            ("noatime", None) => self.no_atime = true,
+            ("noatime", None) => self.access_times = AccessTimes::Never,
             ("nosuid", None) => self.no_suid = true,
             ("nodev", None) => self.no_dev = true,
             ("noexec", None) => self.no_exec = true,
@@ -165,11 +166,12 @@ impl MountOptions {
         Ok(())
     }
 
-    /// The later of two contradicting options wins.
+    /// The later of two contradicting options wins: these take another back.
     fn undo(&mut self, key: &str) {
         match key {
             "rw" => self.read_only = false,
-            "atime" | "relatime" | "strictatime" => self.no_atime = false,
+            "atime" | "relatime" => self.access_times = AccessTimes::Relative,
+            "strictatime" => self.access_times = AccessTimes::Strict,
             "suid" => self.no_suid = false,
             "dev" => self.no_dev = false,
             "exec" => self.no_exec = false,
@@ -230,6 +232,11 @@ mod tests {
         assert!(MountOptions::parse(&["flock,localflock"], false).expect("valid").local_locks);
         assert!(!MountOptions::parse(&["noflock", "flock"], false).expect("valid").local_locks);
         assert!(!MountOptions::parse(&["nodev,defaults"], false).expect("valid").no_dev);
+        let times = |list| MountOptions::parse(&[list], false).expect("valid").access_times;
+        assert_eq!(times("rw"), AccessTimes::Relative);
+        assert_eq!(times("strictatime,noatime"), AccessTimes::Never);
+        assert_eq!(times("noatime,relatime"), AccessTimes::Relative);
+        assert_eq!(times("noatime,strictatime"), AccessTimes::Strict);
     }
 
     #[test]

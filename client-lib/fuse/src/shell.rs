@@ -18,7 +18,7 @@ use sateen_types::op::SetAttr;
 use sateen_types::{Attr, FsResult, LockMode};
 
 use crate::answers::Answers;
-use crate::convert::{file_attr, kind, nameless, open_flags, set_time};
+use crate::convert::{file_attr, kind, nameless, new_mode, open_flags, set_time};
 use crate::credential::of_request;
 use crate::errno::report;
 use crate::fs::{KernelLock, MountedFs};
@@ -34,18 +34,21 @@ const STATFS_UNIT: u64 = 4096;
 const GENERATION: Generation = Generation(0);
 
 /// What we ask of the kernel, where it can. Not the writeback cache: the client's own is coherent at close and open.
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_DO_READDIRPLUS,
+    // A default ACL takes the place of the umask, which the MDS decides.
+    InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_EXPORT_SUPPORT,
     // The MDS clears setuid and setgid bits; the kernel only says when a writer has no right to keep them.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_POSIX_ACL,
 ];
 
 /// What we ask for besides, unless locks stay with the kernel.
@@ -115,8 +118,8 @@ impl Shell {
     }
 }
 
-/// Makes the kernel ask for size and times again: an open answers without them, and another client may have changed them
-/// since they were last asked for. A negative offset leaves pages alone and takes no lock of theirs.
+/// Makes the kernel ask for attributes again: an open answers without them, and another client may have changed them since
+/// they were last asked for; after a write it asks for size and times, but not for the mode that lost its privileges. A negative offset leaves pages alone and takes no lock of theirs.
 fn forget_attributes(kernel: &OnceLock<Notifier>, ino: INodeNo) {
     if let Some(Err(error)) = kernel.get().map(|k| k.inval_inode(ino, -1, 0)) {
         tracing::warn!(%error, ino = ino.0, "the kernel was not told that attributes may have changed");
@@ -205,13 +208,13 @@ impl Filesystem for Shell {
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
-        let work = async move { fs.mknod(&cred, parent.0, &name, mode & !umask, u64::from(rdev)).await };
+        let work = async move { fs.mknod(&cred, parent.0, &name, new_mode(mode, umask), mode, u64::from(rdev)).await };
         self.run_entry("mknod", parent, reply, work);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
-        let work = async move { fs.mkdir(&cred, parent.0, &name, mode & !umask).await };
+        let work = async move { fs.mkdir(&cred, parent.0, &name, new_mode(mode, umask)).await };
         self.run_entry("mkdir", parent, reply, work);
     }
 
@@ -281,7 +284,7 @@ impl Filesystem for Shell {
         let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
         let ttl = self.fs.attr_timeout.min(self.fs.entry_timeout);
         let work = async move {
-            let (attr, opened) = fs.create(&cred, parent.0, &name, mode & !umask, flags).await?;
+            let (attr, opened) = fs.create(&cred, parent.0, &name, new_mode(mode, umask), flags).await?;
             Ok((file_attr(&fs, &attr), opened))
         };
         self.run("create", parent, work, move |result| match result {
@@ -318,22 +321,34 @@ impl Filesystem for Shell {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (fs, size) = (self.fs.clone(), data.len() as u32);
+        let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         if let Some(result) = self.worker.at_once(fs.write(fh.0, offset, data)) {
             return match result {
-                Ok(()) => reply.written(size),
+                Ok(()) => {
+                    if kills && fs.loses_privileges(fh.0) {
+                        forget_attributes(&self.kernel, ino);
+                    }
+                    reply.written(size);
+                }
                 Err(e) => reply.error(report("write", ino.0, &e)),
             };
         }
         // Again, with a copy: the buffer belongs to this thread, which reads the next request into it. What was begun was
         // the same write to the same place.
-        let data = data.to_vec();
-        let work = async move { fs.write(fh.0, offset, &data).await };
+        let (data, kernel) = (data.to_vec(), self.kernel.clone());
+        let work = async move {
+            fs.write(fh.0, offset, &data).await?;
+            if kills && fs.loses_privileges(fh.0) {
+                forget_attributes(&kernel, ino);
+            }
+            Ok(())
+        };
         self.run("write", ino, work, move |result| match result {
             Ok(()) => reply.written(size),
             Err(errno) => reply.error(errno),
@@ -525,8 +540,14 @@ impl Filesystem for Shell {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let fs = self.fs.clone();
-        self.run_empty("fallocate", ino, reply, async move { fs.fallocate(fh.0, offset, length, mode).await });
+        let (fs, kernel) = (self.fs.clone(), self.kernel.clone());
+        let work = async move {
+            fs.fallocate(fh.0, offset, length, mode).await?;
+            // Its mode is not among what the kernel asks for again.
+            forget_attributes(&kernel, ino);
+            Ok(())
+        };
+        self.run_empty("fallocate", ino, reply, work);
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {

@@ -33,6 +33,12 @@ mod stages;
 pub(crate) use reading::{ReadSpan, View};
 pub(crate) use stages::Which;
 
+/// What the MDS leaves of a mode, as far as the mode alone says, when somebody has written who may not keep privileges.
+fn without_privileges(mode: u32) -> u32 {
+    let group_executes = mode & 0o010 != 0;
+    mode & !(if group_executes { 0o6000 } else { 0o4000 })
+}
+
 /// One file. See the module.
 #[derive(Debug)]
 pub(crate) struct Inode {
@@ -76,6 +82,8 @@ pub(crate) struct State {
     written_end: u64,
     /// Time of the last write that the MDS was not told of.
     mtime: Option<Timestamp>,
+    /// When a program last read the file, as far as it counts.
+    atime: Option<Timestamp>,
     allocated_delta: i64,
     clear_suid: bool,
     /// Nothing may be sent: the file is being cut.
@@ -109,6 +117,7 @@ impl Inode {
             unstable: UnstableSet::default(),
             written_end: 0,
             mtime: None,
+            atime: None,
             allocated_delta: 0,
             clear_suid: false,
             frozen: false,
@@ -207,7 +216,13 @@ impl Inode {
             attr.mtime = attr.mtime.max(mtime);
             attr.ctime = attr.ctime.max(mtime);
         }
+        if let Some(atime) = state.atime {
+            attr.atime = attr.atime.max(atime);
+        }
         attr.blocks = attr.blocks.saturating_add_signed(state.allocated_delta / 512);
+        if state.clear_suid {
+            attr.mode = without_privileges(attr.mode);
+        }
         attr
     }
 

@@ -2,7 +2,8 @@
 
 use sateen_types::{Attr, Timestamp};
 
-use super::Inode;
+use super::{Inode, without_privileges};
+use crate::atime::AccessTimes;
 
 /// What a report to the MDS says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +22,11 @@ impl Inode {
             end: if state.written_end > state.attr.size { state.written_end } else { 0 },
             mtime: state.mtime,
             allocated_delta: state.allocated_delta,
-            clear_suid: state.clear_suid && state.attr.mode & 0o6000 != 0,
+            clear_suid: state.clear_suid,
         };
-        if report == (Report { end: 0, mtime: None, allocated_delta: 0, clear_suid: false }) {
+        // Privileges alone are worth a report only where there are any.
+        let clears = report.clear_suid && without_privileges(state.attr.mode) != state.attr.mode;
+        if !clears && (report.end, report.mtime, report.allocated_delta) == (0, None, 0) {
             return None;
         }
         state.allocated_delta = 0;
@@ -62,9 +65,45 @@ impl Inode {
         state.clear_suid = false;
     }
 
+    /// A program has read the file. Gives the time of that, if it counts.
+    pub fn accessed(&self, counts: AccessTimes) -> Option<Timestamp> {
+        if counts == AccessTimes::Never {
+            return None;
+        }
+        let now = Timestamp::now();
+        let mut state = self.state();
+        let written = state.mtime.unwrap_or(state.attr.mtime);
+        let changed = written.max(state.attr.mtime).max(state.attr.ctime);
+        let read = state.atime.map_or(state.attr.atime, |at| at.max(state.attr.atime));
+        let at = counts.wants(read, changed, now).then_some(now)?;
+        state.atime = Some(at);
+        Some(at)
+    }
+
+    /// An access time was set: what was read before does not override it.
+    pub fn forget_accesses(&self) {
+        self.state().atime = None;
+    }
+
     /// Explicit times are about to be set: what was written before does not override them.
     pub fn take_mtime(&self) -> Option<Timestamp> {
         self.state().mtime.take()
+    }
+
+    /// What was written here took set-user-id or set-group-id away, and the MDS does not know yet.
+    pub fn loses_privileges(&self) -> bool {
+        let state = self.state();
+        state.clear_suid && without_privileges(state.attr.mode) != state.attr.mode
+    }
+
+    /// A mode is about to be set: what was written before does not take privileges from it.
+    pub fn take_clear_suid(&self) -> bool {
+        std::mem::take(&mut self.state().clear_suid)
+    }
+
+    /// The mode was not set after all.
+    pub fn give_back_clear_suid(&self, clear: bool) {
+        self.state().clear_suid |= clear;
     }
 
     /// The times were not set after all.

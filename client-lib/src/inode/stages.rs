@@ -134,6 +134,11 @@ impl State {
                 self.full.insert(span.chunk);
             }
         }
+        self.modified_by(writer);
+    }
+
+    /// `writer` changed the data.
+    pub fn modified_by(&mut self, writer: &Credential) {
         self.mtime = Some(Timestamp::now());
         self.clear_suid |= writer.uid != 0;
         if self.writer != *writer {

@@ -73,6 +73,9 @@ impl FakeMds {
             btime: now,
             rdev: 0,
             change: 1,
+            has_acl: false,
+            has_default_acl: false,
+            has_capabilities: false,
         };
         let layout = LayoutTemplate::default().resolve(&LayoutTemplate::default());
         let mut state = State::default();
@@ -153,7 +156,8 @@ impl FakeMds {
                 let mut layout = template.resolve(&LayoutTemplate::default());
                 instantiate(&mut layout, 0, 1);
                 let root = &state.inodes[&Fid::ROOT].attr;
-                let attr = Attr { fid, file_type: FileType::Regular, mode: c.mode, nlink: 1, size: 0, ..root.clone() };
+                let attr =
+                    Attr { fid, file_type: FileType::Regular, mode: c.mode.mode, nlink: 1, size: 0, ..root.clone() };
                 state.names.insert(c.name.as_bytes().to_vec(), fid);
                 state.inodes.insert(fid, Inode { attr: attr.clone(), layout: layout.clone() });
                 *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;

@@ -83,7 +83,8 @@ pub fn narrow() -> LayoutTemplate {
 /// A new file, open for reading and writing.
 pub async fn create(client: &Client, name: &str, layout: Option<LayoutTemplate>) -> File {
     let name = Name::parse(name.as_bytes()).expect("a name");
-    let new = NewFile { parent: Fid::ROOT, name, mode: 0o644, exclusive: true, access: Access::READ_WRITE, layout };
+    let new =
+        NewFile { parent: Fid::ROOT, name, mode: 0o644.into(), exclusive: true, access: Access::READ_WRITE, layout };
     client.create(&Credential::ROOT, new).await.expect("created").file
 }
 

@@ -62,6 +62,9 @@ pub enum FileType {
     BlockDevice,
 }
 
+/// Extended attribute with the capabilities that whoever runs the program gets.
+pub const FILE_CAPABILITIES_XATTR: &[u8] = b"security.capability";
+
 /// Attributes as `stat` shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attr {
@@ -93,6 +96,12 @@ pub struct Attr {
     pub rdev: u64,
     /// Rises with every change of data or attributes.
     pub change: u64,
+    /// It has an access ACL that says more than `mode`.
+    pub has_acl: bool,
+    /// It is a directory with a default ACL.
+    pub has_default_acl: bool,
+    /// It is a program with capabilities ([`FILE_CAPABILITIES_XATTR`]).
+    pub has_capabilities: bool,
 }
 
 /// Who asks.

@@ -3,6 +3,7 @@
 //! No I/O, no async, no wire types: everything here is a plain value that a test can build in one line. A parsed
 //! type ([`Name`], [`FsName`], [`Layout`]) cannot hold an invalid value, so nothing behind it asks again.
 
+pub mod acl;
 pub mod attr;
 pub mod bulk;
 pub mod fsck;
@@ -15,6 +16,7 @@ pub mod op;
 pub mod payload;
 pub mod status;
 
+pub use acl::Acl;
 pub use attr::{Attr, Compression, Credential, FileType, Timestamp};
 pub use bulk::{Codec, Part, Space};
 pub use fsck::{Finding, FindingKind, FsckEvent, Repair, Tally};

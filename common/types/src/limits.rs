@@ -8,6 +8,10 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Longest list of extended attribute names, in bytes, each with its NUL (Linux `XATTR_LIST_MAX`).
 pub const XATTR_LIST_BYTES_MAX: usize = 64 << 10;
+/// Most files in one report of access times: one group of commits at the MDS.
+pub const READ_DONE_MAX: usize = 512;
+/// Most entries in one ACL: as many as Linux passes on to a FUSE file system (a page of 4 KiB).
+pub const ACL_ENTRIES_MAX: usize = 511;
 /// Longest file system name, in bytes. Eight as in Lustre, so that it fits Lustre's target names and FSx's mount names.
 pub const FS_NAME_BYTES_MAX: usize = 8;
 /// Longest pool name, in bytes (Lustre: 15).

@@ -14,9 +14,9 @@ pub enum Mutation {
     /// Makes (or, not exclusive, finds) a regular file.
     Create(Create),
     /// Makes a directory.
-    Mkdir { parent: Fid, name: Name, mode: u32 },
+    Mkdir { parent: Fid, name: Name, mode: NewMode },
     /// Makes a FIFO, socket, device or closed regular file.
-    Mknod { parent: Fid, name: Name, mode: u32, file_type: FileType, rdev: u64 },
+    Mknod { parent: Fid, name: Name, mode: NewMode, file_type: FileType, rdev: u64 },
     /// Makes a symbolic link.
     Symlink { parent: Fid, name: Name, target: Vec<u8> },
     /// Gives a file another name.
@@ -41,6 +41,8 @@ pub enum Mutation {
     SetDefaultLayout { fid: Fid, layout: Option<LayoutTemplate> },
     /// Reports what writes did, after their data is on the OSTs.
     WriteDone(WriteDone),
+    /// Reports when files were last read.
+    ReadDone(ReadDone),
 }
 
 /// See [`Mutation::Create`].
@@ -50,14 +52,41 @@ pub struct Create {
     pub parent: Fid,
     /// Name in it.
     pub name: Name,
-    /// `0..=0o7777`, the umask already taken away.
-    pub mode: u32,
+    /// Its permissions.
+    pub mode: NewMode,
     /// Fail with `Exists` if the name is taken.
     pub exclusive: bool,
     /// Open it for the session as well.
     pub open: Option<Access>,
     /// `None`: the directory's default.
     pub layout: Option<LayoutTemplate>,
+}
+
+/// Permissions of something new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewMode {
+    /// `0..=0o7777`, the umask already taken away.
+    pub mode: u32,
+    /// What the umask took. It comes back where a default ACL decides instead of the umask.
+    pub masked: u32,
+}
+
+impl NewMode {
+    /// What a program asks for that has this umask.
+    pub fn with_umask(mode: u32, umask: u32) -> NewMode {
+        NewMode { mode: mode & !umask, masked: mode & umask & 0o777 }
+    }
+
+    /// What the program asked for.
+    pub fn asked(self) -> u32 {
+        self.mode | self.masked
+    }
+}
+
+impl From<u32> for NewMode {
+    fn from(mode: u32) -> NewMode {
+        NewMode { mode, masked: 0 }
+    }
 }
 
 /// What a file is opened for.
@@ -154,6 +183,13 @@ pub struct WriteDone {
     pub clear_suid: bool,
 }
 
+/// See [`Mutation::ReadDone`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadDone {
+    /// Files, and when they were read: at most [`crate::limits::READ_DONE_MAX`].
+    pub times: Vec<(Fid, Timestamp)>,
+}
+
 /// The answer to a [`Mutation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MutationReply {
@@ -163,7 +199,7 @@ pub enum MutationReply {
     Attr(Attr),
     /// Instantiate, SetLayout.
     Layout(Layout),
-    /// Unlink, Rmdir, Rename, SetDefaultLayout.
+    /// Unlink, Rmdir, Rename, SetDefaultLayout, ReadDone.
     Done,
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sateen_types::attr::FILE_CAPABILITIES_XATTR;
 use sateen_types::{Fid, FileType, FsResult};
 
 use super::tree;
@@ -173,10 +174,27 @@ impl Found {
                 self.wrong(format!("{fid} has a default layout and is no directory"));
             }
         }
+        let mut with_capabilities = BTreeSet::new();
         for (key, _) in all(tx, Table::Xattrs)? {
-            let (fid, _) = keys::parse_xattr(&key)?;
+            let (fid, name) = keys::parse_xattr(&key)?;
             if !self.inodes.contains_key(&fid) {
                 self.wrong(format!("an attribute belongs to {fid}, which does not exist"));
+            }
+            if name == FILE_CAPABILITIES_XATTR {
+                with_capabilities.insert(fid);
+            }
+            if name.starts_with(b"system.") {
+                self.wrong(format!("an attribute of {fid} is stored under a name that stands for its inode"));
+            }
+        }
+        for (fid, inode) in &self.inodes {
+            if inode.has_capabilities != with_capabilities.contains(fid) {
+                self.problems.push(format!("{fid} and its attributes differ about capabilities"));
+            }
+            let strange = inode.default_acl.is_some() && !inode.is_dir()
+                || inode.acl.is_some() && inode.file_type() == FileType::Symlink;
+            if strange {
+                self.problems.push(format!("{fid} has an ACL that a {:?} does not have", inode.file_type()));
             }
         }
         self.intents(tx)

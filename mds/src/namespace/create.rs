@@ -3,7 +3,7 @@
 //! Order of checks: the parent is a directory; search permission on it; the name is free (`Exists`, or the existing file
 //! is the answer); write permission on the parent; what the kind of file asks for; space.
 
-use sateen_types::op::{Create, Entry, MutationReply};
+use sateen_types::op::{Create, Entry, MutationReply, NewMode};
 use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, Layout, Name, Timestamp};
 
 use super::perm::{self, Access, S_ISGID, S_IXGRP, access};
@@ -34,16 +34,20 @@ pub fn free_name(tx: &dyn Txn, who: &Credential, place: Place<'_>) -> FsResult<I
     Ok(dir)
 }
 
-/// A new inode below `dir`: owned by the caller; the group is the directory's if that has set-group-id.
-pub fn new_inode(dir: &Inode, who: &Credential, mode: u32, body: Body, now: Timestamp) -> Inode {
+/// A new inode below `dir`: owned by the caller; the group is the directory's if that has set-group-id. A default ACL of the
+/// directory takes the place of the umask.
+pub fn new_inode(dir: &Inode, who: &Credential, asked: NewMode, body: Body, now: Timestamp) -> Inode {
+    let (mut mode, acl) = match &dir.default_acl {
+        Some(default) if !matches!(body, Body::Symlink(_)) => default.inherit(asked.asked()),
+        _ => (asked.mode, None),
+    };
     let inherits = dir.mode & S_ISGID != 0;
     let gid = if inherits { dir.gid } else { who.gid };
     let is_dir = matches!(body, Body::Directory { .. });
-    let mut mode = mode;
     if inherits && is_dir {
         mode |= S_ISGID;
     }
-    let privileged = mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
+    let privileged = asked.asked() & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
     if inherits && !is_dir && privileged && !perm::may_setgid(who, gid) {
         mode &= !S_ISGID;
     }
@@ -59,6 +63,9 @@ pub fn new_inode(dir: &Inode, who: &Credential, mode: u32, body: Body, now: Time
         ctime: now,
         btime: now,
         change: 1,
+        acl: acl.map(Box::new),
+        default_acl: if is_dir { dir.default_acl.clone() } else { None },
+        has_capabilities: false,
         body,
     }
 }
@@ -129,7 +136,7 @@ pub fn mknod(
     tx: &mut dyn Txn,
     who: &Credential,
     place: Place<'_>,
-    mode: u32,
+    mode: NewMode,
     file_type: FileType,
     rdev: u64,
     inputs: &Inputs,
@@ -163,5 +170,5 @@ pub fn symlink(
     inputs: &Inputs,
 ) -> FsResult<MutationReply> {
     let dir = free_name(tx, who, place)?;
-    add(tx, place, new_inode(&dir, who, 0o777, Body::Symlink(target.to_vec()), inputs.now), None, inputs)
+    add(tx, place, new_inode(&dir, who, 0o777.into(), Body::Symlink(target.to_vec()), inputs.now), None, inputs)
 }

@@ -1,7 +1,7 @@
 //! New directories, and the root. Order of checks as in [`super::create`], then the parent's link count.
 
 use sateen_types::limits::LINK_COUNT_MAX;
-use sateen_types::op::MutationReply;
+use sateen_types::op::{MutationReply, NewMode};
 use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, LayoutTemplate};
 
 use super::create::{Place, add, free_name, fresh_fid, new_inode};
@@ -18,7 +18,7 @@ pub fn mkdir(
     tx: &mut dyn Txn,
     who: &Credential,
     place: Place<'_>,
-    mode: u32,
+    asked: NewMode,
     inputs: &Inputs,
 ) -> FsResult<MutationReply> {
     let dir = free_name(tx, who, place)?;
@@ -31,7 +31,7 @@ pub fn mkdir(
         tx.put(Table::DefaultLayouts, keys::fid(fresh_fid(inputs)?), template.to_bytes());
     }
     // Set-user-id and set-group-id are not for mkdir to give; the latter may be inherited.
-    let mode = mode & !(S_ISUID | S_ISGID);
+    let mode = NewMode { mode: asked.mode & !(S_ISUID | S_ISGID), ..asked };
     add(tx, place, new_inode(&dir, who, mode, Body::empty_directory(), inputs.now), None, inputs)
 }
 
@@ -60,6 +60,9 @@ pub fn format(
         ctime: now,
         btime: now,
         change: 1,
+        acl: None,
+        default_acl: None,
+        has_capabilities: false,
         body: Body::empty_directory(),
     };
     tree::add_inode(tx, Fid::ROOT, &root)?;

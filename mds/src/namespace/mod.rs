@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock or knows about sessions in memory. [`apply`] is deterministic (see
 //! [`crate::command`]), and a command that fails leaves changes only in the overlay its caller drops.
 
+mod acl;
 pub mod check;
 mod create;
 mod intents;
@@ -12,6 +13,7 @@ mod link;
 mod mkdir;
 mod perm;
 mod read;
+mod read_done;
 mod rename;
 mod room;
 mod session;
@@ -105,7 +107,8 @@ fn mutate(tx: &mut dyn Txn, who: &Credential, op: &Mutation, inputs: &Inputs) ->
         Mutation::Instantiate { fid, offset, length } => layout::instantiate(tx, *fid, *offset, *length, inputs),
         Mutation::SetLayout { fid, layout } => layout::set_layout(tx, who, *fid, layout, inputs),
         Mutation::SetDefaultLayout { fid, layout } => layout::set_default(tx, who, *fid, layout.as_ref(), inputs),
-        Mutation::WriteDone(op) => write_done::write_done(tx, op, inputs),
+        Mutation::WriteDone(op) => write_done::write_done(tx, who, op, inputs),
+        Mutation::ReadDone(op) => read_done::read_done(tx, op, inputs),
     }
 }
 

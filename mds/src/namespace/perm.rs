@@ -1,4 +1,4 @@
-//! Who may do what: POSIX permission bits, the superuser, sticky directories.
+//! Who may do what: POSIX permission bits, ACLs, the superuser, sticky directories.
 
 use sateen_types::op;
 use sateen_types::{Credential, FsCode, FsError, FsResult};
@@ -38,8 +38,9 @@ impl From<op::Access> for Access {
     }
 }
 
-/// Whether the permission bits (of the first class that matches: owner, group, others) or the superuser's rights
-/// allow all of `wanted`. The superuser executes only what somebody may execute.
+/// Whether the permission bits (of the first class that matches: owner, group, others), the ACL or the superuser's
+/// rights allow all of `wanted`. The superuser executes only what somebody may execute. Linux looks into an ACL only if its
+/// mask gives something, and takes whoever is named for one of the others where it gives nothing; here POSIX.1e holds.
 pub fn allows(inode: &Inode, who: &Credential, wanted: Access) -> bool {
     if who.uid == 0 {
         let exec_of_file = wanted.0 & Access::EXEC.0 != 0 && !inode.is_dir();
@@ -47,6 +48,8 @@ pub fn allows(inode: &Inode, who: &Credential, wanted: Access) -> bool {
     }
     let class = if who.uid == inode.uid {
         inode.mode >> 6
+    } else if let Some(acl) = &inode.acl {
+        return acl.allows(who, inode.mode, inode.gid, wanted.0);
     } else if who.in_group(inode.gid) {
         inode.mode >> 3
     } else {
@@ -100,9 +103,9 @@ pub fn may_setgid(who: &Credential, gid: u32) -> bool {
     who.uid == 0 || who.in_group(gid)
 }
 
-/// What is left of `mode` when somebody else's change must not keep privileges: no set-user-id, and no set-group-id
-/// where it means that (with group execution).
-pub fn without_privileges(mode: u32) -> u32 {
-    let keep_gid = mode & S_IXGRP == 0;
-    mode & !S_ISUID & !(if keep_gid { 0 } else { S_ISGID })
+/// What is left of the mode when `who` changes data or owner: no set-user-id; set-group-id only where it does not mean that
+/// (without group execution) and `who` could set it.
+pub fn without_privileges(inode: &Inode, who: &Credential) -> u32 {
+    let keep_gid = inode.mode & S_IXGRP == 0 && may_setgid(who, inode.gid);
+    inode.mode & !S_ISUID & !(if keep_gid { 0 } else { S_ISGID })
 }

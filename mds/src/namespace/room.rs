@@ -32,6 +32,7 @@ fn adds(op: &Mutation) -> bool {
         | Mutation::SetAttr(_)
         | Mutation::RemoveXattr { .. }
         | Mutation::SetDefaultLayout { layout: None, .. }
-        | Mutation::WriteDone(_) => false,
+        | Mutation::WriteDone(_)
+        | Mutation::ReadDone(_) => false,
     }
 }

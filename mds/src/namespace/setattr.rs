@@ -4,7 +4,7 @@ use sateen_types::op::{MutationReply, SetAttr, SetTime};
 use sateen_types::{Credential, FsCode, FsError, FsResult, Timestamp};
 
 use super::perm::{self, Access, S_ISGID, access, allows};
-use super::{intents, layout, tree};
+use super::{intents, layout, tree, xattr};
 use crate::command::Inputs;
 use crate::store::Txn;
 use crate::store::records::Inode;
@@ -24,6 +24,10 @@ pub fn setattr(tx: &mut dyn Txn, who: &Credential, op: &SetAttr, inputs: &Inputs
     }
     let before = inode.clone();
     change_owner_and_mode(&mut inode, who, op);
+    let chown = op.uid.is_some() || op.gid.is_some();
+    if op.size.is_some() || chown && !inode.is_dir() {
+        xattr::drop_capabilities(tx, op.fid, &mut inode);
+    }
     if let Some(size) = op.size {
         resize(tx, &mut inode, who, op, size)?;
         inode.mtime = inputs.now;
@@ -79,7 +83,7 @@ fn may_chown(inode: &Inode, who: &Credential, op: &SetAttr) -> FsResult<()> {
 fn only_drops_privileges(inode: &Inode, who: &Credential, op: &SetAttr, mode: u32) -> bool {
     inode.is_regular()
         && mode != inode.mode
-        && mode == perm::without_privileges(inode.mode)
+        && mode == perm::without_privileges(inode, who)
         && (op.via_open_file || allows(inode, who, Access::WRITE))
 }
 
@@ -110,7 +114,7 @@ fn may_resize(inode: &Inode, who: &Credential, op: &SetAttr) -> FsResult<()> {
 
 fn change_owner_and_mode(inode: &mut Inode, who: &Credential, op: &SetAttr) {
     if (op.uid.is_some() || op.gid.is_some()) && !inode.is_dir() {
-        inode.mode = perm::without_privileges(inode.mode);
+        inode.mode = perm::without_privileges(inode, who);
     }
     inode.uid = op.uid.unwrap_or(inode.uid);
     inode.gid = op.gid.unwrap_or(inode.gid);
@@ -135,7 +139,7 @@ fn resize(tx: &mut dyn Txn, inode: &mut Inode, who: &Credential, op: &SetAttr, s
     }
     inode.size = size;
     if who.uid != 0 && op.mode.is_none() {
-        inode.mode = perm::without_privileges(inode.mode);
+        inode.mode = perm::without_privileges(inode, who);
     }
     Ok(())
 }

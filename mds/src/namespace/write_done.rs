@@ -1,15 +1,16 @@
 //! What a client's writes did to a file. The size only grows: a report that comes late never cuts a longer file. The
-//! caller has the file open for writing, which was checked when it was opened.
+//! caller has the file open for writing, which was checked when it was opened. What was written by anybody has no file
+//! capabilities any more, and by others than root no set-user-id.
 
 use sateen_types::op::{MutationReply, WriteDone};
-use sateen_types::{FsCode, FsError, FsResult};
+use sateen_types::{Credential, FsCode, FsError, FsResult};
 
-use super::{layout, perm, tree};
+use super::{layout, perm, tree, xattr};
 use crate::command::Inputs;
 use crate::store::Txn;
 
 /// See the module.
-pub fn write_done(tx: &mut dyn Txn, op: &WriteDone, inputs: &Inputs) -> FsResult<MutationReply> {
+pub fn write_done(tx: &mut dyn Txn, who: &Credential, op: &WriteDone, inputs: &Inputs) -> FsResult<MutationReply> {
     let mut inode = tree::inode(tx, op.fid)?;
     if !inode.is_regular() {
         return Err(FsError::new(FsCode::Invalid, format!("{} is not a regular file", op.fid)));
@@ -29,7 +30,10 @@ pub fn write_done(tx: &mut dyn Txn, op: &WriteDone, inputs: &Inputs) -> FsResult
     }
     inode.allocated = inode.allocated.saturating_add_signed(op.allocated_delta);
     if op.clear_suid {
-        inode.mode = perm::without_privileges(inode.mode);
+        inode.mode = perm::without_privileges(&inode, who);
+    }
+    if op.mtime.is_some() || op.end > 0 || op.clear_suid {
+        xattr::drop_capabilities(tx, op.fid, &mut inode);
     }
     inode.attr_changed(inputs.now);
     tree::put_inode(tx, op.fid, &inode);

@@ -1,10 +1,13 @@
 //! Extended attributes. `user.*`: regular files and directories, by permission bits. `trusted.*`: root. `security.*`:
-//! everybody reads, root writes. `system.*` (ACLs) and anything else: not supported.
+//! everybody reads, root writes. Of `system.*` there are the two that stand for ACLs ([`super::acl`]); anything else is not
+//! supported.
 
+use sateen_types::attr::FILE_CAPABILITIES_XATTR;
 use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_types::op::{MutationReply, XattrMode};
 use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, XattrName};
 
+use super::acl::{self, Kind};
 use super::perm::{Access, S_ISVTX, access, root};
 use super::tree;
 use crate::command::Inputs;
@@ -37,7 +40,7 @@ fn check(inode: &Inode, who: &Credential, name: &XattrName, wanted: Access) -> F
         b"security" if writes => root(who, "set security.* attributes"),
         b"trusted" | b"security" => Ok(()),
         _ => Err(FsError::new(FsCode::NotSupported, format!("attribute {name:?} is in no supported name space"))
-            .with_hint("use user.*, trusted.* or security.*")),
+            .with_hint("use user.*, trusted.*, security.* or one of the ACLs")),
     }
 }
 
@@ -65,6 +68,10 @@ pub fn set(
     inputs: &Inputs,
 ) -> FsResult<MutationReply> {
     let mut inode = tree::inode(tx, fid)?;
+    if let Some(kind) = Kind::of(name) {
+        // XATTR_CREATE and XATTR_REPLACE mean nothing here, in Linux as well.
+        return acl::set(tx, who, (fid, inode), kind, value, inputs);
+    }
     check(&inode, who, name, Access::WRITE)?;
     if value.len() > XATTR_VALUE_BYTES_MAX {
         return Err(FsError::new(FsCode::TooBig, format!("attribute value has {} bytes", value.len())));
@@ -80,6 +87,7 @@ pub fn set(
     }
     refuse_overflow(tx, fid, name, value, old.as_deref())?;
     tx.put(Table::Xattrs, key, value.to_vec());
+    inode.has_capabilities |= name.as_bytes() == FILE_CAPABILITIES_XATTR;
     inode.attr_changed(inputs.now);
     tree::put_inode(tx, fid, &inode);
     Ok(MutationReply::Attr(inode.attr(fid)))
@@ -106,6 +114,13 @@ fn refuse_overflow(tx: &dyn ReadTxn, fid: Fid, name: &XattrName, value: &[u8], o
 /// All values of one file together, bytes.
 const XATTR_TOTAL_BYTES_MAX: usize = 2 * XATTR_VALUE_BYTES_MAX;
 
+/// The data or the owner of a file changed: whatever it is now, it was not trusted with capabilities.
+pub fn drop_capabilities(tx: &mut dyn Txn, fid: Fid, inode: &mut Inode) {
+    if std::mem::take(&mut inode.has_capabilities) {
+        tx.delete(Table::Xattrs, keys::xattr(fid, FILE_CAPABILITIES_XATTR));
+    }
+}
+
 /// Removes one.
 pub fn remove(
     tx: &mut dyn Txn,
@@ -115,12 +130,16 @@ pub fn remove(
     inputs: &Inputs,
 ) -> FsResult<MutationReply> {
     let mut inode = tree::inode(tx, fid)?;
+    if let Some(kind) = Kind::of(name) {
+        return acl::remove(tx, who, (fid, inode), kind, inputs);
+    }
     check(&inode, who, name, Access::WRITE)?;
     let key = keys::xattr(fid, name.as_bytes());
     if tx.get(Table::Xattrs, &key)?.is_none() {
         return Err(no_data(fid, name));
     }
     tx.delete(Table::Xattrs, key);
+    inode.has_capabilities &= name.as_bytes() != FILE_CAPABILITIES_XATTR;
     inode.attr_changed(inputs.now);
     tree::put_inode(tx, fid, &inode);
     Ok(MutationReply::Attr(inode.attr(fid)))
@@ -129,14 +148,16 @@ pub fn remove(
 /// The value of one.
 pub fn get(tx: &dyn ReadTxn, who: &Credential, fid: Fid, name: &XattrName) -> FsResult<Vec<u8>> {
     let inode = tree::inode(tx, fid)?;
+    if let Some(kind) = Kind::of(name) {
+        return acl::get(&inode, kind)?.ok_or_else(|| no_data(fid, name));
+    }
     check(&inode, who, name, Access::READ)?;
     tx.get(Table::Xattrs, &keys::xattr(fid, name.as_bytes()))?.ok_or_else(|| no_data(fid, name))
 }
 
 /// The names; `trusted.*` only for root.
 pub fn list(tx: &dyn ReadTxn, who: &Credential, fid: Fid) -> FsResult<Vec<Vec<u8>>> {
-    tree::inode(tx, fid)?;
-    let mut names = Vec::new();
+    let mut names = acl::names(&tree::inode(tx, fid)?);
     for (key, _) in all(tx, fid)? {
         let (_, name) = keys::parse_xattr(&key)?;
         if who.uid == 0 || !name.starts_with(b"trusted.") {

@@ -7,17 +7,21 @@ use sateen_types::{Fid, FsCode, FsError, FsResult, Timestamp};
 pub trait Record: Sized {
     /// Name for error messages.
     const WHAT: &'static str;
-    /// Version written today; readers refuse versions they do not know.
+    /// Newest version; readers know all up to it and refuse later ones.
     const VERSION: u8 = 1;
 
+    /// Version this value is written in: the oldest that can say all of it.
+    fn version(&self) -> u8 {
+        Self::VERSION
+    }
     /// Appends the fields.
     fn write(&self, out: &mut Writer);
-    /// Reads the fields back; `None` for bytes no [`Record::write`] made.
+    /// Reads the fields of [`Reader::version`] back; `None` for bytes no [`Record::write`] made.
     fn read(input: &mut Reader<'_>) -> Option<Self>;
 
     /// The stored form.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Writer(vec![Self::VERSION]);
+        let mut out = Writer(vec![self.version()]);
         self.write(&mut out);
         out.0
     }
@@ -29,12 +33,12 @@ pub trait Record: Sized {
                 .with_hint("the metadata is damaged or was written by a newer version")
         };
         let (version, body) = bytes.split_first().ok_or_else(|| corrupt("is empty"))?;
-        if *version != Self::VERSION {
-            return Err(corrupt(&format!("has version {version}, this server reads {}", Self::VERSION)));
+        if !(1..=Self::VERSION).contains(version) {
+            return Err(corrupt(&format!("has version {version}, this server reads up to {}", Self::VERSION)));
         }
-        let mut input = Reader(body);
+        let mut input = Reader { rest: body, version: *version };
         match Self::read(&mut input) {
-            Some(value) if input.0.is_empty() => Ok(value),
+            Some(value) if input.rest.is_empty() => Ok(value),
             Some(_) => Err(corrupt("has bytes left over")),
             None => Err(corrupt("is malformed")),
         }
@@ -75,13 +79,20 @@ impl Writer {
 }
 
 /// Hands out fields; `None` when the bytes end early.
-pub struct Reader<'a>(&'a [u8]);
+pub struct Reader<'a> {
+    rest: &'a [u8],
+    version: u8,
+}
 
 #[allow(missing_docs, reason = "one method per field type")]
 impl<'a> Reader<'a> {
+    /// Version of the record that is read.
+    pub fn version(&self) -> u8 {
+        self.version
+    }
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
         Some(*head)
     }
     pub fn u8(&mut self) -> Option<u8> {
@@ -101,8 +112,8 @@ impl<'a> Reader<'a> {
     }
     pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.u32()? as usize;
-        let (head, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
+        let (head, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
         Some(head)
     }
     pub fn fid(&mut self) -> Option<Fid> {
@@ -123,6 +134,6 @@ impl<'a> Reader<'a> {
     /// A count of things of at least `each` bytes; `None` if so many cannot be there.
     pub fn count(&mut self, each: usize) -> Option<usize> {
         let n = self.u32()? as usize;
-        (n.checked_mul(each)? <= self.0.len()).then_some(n)
+        (n.checked_mul(each)? <= self.rest.len()).then_some(n)
     }
 }

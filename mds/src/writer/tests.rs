@@ -67,7 +67,7 @@ fn create(slot: u32, number: u64, name: &str) -> Command {
         op: Mutation::Create(Create {
             parent: Fid::ROOT,
             name: Name::parse(name.as_bytes()).expect("valid"),
-            mode: 0o644,
+            mode: 0o644.into(),
             exclusive: true,
             open: None,
             layout: None,

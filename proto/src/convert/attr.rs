@@ -1,6 +1,7 @@
 //! Attributes, file types, times, credentials.
 
 use sateen_types::limits::GROUPS_MAX;
+use sateen_types::op::NewMode;
 use sateen_types::{Attr, Credential, FileType, FsError, FsResult, Timestamp};
 
 use super::{bad, fid, known, required};
@@ -12,6 +13,14 @@ const MODE_BITS: u32 = 0o7777;
 /// Permission bits: nothing above 07777.
 pub fn mode(bits: u32) -> FsResult<u32> {
     if bits & !MODE_BITS == 0 { Ok(bits) } else { Err(bad("mode", format_args!("{bits:#o} has bits above 07777"))) }
+}
+
+/// Permissions of something new.
+pub fn new_mode(bits: u32, masked: u32) -> FsResult<NewMode> {
+    if masked & !0o777 != 0 {
+        return Err(bad("masked", format_args!("{masked:#o} has bits above 0777")));
+    }
+    Ok(NewMode { mode: mode(bits)?, masked })
 }
 
 impl From<Timestamp> for common::Timestamp {
@@ -77,6 +86,9 @@ impl From<&Attr> for mds::Attr {
             btime: Some(a.btime.into()),
             rdev: a.rdev,
             change: a.change,
+            has_acl: a.has_acl,
+            has_default_acl: a.has_default_acl,
+            has_capabilities: a.has_capabilities,
         }
     }
 }
@@ -99,6 +111,9 @@ impl TryFrom<mds::Attr> for Attr {
             btime: required(w.btime, "btime")?.try_into()?,
             rdev: w.rdev,
             change: w.change,
+            has_acl: w.has_acl,
+            has_default_acl: w.has_default_acl,
+            has_capabilities: w.has_capabilities,
         })
     }
 }

@@ -1,13 +1,15 @@
 //! Changes of a namespace and their answers.
 
-use sateen_types::limits::{FILE_SIZE_MAX, PATH_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use sateen_types::limits::{FILE_SIZE_MAX, PATH_BYTES_MAX, READ_DONE_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_types::op::{
-    Access, Create, DirEntry, Entry, Mutation, MutationReply, RenameMode, SetAttr, SetTime, WriteDone, XattrMode,
+    Access, Create, DirEntry, Entry, Mutation, MutationReply, ReadDone, RenameMode, SetAttr, SetTime, WriteDone,
+    XattrMode,
 };
-use sateen_types::{FileType, FsCode, FsError, FsResult, Name, XattrName};
+use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, Name, Timestamp, XattrName};
 
-use super::attr::{file_type, mode};
+use super::attr::{file_type, mode, new_mode};
 use super::{bad, fid, required};
+use crate::mds::read_done::Time as ReadTime;
 use crate::mds::{self, execute_reply::Result as WireResult, execute_request::Op};
 
 fn size(n: u64) -> FsResult<u64> {
@@ -45,20 +47,25 @@ impl From<Mutation> for Op {
             Mutation::Create(c) => Op::Create(mds::Create {
                 parent: Some(c.parent.into()),
                 name: bytes(&c.name),
-                mode: c.mode,
+                mode: c.mode.mode,
                 exclusive: c.exclusive,
                 open: c.open.is_some(),
                 layout: c.layout.as_ref().map(Into::into),
                 read: c.open.is_some_and(|a| a.read),
                 write: c.open.is_some_and(|a| a.write),
+                masked: c.mode.masked,
             }),
-            Mutation::Mkdir { parent, name, mode } => {
-                Op::Mkdir(mds::Mkdir { parent: Some(parent.into()), name: bytes(&name), mode })
-            }
+            Mutation::Mkdir { parent, name, mode } => Op::Mkdir(mds::Mkdir {
+                parent: Some(parent.into()),
+                name: bytes(&name),
+                mode: mode.mode,
+                masked: mode.masked,
+            }),
             Mutation::Mknod { parent, name, mode, file_type, rdev } => Op::Mknod(mds::Mknod {
                 parent: Some(parent.into()),
                 name: bytes(&name),
-                mode,
+                mode: mode.mode,
+                masked: mode.masked,
                 r#type: mds::FileType::from(file_type).into(),
                 rdev,
             }),
@@ -119,6 +126,10 @@ impl From<Mutation> for Op {
                 allocated_delta: w.allocated_delta,
                 clear_suid: w.clear_suid,
             }),
+            Mutation::ReadDone(r) => {
+                let time = |(fid, at): (Fid, Timestamp)| ReadTime { fid: Some(fid.into()), at: Some(at.into()) };
+                Op::ReadDone(mds::ReadDone { times: r.times.into_iter().map(time).collect() })
+            }
         }
     }
 }
@@ -131,14 +142,16 @@ impl TryFrom<Op> for Mutation {
             Op::Create(c) => Mutation::Create(Create {
                 parent: parent(c.parent)?,
                 name: Name::parse(&c.name)?,
-                mode: mode(c.mode)?,
+                mode: new_mode(c.mode, c.masked)?,
                 exclusive: c.exclusive,
                 open: c.open.then_some(Access { read: c.read, write: c.write, exec: false }),
                 layout: c.layout.map(TryInto::try_into).transpose()?,
             }),
-            Op::Mkdir(m) => {
-                Mutation::Mkdir { parent: parent(m.parent)?, name: Name::parse(&m.name)?, mode: mode(m.mode)? }
-            }
+            Op::Mkdir(m) => Mutation::Mkdir {
+                parent: parent(m.parent)?,
+                name: Name::parse(&m.name)?,
+                mode: new_mode(m.mode, m.masked)?,
+            },
             Op::Mknod(m) => {
                 let file_type = file_type(m.r#type)?;
                 if matches!(file_type, FileType::Directory | FileType::Symlink) {
@@ -147,7 +160,7 @@ impl TryFrom<Op> for Mutation {
                 Mutation::Mknod {
                     parent: parent(m.parent)?,
                     name: Name::parse(&m.name)?,
-                    mode: mode(m.mode)?,
+                    mode: new_mode(m.mode, m.masked)?,
                     file_type,
                     rdev: m.rdev,
                 }
@@ -232,6 +245,13 @@ impl TryFrom<Op> for Mutation {
                 allocated_delta: w.allocated_delta,
                 clear_suid: w.clear_suid,
             }),
+            Op::ReadDone(r) => {
+                if r.times.len() > READ_DONE_MAX {
+                    return Err(bad("times", format_args!("{}, at most {READ_DONE_MAX}", r.times.len())));
+                }
+                let time = |t: ReadTime| Ok((fid(t.fid, "fid")?, required(t.at, "at")?.try_into()?));
+                Mutation::ReadDone(ReadDone { times: r.times.into_iter().map(time).collect::<FsResult<_>>()? })
+            }
         })
     }
 }
@@ -305,7 +325,8 @@ impl TryFrom<mds::DirEntry> for DirEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sateen_types::{Fid, LayoutTemplate, Timestamp};
+    use sateen_types::LayoutTemplate;
+    use sateen_types::op::NewMode;
 
     fn name(s: &str) -> Name {
         Name::parse(s.as_bytes()).expect("valid")
@@ -323,13 +344,19 @@ mod tests {
             Mutation::Create(Create {
                 parent: Fid::ROOT,
                 name: name("a"),
-                mode: 0o644,
+                mode: NewMode::with_umask(0o666, 0o022),
                 exclusive: true,
                 open: Some(Access { read: true, write: true, exec: false }),
                 layout: Some(LayoutTemplate::default()),
             }),
-            Mutation::Mkdir { parent: Fid::ROOT, name: name("d"), mode: 0o1777 },
-            Mutation::Mknod { parent: f, name: name("n"), mode: 0, file_type: FileType::BlockDevice, rdev: 0x801 },
+            Mutation::Mkdir { parent: Fid::ROOT, name: name("d"), mode: NewMode::with_umask(0o1777, 0o077) },
+            Mutation::Mknod {
+                parent: f,
+                name: name("n"),
+                mode: 0o600.into(),
+                file_type: FileType::BlockDevice,
+                rdev: 0x801,
+            },
             Mutation::Symlink { parent: f, name: name("l"), target: b"../x".to_vec() },
             Mutation::Link { fid: f, parent: Fid::ROOT, name: name("h") },
             Mutation::Unlink { parent: f, name: name("u") },
@@ -354,6 +381,7 @@ mod tests {
                 allocated_delta: -4096,
                 clear_suid: true,
             }),
+            Mutation::ReadDone(ReadDone { times: vec![(f, Timestamp { seconds: 1, nanos: 2 })] }),
         ]
     }
 
@@ -368,10 +396,11 @@ mod tests {
     fn values_that_break_a_rule_are_refused_with_the_right_code() {
         let parent = Some(Fid::ROOT.into());
         let cases = [
-            (Op::Mkdir(mds::Mkdir { parent: None, name: b"a".to_vec(), mode: 0 }), FsCode::Invalid),
-            (Op::Mkdir(mds::Mkdir { parent, name: b"a/b".to_vec(), mode: 0 }), FsCode::Invalid),
-            (Op::Mkdir(mds::Mkdir { parent, name: vec![b'x'; 256], mode: 0 }), FsCode::NameTooLong),
-            (Op::Mkdir(mds::Mkdir { parent, name: b"a".to_vec(), mode: 0o10000 }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent: None, name: b"a".to_vec(), ..Default::default() }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent, name: b"a/b".to_vec(), ..Default::default() }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent, name: vec![b'x'; 256], ..Default::default() }), FsCode::NameTooLong),
+            (Op::Mkdir(mds::Mkdir { parent, name: b"a".to_vec(), mode: 0o10000, masked: 0 }), FsCode::Invalid),
+            (Op::Mkdir(mds::Mkdir { parent, name: b"a".to_vec(), mode: 0, masked: 0o1000 }), FsCode::Invalid),
             (Op::Symlink(mds::Symlink { parent, name: b"a".to_vec(), target: vec![b'x'; 4096] }), FsCode::NameTooLong),
             (
                 Op::SetXattr(mds::SetXattr {
@@ -383,6 +412,7 @@ mod tests {
                 FsCode::TooBig,
             ),
             (Op::Instantiate(mds::Instantiate { fid: parent, offset: u64::MAX, length: 2 }), FsCode::Invalid),
+            (Op::ReadDone(mds::ReadDone { times: vec![ReadTime::default(); READ_DONE_MAX + 1] }), FsCode::Invalid),
             (Op::SetAttr(mds::SetAttr { fid: parent, size: Some(1 << 63), ..Default::default() }), FsCode::FileTooBig),
         ];
         for (op, code) in cases {

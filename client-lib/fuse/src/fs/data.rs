@@ -79,12 +79,22 @@ impl MountedFs {
 
     /// Up to `len` bytes; fewer only at the end of the file.
     pub async fn read(&self, handle: u64, offset: u64, len: u32) -> FsResult<Payload> {
-        self.files.get(handle)?.file.read_pieces(offset, len as usize).await
+        let open = self.files.get(handle)?;
+        let data = open.file.read_pieces(offset, len as usize).await?;
+        if open.flags & libc::O_NOATIME == 0 {
+            open.file.accessed();
+        }
+        Ok(data)
     }
 
     /// Writes all of `data`. (The client tells the MDS to drop setuid and setgid bits unless root opened the file.)
     pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
         self.files.get(handle)?.file.write_at(offset, data).await
+    }
+
+    /// Whether what was written took set-user-id or set-group-id away: the kernel may think that they are still there.
+    pub fn loses_privileges(&self, handle: u64) -> bool {
+        self.files.get(handle).is_ok_and(|open| open.file.loses_privileges())
     }
 
     /// Everything written goes to the OSTs, and the size to the MDS: other clients that open the file now see it. Then the

@@ -20,6 +20,7 @@ use sateen_types::{Attr, Fid, FsCode, FsError, FsResult, Name};
 
 use crate::handles::Handles;
 use crate::options::MountOptions;
+use crate::xattr_hints::XattrHints;
 
 pub use data::{OpenFile, Opened};
 pub use dir::{DirItem, OpenDir};
@@ -41,6 +42,8 @@ pub struct MountedFs {
     pub attr_timeout: Duration,
     /// Locks are asked from the MDS; otherwise the kernel keeps them for the programs of this mount.
     pub cluster_locks: bool,
+    /// Which inodes have no ACL and no capabilities.
+    pub xattr_hints: XattrHints,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
 }
@@ -55,6 +58,7 @@ impl MountedFs {
             entry_timeout: options.entry_timeout,
             attr_timeout: options.attr_timeout,
             cluster_locks: !options.local_locks,
+            xattr_hints: XattrHints::new(options.attr_timeout),
             files: Handles::default(),
             dirs: Handles::default(),
         }

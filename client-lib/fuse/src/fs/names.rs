@@ -1,6 +1,6 @@
 //! Names: looking them up, making, moving and removing what they name.
 
-use sateen_client::{NewFile, RenameMode, SetAttr};
+use sateen_client::{NewFile, NewMode, RenameMode, SetAttr};
 use sateen_types::{Attr, Credential, FileType, FsCode, FsError, FsResult};
 
 use super::data::{OpenFile, Opened, access_of};
@@ -19,13 +19,21 @@ impl MountedFs {
     }
 
     /// Makes a directory.
-    pub async fn mkdir(&self, cred: &Credential, parent: u64, child: &[u8], mode: u32) -> FsResult<Attr> {
-        self.client.mkdir(cred, self.fid(parent)?, &name(child)?, mode & 0o7777).await
+    pub async fn mkdir(&self, cred: &Credential, parent: u64, child: &[u8], mode: NewMode) -> FsResult<Attr> {
+        self.client.mkdir(cred, self.fid(parent)?, &name(child)?, mode).await
     }
 
-    /// Makes anything but a directory or a symbolic link, closed.
-    pub async fn mknod(&self, cred: &Credential, parent: u64, child: &[u8], mode: u32, rdev: u64) -> FsResult<Attr> {
-        let file_type = match mode & libc::S_IFMT {
+    /// Makes anything but a directory or a symbolic link, closed. `kind` is in mknod(2)'s mode.
+    pub async fn mknod(
+        &self,
+        cred: &Credential,
+        parent: u64,
+        child: &[u8],
+        mode: NewMode,
+        kind: u32,
+        rdev: u64,
+    ) -> FsResult<Attr> {
+        let file_type = match kind & libc::S_IFMT {
             // mknod(2) takes 0 for a regular file.
             libc::S_IFREG | 0 => FileType::Regular,
             libc::S_IFIFO => FileType::Fifo,
@@ -34,7 +42,7 @@ impl MountedFs {
             libc::S_IFBLK => FileType::BlockDevice,
             other => return Err(FsError::new(FsCode::Invalid, format!("mknod cannot make file type {other:#o}"))),
         };
-        self.client.mknod(cred, self.fid(parent)?, &name(child)?, mode & 0o7777, file_type, rdev).await
+        self.client.mknod(cred, self.fid(parent)?, &name(child)?, mode, file_type, rdev).await
     }
 
     /// Makes a symbolic link.
@@ -81,13 +89,13 @@ impl MountedFs {
         cred: &Credential,
         parent: u64,
         child: &[u8],
-        mode: u32,
+        mode: NewMode,
         flags: i32,
     ) -> FsResult<(Attr, Opened)> {
         let new = NewFile {
             parent: self.fid(parent)?,
             name: name(child)?,
-            mode: mode & 0o7777,
+            mode,
             exclusive: flags & libc::O_EXCL != 0,
             access: access_of(flags),
             layout: None,

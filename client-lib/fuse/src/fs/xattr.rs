@@ -10,6 +10,7 @@
 //! Virtual attributes are not listed, so that programs which copy attributes do not try to.
 
 use sateen_client::XattrMode;
+use sateen_types::acl::{ACCESS_XATTR, DEFAULT_XATTR};
 use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_types::{Credential, FileType, FsCode, FsError, FsResult, LayoutTemplate, XattrName};
 use serde_json::json;
@@ -18,8 +19,8 @@ use super::{MountedFs, gone_is_stale};
 
 /// Prefix of the virtual attributes.
 const VIRTUAL: &[u8] = b"sateen.";
-/// POSIX ACLs are not there yet; saying so here spares a request for every file of an `ls -l`.
-const ACL: &[u8] = b"system.";
+/// Name space of the kernel's own attributes, of which there are the two ACLs.
+const SYSTEM: &[u8] = b"system.";
 
 impl MountedFs {
     /// Value of an attribute.
@@ -44,7 +45,8 @@ impl MountedFs {
                 _ => Err(no_data(name)),
             },
             _ if name.starts_with(VIRTUAL) => Err(no_data(name)),
-            _ if name.starts_with(ACL) => Err(unsupported(name)),
+            _ if self.xattr_hints.is_absent(ino, name) => Err(no_data(name)),
+            _ if is_unsupported(name) => Err(unsupported(name)),
             _ => gone_is_stale(self.client.getxattr(cred, fid, &XattrName::parse(name)?).await),
         }
     }
@@ -71,14 +73,16 @@ impl MountedFs {
                 FsCode::NotPermitted,
                 format!("attribute {} cannot be set", String::from_utf8_lossy(name)),
             )),
-            _ if name.starts_with(ACL) => Err(unsupported(name)),
+            _ if is_unsupported(name) => Err(unsupported(name)),
             _ => {
                 let mode = match flags {
                     libc::XATTR_CREATE => XattrMode::Create,
                     libc::XATTR_REPLACE => XattrMode::Replace,
                     _ => XattrMode::Set,
                 };
-                gone_is_stale(self.client.setxattr(cred, fid, &XattrName::parse(name)?, value, mode).await)
+                let set = self.client.setxattr(cred, fid, &XattrName::parse(name)?, value, mode).await;
+                self.xattr_hints.given(ino, &gone_is_stale(set)?);
+                Ok(())
             }
         }
     }
@@ -108,10 +112,18 @@ impl MountedFs {
                 FsCode::NotPermitted,
                 format!("attribute {} cannot be removed", String::from_utf8_lossy(name)),
             )),
-            _ if name.starts_with(ACL) => Err(unsupported(name)),
-            _ => gone_is_stale(self.client.removexattr(cred, fid, &XattrName::parse(name)?).await),
+            _ if is_unsupported(name) => Err(unsupported(name)),
+            _ => {
+                let removed = self.client.removexattr(cred, fid, &XattrName::parse(name)?).await;
+                self.xattr_hints.given(ino, &gone_is_stale(removed)?);
+                Ok(())
+            }
         }
     }
+}
+
+fn is_unsupported(name: &[u8]) -> bool {
+    name.starts_with(SYSTEM) && name != ACCESS_XATTR && name != DEFAULT_XATTR
 }
 
 fn json_bytes(value: &impl serde::Serialize) -> FsResult<Vec<u8>> {

@@ -125,7 +125,7 @@ impl<'s> Bench<'s> {
     }
 
     pub fn create_as(&mut self, who: &Credential, parent: Fid, n: &str, mode: u32) -> FsResult<Fid> {
-        let op = Create { parent, name: name(n), mode, exclusive: true, open: None, layout: None };
+        let op = Create { parent, name: name(n), mode: mode.into(), exclusive: true, open: None, layout: None };
         self.entry(who, Mutation::Create(op)).map(|e| e.attr.fid)
     }
 
@@ -133,7 +133,7 @@ impl<'s> Bench<'s> {
         let open = Some(Access { read: true, write: true, exec: false });
         self.entry(
             &Credential::ROOT,
-            Mutation::Create(Create { parent, name: name(n), mode: 0o644, exclusive: false, open, layout }),
+            Mutation::Create(Create { parent, name: name(n), mode: 0o644.into(), exclusive: false, open, layout }),
         )
     }
 
@@ -142,7 +142,7 @@ impl<'s> Bench<'s> {
     }
 
     pub fn mkdir_as(&mut self, who: &Credential, parent: Fid, n: &str, mode: u32) -> FsResult<Fid> {
-        self.entry(who, Mutation::Mkdir { parent, name: name(n), mode }).map(|e| e.attr.fid)
+        self.entry(who, Mutation::Mkdir { parent, name: name(n), mode: mode.into() }).map(|e| e.attr.fid)
     }
 
     pub fn mkdir(&mut self, parent: Fid, n: &str) -> FsResult<Fid> {

@@ -1,9 +1,9 @@
 //! Files: layouts, sizes, truncates, what is left behind, extended attributes.
 
 use sateen_types::layout::TemplateComponent;
-use sateen_types::op::{Mutation, MutationReply, SetTime, XattrMode};
+use sateen_types::op::{Mutation, MutationReply, ReadDone, SetTime, XattrMode};
 use sateen_types::{
-    Credential, Extent, Fid, FileType, FsCode, LayoutTemplate, OstIndex, StripePattern, Timestamp, XattrName,
+    Attr, Credential, Extent, Fid, FileType, FsCode, LayoutTemplate, OstIndex, StripePattern, Timestamp, XattrName,
 };
 
 use super::bench::{ALICE, Bench, code, name};
@@ -204,7 +204,8 @@ fn truncate_applies_to_regular_files_only() {
     on_every_store(|b| {
         let d = b.mkdir(ROOT, "d").expect("makes");
         assert_eq!(code(b.setattr(&Credential::ROOT, d, |s| s.size = Some(0))), FsCode::IsDirectory);
-        let op = Mutation::Mknod { parent: ROOT, name: name("p"), mode: 0o600, file_type: FileType::Fifo, rdev: 0 };
+        let op =
+            Mutation::Mknod { parent: ROOT, name: name("p"), mode: 0o600.into(), file_type: FileType::Fifo, rdev: 0 };
         b.ask(&Credential::ROOT, op).expect("makes");
         let fifo = b.lookup(ROOT, "p").expect("found").fid;
         assert_eq!(code(b.setattr(&Credential::ROOT, fifo, |s| s.size = Some(0))), FsCode::Invalid);
@@ -221,7 +222,7 @@ fn symbolic_links_and_devices_come_back_as_they_were_made() {
         let device = |n| Mutation::Mknod {
             parent: ROOT,
             name: name(n),
-            mode: 0o600,
+            mode: 0o600.into(),
             file_type: FileType::CharDevice,
             rdev: 0x103,
         };
@@ -265,7 +266,7 @@ fn attributes_have_modes_name_spaces_and_bounds() {
         assert_eq!(code(get(b, &super::bench::BOB, "user.a")), FsCode::AccessDenied);
         assert_eq!(code(b.ask(&ALICE, set("trusted.t", b"", XattrMode::Set))), FsCode::NotPermitted);
         assert_eq!(code(b.ask(&ALICE, set("security.selinux", b"", XattrMode::Set))), FsCode::NotPermitted);
-        assert_eq!(code(b.ask(&ALICE, set("system.posix_acl_access", b"", XattrMode::Set))), FsCode::NotSupported);
+        assert_eq!(code(b.ask(&ALICE, set("system.other", b"", XattrMode::Set))), FsCode::NotSupported);
         assert_eq!(code(b.ask(&ALICE, set("user.", b"", XattrMode::Set))), FsCode::Invalid);
         b.ask(&Credential::ROOT, set("trusted.t", b"x", XattrMode::Set)).expect("sets");
         assert_eq!(namespace::list_xattr(&*b.view(), &ALICE, fid).expect("lists"), [b"user.a".to_vec()]);
@@ -287,5 +288,24 @@ fn sequences_are_taken_once() {
         let first = b.run(Command::AllocSequence).expect("takes");
         assert_eq!(first, Outcome::Sequence(Fid::SEQ_FIRST));
         assert_eq!(b.run(Command::AllocSequence).expect("takes"), Outcome::Sequence(Fid::SEQ_FIRST + 1));
+    });
+}
+
+#[test]
+fn reports_of_reads_move_access_times_forward_and_nothing_else() {
+    on_every_store(|b| {
+        let (f, g) = (b.create(ROOT, "f").expect("makes"), b.create(ROOT, "g").expect("makes"));
+        let before = b.attr(f);
+        let gone = Fid { seq: Fid::SEQ_FIRST, oid: 9_999, ver: 0 };
+        let at = |seconds| Timestamp { seconds, nanos: 0 };
+        let report = |b: &mut Bench<'_>, times| {
+            b.ask(&ALICE, Mutation::ReadDone(ReadDone { times })).expect("never refused");
+        };
+        let now = b.now().seconds;
+        report(b, vec![(gone, at(now)), (f, at(now)), (g, at(5))]);
+        assert_eq!(b.attr(f), Attr { atime: at(now), ..before.clone() });
+        assert_eq!(b.attr(g).atime, b.attr(g).btime, "an older time changes nothing");
+        report(b, vec![(f, at(now + 1_000_000))]);
+        assert_eq!(b.attr(f).atime, b.now(), "a client's clock may be wrong");
     });
 }

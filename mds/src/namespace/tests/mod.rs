@@ -1,6 +1,7 @@
 //! The core on both stores: a bench with one helper per operation, and tests named for what users would notice.
 //! [`super::check`] runs after every command.
 
+mod acl;
 mod bench;
 mod files;
 mod model;

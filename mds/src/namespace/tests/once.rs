@@ -15,7 +15,7 @@ fn numbered(session: SessionId, slot: u32, number: u64, op: Mutation) -> Command
 }
 
 fn mkdir(n: &str) -> Mutation {
-    Mutation::Mkdir { parent: ROOT, name: name(n), mode: 0o755 }
+    Mutation::Mkdir { parent: ROOT, name: name(n), mode: 0o755.into() }
 }
 
 #[test]

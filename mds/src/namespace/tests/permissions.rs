@@ -1,7 +1,8 @@
 //! Who may do what.
 
-use sateen_types::op::{Access, Mutation, RenameMode, SetTime};
-use sateen_types::{Credential, Fid, FsCode, Timestamp};
+use sateen_types::attr::FILE_CAPABILITIES_XATTR;
+use sateen_types::op::{Access, Mutation, RenameMode, SetTime, WriteDone, XattrMode};
+use sateen_types::{Attr, Credential, Fid, FsCode, FsResult, Timestamp, XattrName};
 
 use super::bench::{ALICE, BOB, code, name};
 use super::on_every_store;
@@ -170,5 +171,46 @@ fn whoever_may_write_may_take_set_user_id_away_and_nothing_else() {
         assert_eq!(code(b.setattr(&BOB, f, |s| s.mode = Some(0o777))), FsCode::NotPermitted, "an ordinary chmod");
         let read_only = b.create_as(&ALICE, ROOT, "g", 0o4755).expect("makes");
         assert_eq!(code(b.setattr(&BOB, read_only, |s| s.mode = Some(0o755))), FsCode::NotPermitted);
+    });
+}
+
+#[test]
+fn capabilities_go_with_any_change_of_data_or_owner() {
+    on_every_store(|b| {
+        let f = b.create_as(&ALICE, ROOT, "f", 0o755).expect("makes");
+        let name = XattrName::parse(FILE_CAPABILITIES_XATTR).expect("valid");
+        let give = Mutation::SetXattr { fid: f, name: name.clone(), value: vec![1], mode: XattrMode::Set };
+        let there = |b: &super::Bench<'_>| namespace::get_xattr(&*b.view(), &BOB, f, &name).is_ok();
+        assert_eq!(code(b.ask(&ALICE, give.clone())), FsCode::NotPermitted);
+        let changes: [fn(&mut super::Bench<'_>, Fid) -> FsResult<Attr>; 4] = [
+            |b, f| b.write_done(f, 10, 4096),
+            |b, f| b.setattr(&Credential::ROOT, f, |s| s.size = Some(5)),
+            |b, f| b.setattr(&Credential::ROOT, f, |s| s.uid = Some(1000)),
+            |b, f| b.setattr(&Credential::ROOT, f, |s| s.gid = Some(100)),
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            b.ask(&Credential::ROOT, give.clone()).expect("root gives");
+            assert!(b.attr(f).has_capabilities && there(b));
+            b.setattr(&ALICE, f, |s| s.mode = Some(0o700)).expect("a chmod changes nothing");
+            assert!(there(b));
+            change(b, f).expect("root may");
+            assert!(!b.attr(f).has_capabilities && !there(b), "change {i}");
+        }
+        b.ask(&Credential::ROOT, give).expect("root gives");
+        b.ask(&Credential::ROOT, Mutation::RemoveXattr { fid: f, name: name.clone() }).expect("root takes");
+        assert!(!b.attr(f).has_capabilities);
+    });
+}
+
+#[test]
+fn writing_takes_setgid_without_execution_only_from_foreigners() {
+    on_every_store(|b| {
+        let wrote = |f| WriteDone { fid: f, end: 1, mtime: None, allocated_delta: 0, clear_suid: true };
+        let f = b.create_as(&ALICE, ROOT, "f", 0o666).expect("makes");
+        b.setattr(&ALICE, f, |s| s.mode = Some(0o6666)).expect("owner");
+        let attr = b.attr_of(&ALICE, Mutation::WriteDone(wrote(f))).expect("writes");
+        assert_eq!(attr.mode, 0o2666, "mandatory locking once, nobody's privilege");
+        let attr = b.attr_of(&BOB, Mutation::WriteDone(wrote(f))).expect("writes");
+        assert_eq!(attr.mode, 0o666);
     });
 }

@@ -1,5 +1,6 @@
 //! Inodes.
 
+use sateen_types::acl::{Acl, ExtendedAcl};
 use sateen_types::{Attr, Fid, FileType, Timestamp};
 
 use super::{read_type, write_type};
@@ -35,6 +36,12 @@ pub struct Inode {
     pub btime: Timestamp,
     /// Rises with every change.
     pub change: u64,
+    /// What the access ACL says beyond `mode`.
+    pub acl: Option<Box<ExtendedAcl>>,
+    /// Of a directory: what is made in it inherits this.
+    pub default_acl: Option<Box<Acl>>,
+    /// `security.capability` is among its extended attributes.
+    pub has_capabilities: bool,
     /// What only this kind of file has.
     pub body: Body,
 }
@@ -120,12 +127,21 @@ impl Inode {
             btime: self.btime,
             rdev,
             change: self.change,
+            has_acl: self.acl.is_some(),
+            has_default_acl: self.default_acl.is_some(),
+            has_capabilities: self.has_capabilities,
         }
     }
 }
 
 impl Record for Inode {
     const WHAT: &'static str = "inode";
+    /// 2: with ACLs or capabilities. Inodes without are written as version 1.
+    const VERSION: u8 = 2;
+
+    fn version(&self) -> u8 {
+        if self.acl.is_some() || self.default_acl.is_some() || self.has_capabilities { 2 } else { 1 }
+    }
 
     fn write(&self, out: &mut Writer) {
         write_type(out, self.file_type());
@@ -147,6 +163,12 @@ impl Record for Inode {
             Body::CharDevice(rdev) | Body::BlockDevice(rdev) => out.u64(*rdev),
             Body::Regular | Body::Fifo | Body::Socket => {}
         }
+        if self.version() > 1 {
+            let access = self.acl.as_ref().map(|acl| acl.with_mode(self.mode).to_xattr());
+            out.bytes(&access.unwrap_or_default());
+            out.bytes(&self.default_acl.as_ref().map(|acl| acl.to_xattr()).unwrap_or_default());
+            out.u8(u8::from(self.has_capabilities));
+        }
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Inode> {
@@ -164,6 +186,41 @@ impl Record for Inode {
             FileType::CharDevice => Body::CharDevice(input.u64()?),
             FileType::BlockDevice => Body::BlockDevice(input.u64()?),
         };
-        Some(Inode { mode, uid, gid, nlink, size, allocated, atime, mtime, ctime, btime, change, body })
+        let (mut acl, mut default_acl, mut has_capabilities) = (None, None, false);
+        if input.version() > 1 {
+            if let Some(access) = read_acl(input)? {
+                let (bits, extended) = access.split();
+                acl = Some(Box::new(extended.filter(|_| bits == mode & 0o777)?));
+            }
+            default_acl = read_acl(input)?.map(Box::new);
+            has_capabilities = input.bool()?;
+        }
+        let inode = Inode {
+            mode,
+            uid,
+            gid,
+            nlink,
+            size,
+            allocated,
+            atime,
+            mtime,
+            ctime,
+            btime,
+            change,
+            acl,
+            default_acl,
+            has_capabilities,
+            body,
+        };
+        (inode.version() == input.version()).then_some(inode)
+    }
+}
+
+/// An ACL in the form of its extended attribute, or nothing. The outer `None`: these bytes are neither.
+#[allow(clippy::option_option, reason = "malformed, absent and there are three things")]
+fn read_acl(input: &mut Reader<'_>) -> Option<Option<Acl>> {
+    match input.bytes()? {
+        [] => Some(None),
+        bytes => Acl::parse(bytes).ok().flatten().map(Some),
     }
 }

@@ -15,6 +15,11 @@ pub struct ReplyRecord {
     pub reply: MutationReply,
 }
 
+/// Flags of stored attributes.
+const HAS_ACL: u8 = 1;
+const HAS_DEFAULT_ACL: u8 = 2;
+const HAS_CAPABILITIES: u8 = 4;
+
 fn write_attr(out: &mut Writer, a: &Attr) {
     out.fid(a.fid);
     write_type(out, a.file_type);
@@ -27,6 +32,8 @@ fn write_attr(out: &mut Writer, a: &Attr) {
     for t in [a.atime, a.mtime, a.ctime, a.btime] {
         out.time(t);
     }
+    let flags = [(a.has_acl, HAS_ACL), (a.has_default_acl, HAS_DEFAULT_ACL), (a.has_capabilities, HAS_CAPABILITIES)];
+    out.u8(flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
 }
 
 fn read_attr(input: &mut Reader<'_>) -> Option<Attr> {
@@ -34,11 +41,35 @@ fn read_attr(input: &mut Reader<'_>) -> Option<Attr> {
     let (mode, uid, gid, nlink) = (input.u32()?, input.u32()?, input.u32()?, input.u32()?);
     let (size, blocks, rdev, change) = (input.u64()?, input.u64()?, input.u64()?, input.u64()?);
     let (atime, mtime, ctime, btime) = (input.time()?, input.time()?, input.time()?, input.time()?);
-    Some(Attr { fid, file_type, mode, uid, gid, nlink, size, blocks, atime, mtime, ctime, btime, rdev, change })
+    let flags = if input.version() > 1 { input.u8()? } else { 0 };
+    if flags & !(HAS_ACL | HAS_DEFAULT_ACL | HAS_CAPABILITIES) != 0 {
+        return None;
+    }
+    Some(Attr {
+        fid,
+        file_type,
+        mode,
+        uid,
+        gid,
+        nlink,
+        size,
+        blocks,
+        atime,
+        mtime,
+        ctime,
+        btime,
+        rdev,
+        change,
+        has_acl: flags & HAS_ACL != 0,
+        has_default_acl: flags & HAS_DEFAULT_ACL != 0,
+        has_capabilities: flags & HAS_CAPABILITIES != 0,
+    })
 }
 
 impl Record for ReplyRecord {
     const WHAT: &'static str = "reply";
+    /// 2: attributes end with flags.
+    const VERSION: u8 = 2;
 
     fn write(&self, out: &mut Writer) {
         out.u64(self.number);

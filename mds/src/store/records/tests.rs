@@ -1,6 +1,7 @@
 //! Every record survives its encoding, and encodings of released versions stay readable.
 
 use proptest::prelude::*;
+use sateen_types::acl::{Acl, ExtendedAcl, Named};
 use sateen_types::op::{Entry, MutationReply};
 use sateen_types::{
     ComponentId, Compression, Fid, FsCode, Layout, LayoutTemplate, Name, OstIndex, OstUuid, StripeIndex, StripePattern,
@@ -24,22 +25,46 @@ fn inodes() -> impl Strategy<Value = Inode> {
     ];
     let time = || (any::<i64>(), 0u32..1_000_000_000).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos });
     let numbers = (0u32..0o10000, any::<u32>(), any::<u32>(), any::<u32>());
-    (numbers, any::<(u64, u64, u64)>(), [time(), time(), time(), time()], body).prop_map(
-        |((mode, uid, gid, nlink), (size, allocated, change), [atime, mtime, ctime, btime], body)| Inode {
-            mode,
-            uid,
-            gid,
-            nlink,
-            size,
-            allocated,
-            atime,
-            mtime,
-            ctime,
-            btime,
-            change,
+    let acls = (proptest::option::of(0u32..8), proptest::option::of(named_user()), any::<bool>());
+    (numbers, any::<(u64, u64, u64)>(), [time(), time(), time(), time()], acls, body).prop_map(
+        |(
+            (mode, uid, gid, nlink),
+            (size, allocated, change),
+            [atime, mtime, ctime, btime],
+            (group, default, has_capabilities),
             body,
+        )| {
+            Inode {
+                mode,
+                uid,
+                gid,
+                nlink,
+                size,
+                allocated,
+                atime,
+                mtime,
+                ctime,
+                btime,
+                change,
+                acl: group.map(|group| Box::new(ExtendedAcl { group, ..ExtendedAcl::default() })),
+                default_acl: default.map(Box::new),
+                has_capabilities,
+                body,
+            }
         },
     )
+}
+
+/// A list with one user.
+fn named_user() -> impl Strategy<Value = Acl> {
+    (0u32..8, 0u32..1000, 0u32..8).prop_map(|(owner, id, perm)| Acl {
+        owner,
+        group: 5,
+        other: 0,
+        mask: Some(7),
+        users: vec![Named { id, perm }],
+        groups: Vec::new(),
+    })
 }
 
 fn survives<R: Record + PartialEq + std::fmt::Debug>(record: R) {
@@ -119,11 +144,9 @@ proptest! {
     }
 }
 
-/// Bytes of version 1: a change here is a change of the disk format.
-#[test]
-fn version_1_looks_like_this() {
+fn directory() -> Inode {
     let time = |seconds| Timestamp { seconds, nanos: 1 };
-    let inode = Inode {
+    Inode {
         mode: 0o755,
         uid: 1,
         gid: 2,
@@ -135,9 +158,17 @@ fn version_1_looks_like_this() {
         ctime: time(3),
         btime: time(4),
         change: 5,
+        acl: None,
+        default_acl: None,
+        has_capabilities: false,
         body: Body::Directory { entries: 6, next_cookie: 7 },
-    };
-    let hex: String = inode.to_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    }
+}
+
+/// Bytes of version 1: a change here is a change of the disk format.
+#[test]
+fn version_1_looks_like_this() {
+    let hex: String = directory().to_bytes().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
         concat!(
@@ -175,4 +206,52 @@ fn version_1_looks_like_this() {
             "00000000"
         )
     );
+}
+
+/// Bytes of version 2: as version 1, then both ACLs in the form of their extended attributes, then the capabilities.
+#[test]
+fn version_2_of_an_inode_ends_with_acls_and_capabilities() {
+    let plain = directory();
+    let (bits, acl) =
+        Acl { owner: 7, group: 5, other: 5, mask: Some(5), users: vec![Named { id: 9, perm: 6 }], groups: Vec::new() }
+            .split();
+    assert_eq!(bits, plain.mode);
+    let inode = Inode { acl: acl.map(Box::new), ..plain.clone() };
+    let bytes = inode.to_bytes();
+    assert_eq!(bytes[0], 2);
+    let length = plain.to_bytes().len();
+    assert_eq!(bytes[1..length], plain.to_bytes()[1..]);
+    let hex: String = bytes[length..].iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        hex,
+        concat!(
+            "2c000000",
+            "02000000",
+            "01000700ffffffff",
+            "0200060009000000",
+            "04000500ffffffff",
+            "10000500ffffffff",
+            "20000500ffffffff",
+            "00000000",
+            "00"
+        )
+    );
+    assert_eq!(Inode::from_bytes(&bytes).expect("own bytes"), inode);
+    let capable = Inode { has_capabilities: true, ..plain.clone() };
+    assert_eq!(capable.to_bytes()[length..], [0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    let mut torn = bytes.clone();
+    torn[2] ^= 0o070;
+    assert_eq!(Inode::from_bytes(&torn).expect_err("mode and mask differ").code, FsCode::Corrupt);
+    let neither = [&[2][..], &plain.to_bytes()[1..], &[0; 9]].concat();
+    assert_eq!(Inode::from_bytes(&neither).expect_err("version 2 for nothing").code, FsCode::Corrupt);
+}
+
+/// Attributes in replies of version 1 had no flags at their end.
+#[test]
+fn replies_of_version_1_stay_readable() {
+    let record = ReplyRecord { number: 4, reply: MutationReply::Attr(directory().attr(F)) };
+    let mut bytes = record.to_bytes();
+    assert_eq!((bytes[0], bytes.pop()), (2, Some(0)));
+    bytes[0] = 1;
+    assert_eq!(ReplyRecord::from_bytes(&bytes).expect("as older servers wrote it"), record);
 }
