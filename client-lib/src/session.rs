@@ -341,15 +341,22 @@ impl Session {
         }
     }
 
-    /// Tells the MDS of closes until there are none.
+    /// Tells the MDS of closes until there are none. The end of the session is the last of them.
     async fn tell(&self) {
+        tokio::select! {
+            () = self.tell_all() => {}
+            () = self.stop.cancelled() => self.opens.lock().give_up(),
+        }
+        self.closes_told.notify_waiters();
+    }
+
+    async fn tell_all(&self) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(CLOSES_GATHER) => {}
                 () = self.closes_wanted.notified() => {}
-                () = self.stop.cancelled() => {}
             }
-            let Some(closes) = self.opens.lock().next() else { break };
+            let Some(closes) = self.opens.lock().next() else { return };
             let fids: Vec<_> = closes.fids.into_iter().map(sateen_proto::common::Fid::from).collect();
             let told = self.ask(|mut client, session_id| {
                 let request = wire::CloseRequest { session_id, number: closes.number, fids: fids.clone() };
@@ -358,8 +365,7 @@ impl Session {
             match told.await {
                 Err(error) if error.code.is_retryable() => {
                     tracing::debug!(%error, "the MDS was not told of closes; with the next renewal");
-                    self.opens.lock().give_up();
-                    break;
+                    return self.opens.lock().give_up();
                 }
                 outcome => {
                     if let Err(error) = outcome {
@@ -370,7 +376,6 @@ impl Session {
                 }
             }
         }
-        self.closes_told.notify_waiters();
     }
 
     /// Waits until the MDS knows of the closes so far, or cannot be told now.
