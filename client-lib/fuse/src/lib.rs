@@ -18,6 +18,7 @@ mod credential;
 mod errno;
 mod fs;
 mod handles;
+mod init;
 pub mod kernel;
 mod mount;
 mod options;

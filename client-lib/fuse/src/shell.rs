@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use sateen_types::op::SetAttr;
 use sateen_types::{Attr, FsResult, LockMode};
@@ -22,37 +22,13 @@ use crate::convert::{file_attr, kind, nameless, new_mode, open_flags, set_time};
 use crate::credential::of_request;
 use crate::errno::report;
 use crate::fs::{KernelLock, MountedFs};
+use crate::init::ask;
 use crate::worker::Worker;
 
-/// Largest write the kernel sends at once: one stripe.
-pub const WRITE_BYTES_MAX: u32 = 1 << 20;
-/// Read-ahead and asynchronous direct I/O the kernel may have in flight; above the RPCs a client has per OST.
-const BACKGROUND_MAX: u16 = 64;
 /// Unit of statfs.
 const STATFS_UNIT: u64 = 4096;
 /// FIDs are never used twice, so neither are inode numbers.
 const GENERATION: Generation = Generation(0);
-
-/// What we ask of the kernel, where it can. Not the writeback cache: the client's own is coherent at close and open.
-const WANTED: [InitFlags; 12] = [
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_AUTO_INVAL_DATA,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    // A default ACL takes the place of the umask, which the MDS decides.
-    InitFlags::FUSE_DONT_MASK,
-    InitFlags::FUSE_EXPORT_SUPPORT,
-    // The MDS clears setuid and setgid bits; the kernel only says when a writer has no right to keep them.
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_POSIX_ACL,
-];
-
-/// What we ask for besides, unless locks stay with the kernel.
-const WANTED_FOR_LOCKS: [InitFlags; 2] = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
 
 /// Callbacks of one mount.
 pub struct Shell {
@@ -119,7 +95,8 @@ impl Shell {
 }
 
 /// Makes the kernel ask for attributes again: an open answers without them, and another client may have changed them since
-/// they were last asked for; after a write it asks for size and times, but not for the mode that lost its privileges. A negative offset leaves pages alone and takes no lock of theirs.
+/// they were last asked for; after a write it asks for size and times, but not for the mode that lost its privileges. A
+/// negative offset leaves pages alone and takes no lock of theirs.
 fn forget_attributes(kernel: &OnceLock<Notifier>, ino: INodeNo) {
     if let Some(Err(error)) = kernel.get().map(|k| k.inval_inode(ino, -1, 0)) {
         tracing::warn!(%error, ino = ino.0, "the kernel was not told that attributes may have changed");
@@ -138,17 +115,7 @@ async fn forget_data(kernel: &Arc<OnceLock<Notifier>>, ino: INodeNo) {
 
 impl Filesystem for Shell {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let for_locks = WANTED_FOR_LOCKS.iter().filter(|_| self.fs.cluster_locks);
-        for flag in WANTED.iter().chain(for_locks).copied() {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "the kernel does not offer this");
-            }
-        }
-        // Both setters answer with the nearest value that is possible.
-        if let Err(most) = config.set_max_write(WRITE_BYTES_MAX) {
-            let _ = config.set_max_write(most);
-        }
-        let _ = config.set_max_background(BACKGROUND_MAX);
+        ask(config, self.fs.cluster_locks);
         Ok(())
     }
 
