@@ -32,6 +32,8 @@ struct State {
     /// Session to its reply records.
     sessions: HashMap<Vec<u8>, HashMap<u32, (u64, MutationReply)>>,
     opens: HashMap<(Vec<u8>, Fid), i64>,
+    /// Files that lost their name while they were open.
+    unlinked_open: Vec<Fid>,
     next: u32,
     restate: bool,
 }
@@ -100,6 +102,11 @@ impl FakeMds {
         state.opens.clear();
     }
 
+    /// Files that lost their name while they were open.
+    pub fn unlinked_open(&self) -> Vec<Fid> {
+        self.state.lock().unlinked_open.clone()
+    }
+
     /// As after a restart: sessions live, opens are forgotten.
     pub fn restart(&self) {
         let mut state = self.state.lock();
@@ -162,6 +169,13 @@ impl FakeMds {
                 state.inodes.insert(fid, Inode { attr: attr.clone(), layout: layout.clone() });
                 *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
                 Ok(MutationReply::Entry(Entry { attr, layout: Some(layout), existed: false }))
+            }
+            Mutation::Unlink { name, .. } => {
+                let fid = state.names.remove(name.as_bytes()).ok_or(FsCode::NotFound)?;
+                if state.opens.iter().any(|((_, open), count)| *open == fid && *count > 0) {
+                    state.unlinked_open.push(fid);
+                }
+                Ok(MutationReply::Done)
             }
             Mutation::Mkdir { name, .. } => {
                 state.next += 1;

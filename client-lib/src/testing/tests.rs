@@ -103,6 +103,21 @@ async fn an_expired_session_is_replaced_and_open_files_are_restated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_goes_after_its_file_was_closed_finds_it_closed() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let name = Name::parse(b"a").expect("a name");
+    for _ in 0..10 {
+        create(&client, "a", None).await.close().await.expect("closed");
+        client.unlink(&ROOT, Fid::ROOT, &name).await.expect("unlinked");
+    }
+    assert_eq!(peers.mds.unlinked_open(), []);
+    let open = create(&client, "a", None).await;
+    client.unlink(&ROOT, Fid::ROOT, &name).await.expect("unlinked");
+    assert_eq!(peers.mds.unlinked_open(), [open.fid()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_may_have_happened_in_an_expired_session_is_not_repeated() {
     let peers = start().await;
     let client = peers.client(quick()).await;
