@@ -167,7 +167,14 @@ proptest! {
         let mut r = Readahead::new(MAX);
         let mut asked = 0;
         let mut reads = 0;
+        // What goes on where another ended is no cluster of its own; chance brings that about more often than one thinks.
+        let mut regions = std::collections::HashSet::new();
         for (page, count) in clusters {
+            let region = page >> 9;
+            if (region - region.min(1)..=region + 1).any(|near| regions.contains(&near)) {
+                continue;
+            }
+            regions.insert(region);
             for i in 0..u64::from(count) {
                 let plan = r.on_read(page * 4096 + i * len, len, LARGE, LARGE);
                 asked += plan.prefetch.iter().map(|r| r.end - r.start).sum::<u64>();
