@@ -337,7 +337,7 @@ impl Session {
     fn begin_telling(self: &Arc<Self>) {
         if self.opens.lock().begin_telling() {
             let session = Arc::clone(self);
-            self.tasks.spawn_on(async move { session.tell().await }, &self.runtime);
+            self.spawn(async move { session.tell().await });
         }
     }
 
