@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "sateen/common/v1/common.proto",
+    "sateen/mds/v1/capabilities.proto",
     "sateen/mds/v1/cluster.proto",
     "sateen/mds/v1/locks.proto",
     "sateen/mds/v1/namespace.proto",

@@ -20,8 +20,8 @@ use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 pub const SESSIONS_MAX: usize = 10_000;
 /// Files one session may have open at once. A client says all of them again in one message after a restart.
 pub const OPEN_FILES_MAX: usize = 1 << 18;
-/// Most bytes of one FID in that message: 12 for sequences below 2^35 and objects below 2^21.
-const _: () = assert!(OPEN_FILES_MAX * 12 < sateen_types::limits::MESSAGE_BYTES_MAX);
+/// Most bytes of one file in that message: 12 of the FID, for sequences below 2^35 and objects below 2^21, and one of its use.
+const _: () = assert!(OPEN_FILES_MAX * 13 < sateen_types::limits::MESSAGE_BYTES_MAX);
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct ClientTable {
     /// Files whose end is being committed.
     claimed: HashSet<Fid>,
     recovery_ends: Instant,
+    /// Sessions that have not said what they have open.
+    unrestated: usize,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl ClientTable {
         let client = |name| Client { name, renewed: now, restated: false, number: 0, files: HashMap::new() };
         ClientTable {
             lease,
+            unrestated: known.len(),
             sessions: known.into_iter().map(|(id, name)| (id, client(name))).collect(),
             open: HashMap::new(),
             claimed: HashSet::new(),
@@ -122,7 +125,9 @@ impl ClientTable {
             *self.open.entry(*fid).or_default() += 1;
         }
         let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
-        client.restated = true;
+        if !std::mem::replace(&mut client.restated, true) {
+            self.unrestated -= 1;
+        }
         client.number = number;
         let before = std::mem::replace(&mut client.files, stated);
         Ok(self.subtract(before))
@@ -172,10 +177,23 @@ impl ClientTable {
         Ok(fids.iter().copied().filter(|fid| !self.open.contains_key(fid)).collect())
     }
 
+    /// Whether the session has the file open.
+    pub fn has_open(&self, session: SessionId, fid: Fid) -> bool {
+        self.sessions.get(&session).is_some_and(|c| c.files.contains_key(&fid))
+    }
+
+    /// Name of a session's client, for people.
+    pub fn name(&self, session: SessionId) -> Option<String> {
+        self.sessions.get(&session).map(|c| c.name.clone())
+    }
+
     /// Ends a session; gives the files nobody has open now.
     pub fn remove(&mut self, session: SessionId) -> Vec<Fid> {
         match self.sessions.remove(&session) {
-            Some(client) => self.subtract(client.files),
+            Some(client) => {
+                self.unrestated -= usize::from(!client.restated);
+                self.subtract(client.files)
+            }
             None => Vec::new(),
         }
     }
@@ -202,12 +220,12 @@ impl ClientTable {
 
     /// Whether clients of an earlier life may have files open that they have not named yet.
     pub fn is_recovering(&self, now: Instant) -> bool {
-        now < self.recovery_ends && self.sessions.values().any(|c| !c.restated)
+        self.unrestated > 0 && now < self.recovery_ends
     }
 
     /// When clients of an earlier life need not be waited for any more; `None` if all have said what they have open.
     pub fn recovery_ends(&self) -> Option<Instant> {
-        self.sessions.values().any(|c| !c.restated).then_some(self.recovery_ends)
+        (self.unrestated > 0).then_some(self.recovery_ends)
     }
 
     /// Whether the file is or may be open.

@@ -1,6 +1,7 @@
 //! One file system as the server runs it: its tables, its writer thread, its clients. Everything that needs more than
 //! one of these at once is here; what a change does is in [`crate::namespace`].
 
+mod capabilities;
 mod locks;
 
 use std::sync::{Arc, Weak};
@@ -10,7 +11,8 @@ use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use sateen_types::op::{self, Mutation, MutationReply};
 use sateen_types::{
-    Attr, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Layout, SessionId, Timestamp,
+    Attr, Capability, Compression, Credential, Fid, FileType, FsCode, FsError, FsId, FsName, FsResult, Grant, Layout,
+    SessionId, Timestamp, Using,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -25,6 +27,8 @@ use crate::store::records::SessionRecord;
 use crate::store::{ReadTxn, Store, Table, keys};
 use crate::writer::{Host, Writer};
 
+use capabilities::Capabilities;
+pub use capabilities::Looked;
 pub use locks::Changed;
 use locks::Locks;
 
@@ -32,6 +36,9 @@ use locks::Locks;
 const READS_MAX: usize = 64;
 /// How long a truncate waits for its OSTs before the client is told to ask again.
 const TRUNCATE_WAIT: Duration = Duration::from_secs(20);
+
+/// One open of a client, what it does with the file, and what it keeps, as it says after a restart.
+pub type Stated = (Fid, Using, Capability);
 
 /// What never changes while a file system lives.
 #[derive(Clone, Debug)]
@@ -59,6 +66,7 @@ pub struct FileSystem {
 /// What the writer thread and the rest of the server both use.
 struct Shared {
     clients: Mutex<ClientTable>,
+    capabilities: Capabilities,
     locks: Locks,
     registry: Arc<RwLock<Registry>>,
     disk: Arc<MdtDisk>,
@@ -94,15 +102,17 @@ impl Host for Shared {
         else {
             return;
         };
-        if create.open.is_some() {
+        if let Some(access) = create.open {
+            let fid = entry.attr.fid;
             let mut clients = self.clients.lock();
             let opened = if *replayed {
-                clients.ensure_open(request.session, entry.attr.fid)
+                clients.ensure_open(request.session, fid)
             } else {
-                clients.open(request.session, entry.attr.fid)
+                clients.open(request.session, fid)
             };
-            if let Err(e) = opened {
-                tracing::debug!(fid = %entry.attr.fid, "a created file was not opened: {e}");
+            match opened {
+                Ok(()) => self.capabilities.open(request.session, fid, access),
+                Err(e) => tracing::debug!(%fid, "a created file was not opened: {e}"),
             }
         }
     }
@@ -140,6 +150,7 @@ impl FileSystem {
         }
         let shared = Arc::new(Shared {
             clients: Mutex::new(ClientTable::new(lease, known, Instant::now())),
+            capabilities: Capabilities::new(),
             locks: Locks::default(),
             registry,
             disk,
@@ -187,13 +198,24 @@ impl FileSystem {
         self.shared.clients.lock().touch(session, Instant::now())
     }
 
-    /// Renews a session, with what the client has open if it says so (but for closes up to `number`); true if it must
-    /// say so.
-    pub fn renew(&self, session: SessionId, open_files: Option<&[Fid]>, number: u64) -> FsResult<bool> {
+    /// Renews a session, with what the client has open and keeps if it says so (but for closes up to `number`); true if it
+    /// must say so.
+    pub fn renew(&self, session: SessionId, open_files: Option<&[Stated]>, number: u64) -> FsResult<bool> {
+        let now = Instant::now();
         let mut clients = self.shared.clients.lock();
-        clients.touch(session, Instant::now())?;
+        clients.touch(session, now)?;
         if let Some(files) = open_files {
-            clients.restate(session, files, number)?;
+            let recovers = clients.wants_restate(session);
+            if recovers && !clients.is_recovering(now) {
+                // What it keeps may have been given to others.
+                return Err(FsError::new(FsCode::Stale, format!("session {session} comes back too late"))
+                    .with_hint("the MDS waits for one lease after a restart; open a new session"));
+            }
+            let fids: Vec<Fid> = files.iter().map(|(fid, ..)| *fid).collect();
+            clients.restate(session, &fids, number)?;
+            if recovers {
+                self.shared.capabilities.restate(session, files);
+            }
             self.shared.locks.restated();
         }
         Ok(clients.wants_restate(session))
@@ -203,6 +225,7 @@ impl FileSystem {
     /// sweep.
     pub async fn close_session(&self, session: SessionId) -> FsResult<()> {
         self.shared.clients.lock().remove(session);
+        self.shared.capabilities.end_session(session);
         self.shared.locks.end_session(session);
         self.submit(Command::CloseSession { session }).await.map(drop)
     }
@@ -224,12 +247,19 @@ impl FileSystem {
 
     // ---- changes ----
 
-    /// A client's change. A truncate is answered when every OST has done its part.
-    pub async fn execute(&self, request: Request) -> FsResult<MutationReply> {
-        self.touch(request.session)?;
+    /// A client's change; with a file that was opened, what may be kept of it. A truncate is answered when every OST has
+    /// done its part, and nobody else keeps anything of the file meanwhile.
+    pub async fn execute(&self, request: Request) -> FsResult<(MutationReply, Option<Grant>)> {
+        let session = request.session;
+        self.touch(session)?;
+        let opens = matches!(&request.op, Mutation::Create(create) if create.open.is_some());
         let truncated = match &request.op {
             Mutation::SetAttr(op) if op.size.is_some() => Some(op.fid),
             _ => None,
+        };
+        let _change = match truncated {
+            Some(fid) => Some(self.begin_change(session, fid).await?),
+            None => None,
         };
         let outcome = self.submit(Command::Mutate(Box::new(request))).await?;
         let Outcome::Reply { reply, .. } = outcome else {
@@ -238,7 +268,20 @@ impl FileSystem {
         if let Some(fid) = truncated {
             self.await_truncate(fid).await?;
         }
-        Ok(reply)
+        match reply {
+            MutationReply::Entry(entry) if opens && entry.existed => {
+                let fid = entry.attr.fid;
+                let grant = self.grant(session, fid).await?;
+                // As others have left it.
+                let attr = self.read(move |tx| namespace::get_attr(tx, fid)).await?;
+                Ok((MutationReply::Entry(op::Entry { attr, ..entry }), Some(grant)))
+            }
+            MutationReply::Entry(entry) if opens => {
+                let grant = self.grant_new(session, entry.attr.fid);
+                Ok((MutationReply::Entry(entry), Some(grant)))
+            }
+            reply => Ok((reply, None)),
+        }
     }
 
     async fn await_truncate(&self, fid: Fid) -> FsResult<()> {
@@ -264,14 +307,14 @@ impl FileSystem {
 
     // ---- open files ----
 
-    /// Opens a file for a session.
+    /// Opens a file for a session; gives what the client may keep of it, too.
     pub async fn open(
         &self,
         session: SessionId,
         who: Credential,
         fid: Fid,
         wanted: op::Access,
-    ) -> FsResult<(Attr, Option<Layout>)> {
+    ) -> FsResult<(Attr, Option<Layout>, Grant)> {
         {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
@@ -279,9 +322,23 @@ impl FileSystem {
             clients.open(session, fid)?;
         }
         let opened = OpenGuard { fs: self, session, fid, keep: false };
-        let found = self.read(move |tx| namespace::open(tx, &who, fid, wanted)).await?;
+        let question = move |tx: &dyn ReadTxn| namespace::open(tx, &who, fid, wanted);
+        // Whoever may not open it takes nothing from others.
+        let (before, ..) = self.read(question.clone()).await?;
+        let grant = if before.file_type == FileType::Regular {
+            {
+                // With the clients locked: a session that has just ended has nothing open.
+                let mut clients = self.shared.clients.lock();
+                clients.touch(session, Instant::now())?;
+                self.shared.capabilities.open(session, fid, wanted);
+            }
+            self.grant(session, fid).await?
+        } else {
+            Grant::default()
+        };
+        let (attr, layout) = self.read(question).await?;
         opened.keep();
-        Ok(found)
+        Ok((attr, layout, grant))
     }
 
     /// Closes each file once, and drops those that have no name and that nobody has open now.
@@ -289,7 +346,10 @@ impl FileSystem {
         let mut closed = {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
-            clients.close(session, fids, number)?
+            let closed = clients.close(session, fids, number)?;
+            let gone = fids.iter().copied().filter(|fid| !clients.has_open(session, *fid));
+            self.shared.capabilities.closed(session, gone);
+            closed
         };
         closed.sort_unstable();
         closed.dedup();
@@ -352,8 +412,12 @@ impl OpenGuard<'_> {
 impl Drop for OpenGuard<'_> {
     fn drop(&mut self) {
         if !self.keep {
+            let shared = &self.fs.shared;
+            let mut clients = shared.clients.lock();
             // A session that ended meanwhile has taken its opens with it.
-            let _ = self.fs.shared.clients.lock().close(self.session, &[self.fid], 0);
+            let _ = clients.close(self.session, &[self.fid], 0);
+            let gone = (!clients.has_open(self.session, self.fid)).then_some(self.fid);
+            shared.capabilities.closed(self.session, gone.into_iter());
         }
     }
 }

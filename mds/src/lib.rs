@@ -5,6 +5,7 @@
 //! [`cluster`]), and the doors ([`rpc`], [`workers`]). What this crate never does: touch file data, or decide from a
 //! clock or a random number inside the core.
 
+pub mod capabilities;
 pub mod clients;
 pub mod cluster;
 pub mod command;

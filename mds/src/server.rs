@@ -67,6 +67,7 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Shutdown)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(health_service)
         .add_service(reflection)
+        .add_service(rpc::capabilities_service(cluster.clone(), stop.clone()))
         .add_service(rpc::cluster_service(cluster.clone()))
         .add_service(rpc::locks_service(cluster.clone()))
         .add_service(rpc::namespace_service(cluster.clone()));

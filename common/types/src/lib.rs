@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod attr;
 pub mod bulk;
+pub mod capability;
 pub mod fsck;
 pub mod ids;
 pub mod layout;
@@ -19,6 +20,7 @@ pub mod status;
 pub use acl::Acl;
 pub use attr::{Attr, Compression, Credential, FileType, Timestamp};
 pub use bulk::{Codec, Part, Space};
+pub use capability::{Capability, Grant, Recall, Unreported, Using};
 pub use fsck::{Finding, FindingKind, FsckEvent, Repair, Tally};
 pub use ids::{ClusterId, ComponentId, Fid, FsId, ObjectId, OstIndex, OstUuid, SessionId, StripeIndex, Verifier};
 pub use layout::{Component, Extent, Layout, LayoutTemplate, ObjectOffset, Pattern, Slice, StripePattern};

@@ -183,7 +183,7 @@ impl FileSystem {
 
     /// Whether the session's own locks are known again and, for `everybody`, those of all others. The others are waited for
     /// until `until`; the session itself must first be told that it has to say them.
-    async fn is_recovered(&self, session: SessionId, everybody: bool, until: Instant) -> FsResult<bool> {
+    pub(super) async fn is_recovered(&self, session: SessionId, everybody: bool, until: Instant) -> FsResult<bool> {
         loop {
             let told = self.shared.locks.recovered.notified();
             tokio::pin!(told);

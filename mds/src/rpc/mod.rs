@@ -1,5 +1,7 @@
 //! The gRPC services: each method decodes, calls, encodes. No rule lives here but those about the transport.
 
+mod capabilities;
+pub use capabilities::Service as CapabilitiesRpc;
 mod cluster;
 pub use cluster::Service as ClusterRpc;
 mod locks;
@@ -9,10 +11,12 @@ pub use namespace::Service as NamespaceRpc;
 
 use std::sync::Arc;
 
+use sateen_proto::mds::capabilities_server::CapabilitiesServer;
 use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::locks_server::LocksServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
 use sateen_proto::status::to_status;
+use sateen_runtime::Shutdown;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{FsCode, FsResult};
 use tonic::{Response, Status};
@@ -32,6 +36,11 @@ fn answer<T>(result: FsResult<T>) -> Answer<T> {
         }
         to_status(error)
     })
+}
+
+/// The service about capabilities; its streams end when `stop` is requested.
+pub fn capabilities_service(cluster: Arc<Cluster>, stop: Shutdown) -> CapabilitiesServer<capabilities::Service> {
+    CapabilitiesServer::new(capabilities::Service { cluster, stop }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The service about servers and file systems.

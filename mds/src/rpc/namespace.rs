@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sateen_proto::convert::{bad, credential, fid, required, session_id};
+use sateen_proto::convert::{bad, credential, fid, required, session_id, use_from_wire};
 use sateen_proto::mds::namespace_server::Namespace as NamespaceService;
 use sateen_proto::mds::*;
 use sateen_proto::version;
 use sateen_types::limits::{CLOSES_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
 use sateen_types::op::Access;
-use sateen_types::{Fid, FsName, FsResult, Name, SessionId, Space, XattrName};
+use sateen_types::{Capability, Fid, FsName, FsResult, Name, SessionId, Space, Using, XattrName};
 use tonic::{Request, async_trait};
 
 use super::{Answer, PROGRAM, answer};
 use crate::clients::OPEN_FILES_MAX;
 use crate::cluster::Cluster;
 use crate::command;
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, Looked};
 use crate::namespace;
 use crate::registry::OstState;
 use crate::store::ReadTxn;
@@ -52,19 +52,24 @@ impl NamespaceService for Service {
     async fn lookup(&self, request: Request<LookupRequest>) -> Answer<EntryReply> {
         let r = request.into_inner();
         let found = async {
-            let (fs, who) = (self.fs(&r.session_id)?.1, credential(r.credential)?);
+            let ((session, fs), who) = (self.fs(&r.session_id)?, credential(r.credential)?);
             let parent = fid(r.parent, "parent")?;
             let name = if r.name == b".." { None } else { Some(Name::parse(&r.name)?) };
-            let attr = fs.read(move |tx| namespace::lookup(tx, &who, parent, name.as_ref())).await?;
-            Ok(EntryReply { attr: Some((&attr).into()), layout: None, existed: false })
+            let Looked { attr, in_use } =
+                fs.look(session, move |tx| namespace::lookup(tx, &who, parent, name.as_ref())).await?;
+            Ok(EntryReply { attr: Some((&attr).into()), layout: None, existed: false, in_use })
         };
         answer(found.await)
     }
 
     async fn get_attr(&self, request: Request<GetAttrRequest>) -> Answer<AttrReply> {
         let r = request.into_inner();
-        let attr = self.of_file(&r.session_id, r.fid, namespace::get_attr).await;
-        answer(attr.map(|a| AttrReply { attr: Some((&a).into()) }))
+        let looked = async {
+            let ((session, fs), file) = (self.fs(&r.session_id)?, fid(r.fid, "fid")?);
+            let Looked { attr, in_use } = fs.look(session, move |tx| namespace::get_attr(tx, file)).await?;
+            Ok(AttrReply { attr: Some((&attr).into()), in_use })
+        };
+        answer(looked.await)
     }
 
     async fn read_dir(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirReply> {
@@ -100,8 +105,9 @@ impl NamespaceService for Service {
         let opened = async {
             let (session, fs) = self.fs(&r.session_id)?;
             let wanted = Access { read: r.read, write: r.write, exec: r.exec };
-            let (attr, layout) = fs.open(session, credential(r.credential)?, fid(r.fid, "fid")?, wanted).await?;
-            Ok(OpenReply { attr: Some((&attr).into()), layout: layout.as_ref().map(Into::into) })
+            let (attr, layout, grant) = fs.open(session, credential(r.credential)?, fid(r.fid, "fid")?, wanted).await?;
+            let layout = layout.as_ref().map(Into::into);
+            Ok(OpenReply { attr: Some((&attr).into()), layout, grant: Some(grant.into()) })
         };
         answer(opened.await)
     }
@@ -192,7 +198,16 @@ impl Service {
         if r.open_files.len() > OPEN_FILES_MAX {
             return Err(bad("open_files", format_args!("{}, at most {OPEN_FILES_MAX}", r.open_files.len())));
         }
-        let files = r.open_files.into_iter().map(Fid::try_from).collect::<FsResult<Vec<_>>>()?;
+        if !r.uses.is_empty() && r.uses.len() != r.open_files.len() {
+            return Err(bad("uses", format_args!("{} of {} open files", r.uses.len(), r.open_files.len())));
+        }
+        // A client that says nothing of uses may write and keeps nothing.
+        let uses = r.uses.into_iter().map(Some).chain(std::iter::repeat(None));
+        let stated = |(file, stated): (sateen_proto::common::Fid, Option<u32>)| {
+            let (using, keeps) = stated.map_or(Ok((Using::Writing, Capability::None)), use_from_wire)?;
+            Ok((Fid::try_from(file)?, using, keeps))
+        };
+        let files = r.open_files.into_iter().zip(uses).map(stated).collect::<FsResult<Vec<_>>>()?;
         let restate = fs.renew(session, r.restate.then_some(&files), r.number)?;
         Ok(RenewReply { restate, ost_map_version: self.cluster.registry.read().version() })
     }
@@ -212,16 +227,24 @@ impl Service {
             credential: credential(r.credential)?,
             op: required(r.op, "op")?.try_into()?,
         };
-        Ok((&fs.execute(request).await?).into())
+        let (reply, grant) = fs.execute(request).await?;
+        Ok(ExecuteReply { grant: grant.map(Into::into), ..(&reply).into() })
     }
 
     async fn read_dir(&self, r: ReadDirRequest) -> FsResult<ReadDirReply> {
-        let (_, fs) = self.fs(&r.session_id)?;
+        let (session, fs) = self.fs(&r.session_id)?;
         let (who, dir) = (credential(r.credential)?, fid(r.fid, "fid")?);
         if !(1..=READDIR_ENTRIES_MAX).contains(&r.max) {
             return Err(bad("max", format_args!("{} is not 1 to {READDIR_ENTRIES_MAX}", r.max)));
         }
-        let page = fs.read(move |tx| namespace::read_dir(tx, &who, dir, r.after, r.max as usize, r.with_attr)).await?;
+        let question = move |tx: &dyn ReadTxn| {
+            namespace::read_dir(tx, &who, dir, r.after, r.max as usize, r.with_attr)
+        };
+        let mut page = fs.read(question).await?;
+        if r.with_attr {
+            let in_use = fs.written_elsewhere(session, page.entries.iter().map(|e| e.fid));
+            page.entries.iter_mut().zip(in_use).filter(|(_, in_use)| *in_use).for_each(|(e, _)| e.attr = None);
+        }
         Ok(ReadDirReply {
             entries: page.entries.iter().map(Into::into).collect(),
             end: page.end,

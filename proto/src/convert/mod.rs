@@ -3,6 +3,7 @@
 
 mod attr;
 mod bulk;
+mod capability;
 mod fsck;
 mod layout;
 mod lock;
@@ -10,6 +11,7 @@ mod op;
 
 pub use attr::{credential, file_type, mode};
 pub use bulk::{chunk_log2, parts_from_wire, parts_to_wire, range};
+pub use capability::{capability, grant, unreported, use_from_wire, use_to_wire, using};
 pub use lock::{LockOp, lock_class, lock_mode, lock_range};
 
 use sateen_types::{ClusterId, Fid, FsCode, FsError, FsId, FsResult, OstIndex, OstUuid, SessionId, Space, Verifier};

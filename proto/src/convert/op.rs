@@ -258,7 +258,12 @@ impl TryFrom<Op> for Mutation {
 
 impl From<&Entry> for mds::EntryReply {
     fn from(e: &Entry) -> mds::EntryReply {
-        mds::EntryReply { attr: Some((&e.attr).into()), layout: e.layout.as_ref().map(Into::into), existed: e.existed }
+        mds::EntryReply {
+            attr: Some((&e.attr).into()),
+            layout: e.layout.as_ref().map(Into::into),
+            existed: e.existed,
+            in_use: false,
+        }
     }
 }
 
@@ -277,11 +282,11 @@ impl From<&MutationReply> for mds::ExecuteReply {
     fn from(r: &MutationReply) -> mds::ExecuteReply {
         let result = match r {
             MutationReply::Entry(e) => WireResult::Entry(e.into()),
-            MutationReply::Attr(a) => WireResult::Attr(mds::AttrReply { attr: Some(a.into()) }),
+            MutationReply::Attr(a) => WireResult::Attr(mds::AttrReply { attr: Some(a.into()), in_use: false }),
             MutationReply::Layout(l) => WireResult::Layout(mds::LayoutReply { layout: Some(l.into()) }),
             MutationReply::Done => WireResult::Done(mds::Done {}),
         };
-        mds::ExecuteReply { result: Some(result) }
+        mds::ExecuteReply { result: Some(result), grant: None }
     }
 }
 

@@ -1,0 +1,271 @@
+//! Capabilities as the server runs them: the table behind its lock, recalls on their way to clients, and those who wait for
+//! answers.
+//!
+//! Order of locks: the clients, then the table of capabilities.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, MutexGuard};
+use sateen_types::{Attr, Fid, FileType, FsCode, FsError, FsResult, Grant, Recall, SessionId, Unreported, Using, op};
+use tokio::sync::Notify;
+
+use super::FileSystem;
+use crate::capabilities::{CapabilityTable, Wait};
+
+/// Longest a request waits for other clients; then its client asks again.
+const HOLD_MAX: Duration = Duration::from_secs(10);
+
+/// Attributes, and whether they last.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// As they are now.
+    pub attr: Attr,
+    /// Another session has the file open for writing.
+    pub in_use: bool,
+}
+
+/// What open files do that are opened for this.
+fn using(access: op::Access) -> Using {
+    if access.write { Using::Writing } else { Using::Reading }
+}
+
+/// The capabilities of one file system.
+pub(super) struct Capabilities {
+    state: Mutex<State>,
+    /// Told when somebody has answered, closed, or gone.
+    changed: Notify,
+}
+
+struct State {
+    table: CapabilityTable,
+    /// Told when a session has recalls. Entries live as long as their sessions.
+    listeners: HashMap<SessionId, Arc<Notify>>,
+}
+
+impl Capabilities {
+    /// Nobody has any. Numbers are those of the clock, so that an earlier life of the server has lower ones.
+    pub fn new() -> Capabilities {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_micros() as u64);
+        let state = State { table: CapabilityTable::new(now), listeners: HashMap::new() };
+        Capabilities { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The session opens a file. Called with the clients locked.
+    pub fn open(&self, session: SessionId, fid: Fid, access: op::Access) {
+        self.lock().table.open(session, fid, using(access));
+    }
+
+    /// What a client had open and kept before the restart. Called with the clients locked.
+    pub fn restate(&self, session: SessionId, files: &[(Fid, Using, sateen_types::Capability)]) {
+        let mut state = self.lock();
+        for (fid, using, capability) in files {
+            state.table.restate(session, *fid, *using, *capability);
+        }
+    }
+
+    /// The session has these open no longer. Called with the clients locked.
+    pub fn closed(&self, session: SessionId, files: impl Iterator<Item = Fid>) {
+        let mut state = self.lock();
+        files.for_each(|fid| state.table.closed(session, fid));
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// A session ended; it is not among the clients any more.
+    pub fn end_session(&self, session: SessionId) {
+        let mut state = self.lock();
+        state.table.end_session(session);
+        if let Some(listener) = state.listeners.remove(&session) {
+            listener.notify_waiters();
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether another session has the file open for writing.
+    fn is_written_elsewhere(&self, session: SessionId, fid: Fid) -> bool {
+        self.lock().table.is_written_elsewhere(session, fid)
+    }
+
+    /// Looks again and again, whenever something has changed, until `look` finds an answer.
+    async fn until<T>(
+        &self,
+        until: Instant,
+        mut look: impl FnMut(&mut CapabilityTable) -> FsResult<Result<T, Wait>>,
+    ) -> FsResult<Result<T, Wait>> {
+        loop {
+            let told = self.changed.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let wait = {
+                let mut state = self.lock();
+                let found = look(&mut state.table);
+                state.wake();
+                match found? {
+                    Ok(found) => return Ok(Ok(found)),
+                    Err(wait) => wait,
+                }
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Err(wait));
+            }
+            // Either way the next look decides.
+            let _ = tokio::time::timeout(left, told).await;
+        }
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        for session in self.table.take_woken() {
+            if let Some(listener) = self.listeners.get(&session) {
+                listener.notify_waiters();
+            }
+        }
+    }
+}
+
+impl FileSystem {
+    /// What a session that has the file open may keep of it, once others have given up what is in the way.
+    pub(super) async fn grant(&self, session: SessionId, fid: Fid) -> FsResult<Grant> {
+        let until = Instant::now() + HOLD_MAX;
+        self.await_recovery(session, fid, until).await?;
+        let found = self.shared.capabilities.until(until, |table| table.grant(session, fid)).await?;
+        found.map_err(|wait| self.not_yet(fid, wait))
+    }
+
+    /// The file was made just now: nobody else can have it.
+    pub(super) fn grant_new(&self, session: SessionId, fid: Fid) -> Grant {
+        match self.shared.capabilities.lock().table.grant(session, fid) {
+            Ok(Ok(grant)) => grant,
+            // Somebody was quick: the client keeps nothing.
+            _ => Grant::default(),
+        }
+    }
+
+    /// Takes everything that others keep of the file, for a change of its extent.
+    pub(super) async fn begin_change(&self, session: SessionId, fid: Fid) -> FsResult<Change<'_>> {
+        let until = Instant::now() + HOLD_MAX;
+        self.await_recovery(session, fid, until).await?;
+        let begun = self.shared.capabilities.until(until, |table| Ok(table.begin_change(session, fid))).await?;
+        begun.map_err(|wait| self.not_yet(fid, wait))?;
+        Ok(Change { fs: self, fid })
+    }
+
+    /// Attributes that `question` finds, with what their writer has not reported yet.
+    pub async fn look(
+        &self,
+        session: SessionId,
+        question: impl Fn(&dyn crate::store::ReadTxn) -> FsResult<Attr> + Clone + Send + 'static,
+    ) -> FsResult<Looked> {
+        let attr = self.read(question.clone()).await?;
+        let fid = attr.fid;
+        if attr.file_type != FileType::Regular || !self.shared.capabilities.is_written_elsewhere(session, fid) {
+            return Ok(Looked { attr, in_use: false });
+        }
+        let told = self.ask_writer(session, fid).await?;
+        // Again: what was reported meanwhile is in it.
+        let mut attr = self.read(question).await?;
+        if let Some(told) = told.filter(|_| attr.fid == fid) {
+            attr.size = attr.size.max(told.size);
+            if let Some(mtime) = told.mtime {
+                attr.mtime = attr.mtime.max(mtime);
+                attr.ctime = attr.ctime.max(mtime);
+            }
+        }
+        Ok(Looked { attr, in_use: true })
+    }
+
+    /// Of these files, those that another session has open for writing.
+    pub fn written_elsewhere(&self, session: SessionId, fids: impl Iterator<Item = Fid>) -> Vec<bool> {
+        let state = self.shared.capabilities.lock();
+        fids.map(|fid| state.table.is_written_elsewhere(session, fid)).collect()
+    }
+
+    /// Size and time of a file from the client that may keep them to itself.
+    async fn ask_writer(&self, session: SessionId, fid: Fid) -> FsResult<Option<Unreported>> {
+        let until = Instant::now() + HOLD_MAX;
+        let mut asked = None;
+        let told = self.shared.capabilities.until(until, |table| {
+            let Some((writer, number)) = asked.or_else(|| table.ask_writer(session, fid)) else { return Ok(Ok(None)) };
+            asked = Some((writer, number));
+            Ok(table.told(writer, fid, number).ok_or(Wait { on: Some(writer) }))
+        });
+        told.await?.map_err(|wait| self.not_yet(fid, wait))
+    }
+
+    /// A client's answer to a recall.
+    pub fn answer_recall(
+        &self,
+        session: SessionId,
+        fid: Fid,
+        number: u64,
+        (using, unreported): (Using, Unreported),
+    ) -> FsResult<()> {
+        self.touch(session)?;
+        self.shared.capabilities.lock().table.answer(session, fid, number, using, unreported);
+        self.shared.capabilities.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// The session listens to recalls; gives the number of its stream, and who tells when there are some.
+    pub fn listen(&self, session: SessionId) -> FsResult<(u64, Arc<Notify>)> {
+        let mut clients = self.shared.clients.lock();
+        clients.touch(session, Instant::now())?;
+        let mut state = self.shared.capabilities.lock();
+        let stream = state.table.listen(session);
+        let listener = Arc::clone(state.listeners.entry(session).or_default());
+        // The stream before this one looks, and ends.
+        listener.notify_waiters();
+        Ok((stream, listener))
+    }
+
+    /// Recalls that a stream has not carried yet; `None` when it is not the session's any more.
+    pub fn take_recalls(&self, session: SessionId, stream: u64) -> Option<Vec<(Fid, Recall)>> {
+        self.shared.capabilities.lock().table.take_recalls(session, stream)
+    }
+
+    /// Files that are open, and recalls without an answer.
+    pub fn capability_counts(&self) -> (usize, usize) {
+        self.shared.capabilities.lock().table.counts()
+    }
+
+    /// After a restart nothing is granted until every client has said what it has.
+    async fn await_recovery(&self, session: SessionId, fid: Fid, until: Instant) -> FsResult<()> {
+        if self.is_recovered(session, true, until).await? {
+            return Ok(());
+        }
+        Err(FsError::new(FsCode::Unavailable, format!("{fid}: not every client has said yet what it has open"))
+            .with_hint("the MDS was restarted; it waits for them for one lease"))
+    }
+
+    fn not_yet(&self, fid: Fid, wait: Wait) -> FsError {
+        let Some(session) = wait.on else {
+            return FsError::new(FsCode::Unavailable, format!("{fid} is being truncated"));
+        };
+        let name = self.shared.clients.lock().name(session).unwrap_or_default();
+        FsError::new(FsCode::Unavailable, format!("client {name} has not given up yet what it keeps of {fid}"))
+            .with_hint("it stores what was written; if it is dead, its session ends with its lease")
+    }
+}
+
+/// A change of a file's extent that is under way.
+pub(super) struct Change<'a> {
+    fs: &'a FileSystem,
+    fid: Fid,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        let capabilities = &self.fs.shared.capabilities;
+        capabilities.lock().table.end_change(self.fid);
+        capabilities.changed.notify_waiters();
+    }
+}
