@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use sateen_types::op::{Access, NewMode};
-use sateen_types::{Attr, Credential, Fid, FileType, FsCode, FsError, FsId, FsResult, LayoutTemplate, Name, Space};
+use sateen_types::{Attr, Capability, Credential, Fid, FileType, FsCode, FsError, FsId, FsResult, LayoutTemplate, Name, Space};
 
 use crate::file::File;
 use crate::inner::Inner;
 use crate::namespace::lookup;
 use crate::session::Session;
-use crate::{MountSource, Options, atime, tend};
+use crate::{Forget, MountSource, Options, atime, recalls, tend};
 
 /// A client of one file system: its session at the MDS, its caches, its connections. Cheap to clone.
 ///
@@ -48,6 +48,22 @@ pub struct Created {
     pub existed: bool,
 }
 
+/// Attributes, and whether they last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// As they are now, with what was written here.
+    pub attr: Attr,
+    /// Another client has the file open for writing: size and times may be others in a moment.
+    pub in_use: bool,
+}
+
+/// Of what nobody writes to.
+impl From<Attr> for Looked {
+    fn from(attr: Attr) -> Looked {
+        Looked { attr, in_use: false }
+    }
+}
+
 /// A directory's default layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultLayout {
@@ -83,9 +99,11 @@ impl Client {
                 return Err(e);
             }
         };
+        let listening = recalls::listen(&session).await;
+        let listening = listening.inspect_err(|error| tracing::warn!(%error, "not listening to recalls yet")).ok();
         let inner = Arc::new(Inner::new(source, options, session, root));
-        let housekeeping = tend::run(Arc::downgrade(&inner), inner.stop.clone());
-        inner.tasks.spawn(housekeeping);
+        inner.tasks.spawn(tend::run(Arc::downgrade(&inner), inner.stop.clone()));
+        inner.tasks.spawn(recalls::run(Arc::downgrade(&inner), listening, inner.stop.clone()));
         Ok(Client { inner })
     }
 
@@ -112,6 +130,16 @@ impl Client {
         let synced = futures::future::join_all(work).await.into_iter().find(Result::is_err).unwrap_or(Ok(()));
         atime::flush(&self.inner).await;
         synced
+    }
+
+    /// Whoever keeps data above this client (a kernel) is told when it must forget what it has of a file.
+    pub fn on_recall(&self, forget: Forget) {
+        self.inner.above.set(forget);
+    }
+
+    /// Whether other clients use a file that is open here, so that nothing may be kept of it.
+    pub fn is_shared(&self, fid: Fid) -> bool {
+        self.inner.table.get(fid).is_some_and(|inode| inode.keeps() < Capability::Read)
     }
 
     /// Root of what this client shows: the file system's, or the source's subdirectory.

@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sateen_types::op::{Access, SetAttr};
-use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, Lock, LockClass, LockRange, Payload};
+use sateen_types::{
+    Attr, Capability, Credential, Fid, FsCode, FsError, FsResult, Grant, Layout, Lock, LockClass, LockRange, Payload,
+};
 
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::locks::{self, Holder};
 use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
-use crate::write::{self, Where};
-use crate::{durable, read, report, seek, truncate};
+use crate::{append, durable, read, recalls, report, seek, truncate, write};
 
 /// An open file. Cheap to clone; closed by [`File::close`], or in the background when the last clone is dropped.
 ///
@@ -59,21 +60,40 @@ struct Seen {
 pub(crate) struct Registration {
     session: Arc<Session>,
     fid: Fid,
+    writes: bool,
     /// The MDS has opened it.
     opened: bool,
 }
 
 impl Registration {
     /// Registers one open of `fid`.
-    pub fn new(session: &Arc<Session>, fid: Fid) -> Registration {
-        session.opening(fid);
-        Registration { session: Arc::clone(session), fid, opened: false }
+    pub fn new(session: &Arc<Session>, fid: Fid, writes: bool) -> Registration {
+        session.opening(fid, writes);
+        Registration { session: Arc::clone(session), fid, writes, opened: false }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if self.opened { self.session.closed(self.fid) } else { self.session.not_opened(self.fid) }
+        let (fid, writes) = (self.fid, self.writes);
+        if self.opened { self.session.closed(fid, writes) } else { self.session.not_opened(fid, writes) }
+    }
+}
+
+/// Says that a file is being made and opened whose number is not known yet.
+pub(crate) struct Creating<'a>(&'a Session);
+
+impl Creating<'_> {
+    /// From now on, until it is dropped.
+    pub fn new(session: &Session) -> Creating<'_> {
+        session.creating(true);
+        Creating(session)
+    }
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.0.creating(false);
     }
 }
 
@@ -82,13 +102,14 @@ impl File {
     pub(crate) fn new(
         inner: &Arc<Inner>,
         attr: &Attr,
-        layout: Layout,
+        (layout, grant): (Layout, Grant),
         cred: &Credential,
         access: Access,
         mut registration: Registration,
     ) -> File {
         registration.opened = true;
-        let (inode, cache_valid) = inner.table.opened(inner.session.facts.fs_id, attr, layout, &inner.cache);
+        let keeps = inner.session.granted(attr.fid, grant);
+        let (inode, cache_valid) = inner.table.opened(inner.session.facts.fs_id, attr, layout, keeps, &inner.cache);
         let seen = inode.state().failure.seen_by_new_file();
         let open = Open {
             inner: Arc::clone(inner),
@@ -127,7 +148,12 @@ impl File {
 
     /// Whether data cached during an earlier open, here or by a kernel above, is still right.
     pub fn cache_valid(&self) -> bool {
-        self.open.cache_valid
+        self.open.cache_valid && !self.is_shared()
+    }
+
+    /// Whether other clients use the file so that nothing may be kept of it.
+    pub fn is_shared(&self) -> bool {
+        self.open.inode.keeps() < Capability::Read
     }
 
     /// Up to `len` bytes at `offset`; fewer only at the end of the file. Copied together where they lie in several
@@ -142,6 +168,7 @@ impl File {
             return Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for reading", self.fid())));
         }
         self.open.check_locks()?;
+        self.open.refresh_if_shared().await?;
         read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
     }
 
@@ -179,14 +206,14 @@ impl File {
     /// Writes all of `data` at `offset` into the cache; waits while too much is dirty.
     pub async fn write_at(&self, offset: u64, data: &[u8]) -> FsResult<()> {
         self.may_write()?;
-        write::write(&self.open.inner, &self.open.inode, Where::At(offset), data, &self.open.cred).await.map(drop)
+        write::write_at(&self.open.inner, &self.open.inode, offset, data, &self.open.cred).await
     }
 
-    /// Writes at the end; returns the offset it went to. Up to 1 MiB are in one piece whatever else is appended through
-    /// this client.
+    /// Writes at the end; returns the offset it went to. Up to 1 MiB are in one piece whatever else is appended, by this
+    /// client or another.
     pub async fn append(&self, data: &[u8]) -> FsResult<u64> {
         self.may_write()?;
-        write::write(&self.open.inner, &self.open.inode, Where::End, data, &self.open.cred).await
+        append::append(&self.open.inner, &self.open.inode, data, &self.open.cred).await
     }
 
     /// Sends what is dirty to the OSTs and reports size and times to the MDS: others who open the file see it. Not
@@ -228,6 +255,7 @@ impl File {
     /// Makes `[offset, offset + len)` a hole that reads as zeros; the size stays.
     pub async fn punch(&self, offset: u64, len: u64) -> FsResult<()> {
         self.may_write()?;
+        self.open.refresh_if_shared().await?;
         self.open.inode.state().modified_by(&self.open.cred);
         truncate::punch(&self.open.inner, &self.open.inode, offset, len).await
     }
@@ -236,6 +264,7 @@ impl File {
     /// Nothing is reserved: others may use the room.
     pub async fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> FsResult<()> {
         self.may_write()?;
+        self.open.refresh_if_shared().await?;
         let layout_end = self.open.inode.view().layout.end().min(sateen_types::limits::FILE_SIZE_MAX);
         let end = offset.checked_add(len).filter(|end| *end <= layout_end).ok_or_else(|| {
             FsError::new(
@@ -257,11 +286,13 @@ impl File {
 
     /// First data at or after `offset`; `None` if there is none before the end (ENXIO).
     pub async fn seek_data(&self, offset: u64) -> FsResult<Option<u64>> {
+        self.open.refresh_if_shared().await?;
         seek::data(&self.open.inner, &self.open.inode, offset).await
     }
 
     /// First hole at or after `offset`, the end of the file being one; `None` at or beyond the end (ENXIO).
     pub async fn seek_hole(&self, offset: u64) -> FsResult<Option<u64>> {
+        self.open.refresh_if_shared().await?;
         seek::hole(&self.open.inner, &self.open.inode, offset).await
     }
 
@@ -322,6 +353,11 @@ impl File {
 }
 
 impl Open {
+    /// Where nothing may be kept, size and layout are asked for anew.
+    async fn refresh_if_shared(&self) -> FsResult<()> {
+        if self.inode.keeps() < Capability::Read { recalls::refresh(&self.inner, &self.inode).await } else { Ok(()) }
+    }
+
     fn holder(&self, owner: u64) -> Holder {
         Holder { fid: self.inode.fid, owner }
     }

@@ -11,6 +11,7 @@ use crate::budget::{Budget, UNIT_BYTES};
 use crate::cache::ChunkCache;
 use crate::commit::Committer;
 use crate::osts::Osts;
+use crate::recalls::Above;
 use crate::session::Session;
 use crate::table::Table;
 use crate::{MountSource, Options, atime};
@@ -26,6 +27,8 @@ pub(crate) struct Inner {
     pub cache: Arc<ChunkCache>,
     pub budget: Arc<Budget>,
     pub table: Table,
+    /// Who keeps data above this client.
+    pub above: Above,
     /// Access times that wait to be reported.
     pub atimes: atime::Pending,
     /// Root of what this client shows.
@@ -54,6 +57,7 @@ impl Inner {
             cache: Arc::new(ChunkCache::new(options.cache_bytes_max)),
             budget: Arc::new(Budget::new(options.dirty_bytes_max)),
             table: Table::default(),
+            above: Above::default(),
             atimes: atime::Pending::default(),
             root,
             processors: Arc::new(Semaphore::new(processors)),

@@ -28,6 +28,7 @@
 //! - memory is bounded by [`Options::dirty_bytes_max`] and [`Options::cache_bytes_max`].
 
 pub mod admin;
+mod append;
 mod atime;
 pub mod blocking;
 mod budget;
@@ -52,6 +53,7 @@ mod plan;
 mod ranges;
 mod read;
 mod readahead;
+mod recalls;
 mod report;
 mod retry;
 mod seal;
@@ -70,10 +72,11 @@ mod unstable;
 mod write;
 
 pub use atime::AccessTimes;
-pub use client::{Client, Created, DefaultLayout, NewFile, StatFs};
+pub use client::{Client, Created, DefaultLayout, Looked, NewFile, StatFs};
 pub use file::File;
 pub use options::Options;
 pub use readahead::Advice;
+pub use recalls::Forget;
 pub use source::MountSource;
 
 pub use sateen_types::op::{Access, DirEntry, NewMode, RenameMode, SetAttr, SetTime, XattrMode};

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sateen_proto::mds::capabilities_client::CapabilitiesClient;
 use sateen_proto::mds::cluster_client::ClusterClient;
 use sateen_proto::mds::locks_client::LocksClient;
 use sateen_proto::mds::namespace_client::NamespaceClient;
@@ -42,6 +43,11 @@ impl Route {
         LocksClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Client of the service of capabilities.
+    pub fn capabilities(&self) -> CapabilitiesClient<Channel> {
+        CapabilitiesClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Client of the cluster service.

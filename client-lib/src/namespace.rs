@@ -12,8 +12,8 @@ use sateen_types::{
     Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, Space, XattrName,
 };
 
-use crate::client::{Client, Created, DefaultLayout, NewFile, StatFs};
-use crate::file::{File, Registration};
+use crate::client::{Client, Created, DefaultLayout, Looked, NewFile, StatFs};
+use crate::file::{Creating, File, Registration};
 use crate::inner::Inner;
 use crate::session::Session;
 use crate::{report, truncate, write};
@@ -38,7 +38,13 @@ macro_rules! ask {
 impl Client {
     /// Attributes of a name.
     pub async fn lookup(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<Attr> {
-        Ok(self.merge(lookup(&self.inner.session, cred, parent, name.as_bytes()).await?))
+        self.look_up(cred, parent, name).await.map(|looked| looked.attr)
+    }
+
+    /// Attributes of a name, and whether they last.
+    pub async fn look_up(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<Looked> {
+        let (attr, in_use) = lookup_in_use(&self.inner.session, cred, parent, name.as_bytes()).await?;
+        Ok(self.merge_looked(attr, in_use))
     }
 
     /// Attributes of a directory's parent; of the root's, the root.
@@ -51,8 +57,13 @@ impl Client {
 
     /// Attributes of an inode, with what was written here.
     pub async fn getattr(&self, fid: Fid) -> FsResult<Attr> {
+        self.look(fid).await.map(|looked| looked.attr)
+    }
+
+    /// Attributes of an inode, with what was written here, and whether they last.
+    pub async fn look(&self, fid: Fid) -> FsResult<Looked> {
         let reply = ask!(self.inner.session, get_attr, GetAttrRequest { fid: Some(fid.into()) })?;
-        Ok(self.merge(convert::required(reply.attr, "attr")?.try_into()?))
+        Ok(self.merge_looked(convert::required(reply.attr, "attr")?.try_into()?, reply.in_use))
     }
 
     /// Changes attributes; with a size, cuts or extends the file.
@@ -99,10 +110,13 @@ impl Client {
             open: Some(access),
             layout: new.layout,
         });
-        let entry = expect_entry("Create", self.execute(cred, op).await?)?;
-        let registration = Registration::new(&self.inner.session, entry.attr.fid);
+        let creating = Creating::new(&self.inner.session);
+        let (reply, grant) = self.inner.session.execute_granted(cred, op).await?;
+        let entry = expect_entry("Create", reply)?;
+        let registration = Registration::new(&self.inner.session, entry.attr.fid, access.write);
+        drop(creating);
         let layout = convert::required(entry.layout, "layout")?;
-        let file = File::new(&self.inner, &entry.attr, layout, cred, access, registration);
+        let file = File::new(&self.inner, &entry.attr, (layout, grant), cred, access, registration);
         Ok(Created { attr: file.attr(), file, existed: entry.existed })
     }
 
@@ -293,19 +307,20 @@ impl Client {
     /// Opens a regular file: checks the access, and fetches fresh attributes, so that what others wrote before they
     /// closed it is seen.
     pub async fn open(&self, cred: &Credential, fid: Fid, access: Access) -> FsResult<File> {
-        let registration = Registration::new(&self.inner.session, fid);
+        let registration = Registration::new(&self.inner.session, fid, access.write);
         let Access { read, write, exec } = access;
-        let reply = ask!(
-            self.inner.session,
-            open,
-            OpenRequest { credential: Some(cred.into()), fid: Some(fid.into()), read, write, exec }
-        )?;
+        let asked = self.inner.session.ask_others(|mut client, session_id| {
+            let (credential, fid) = (Some(cred.into()), Some(fid.into()));
+            async move { client.open(wire::OpenRequest { session_id, credential, fid, read, write, exec }).await }
+        });
+        let reply = asked.await?;
         let attr: Attr = convert::required(reply.attr, "attr")?.try_into()?;
         if attr.fid != fid {
             return Err(convert::bad("fid", format_args!("{fid} was asked for, {} answered", attr.fid)));
         }
         let layout = convert::required(reply.layout, "layout")?.try_into()?;
-        Ok(File::new(&self.inner, &attr, layout, cred, access, registration))
+        let grant = convert::grant(reply.grant)?;
+        Ok(File::new(&self.inner, &attr, (layout, grant), cred, access, registration))
     }
 
     /// Walks `path` from [`Client::root`], with or without a leading slash, following symbolic links (the last one only
@@ -348,6 +363,11 @@ impl Client {
         self.inner.session.execute(cred, op).await
     }
 
+    fn merge_looked(&self, attr: Attr, in_use: bool) -> Looked {
+        let in_use = in_use || self.is_shared(attr.fid);
+        Looked { attr: self.merge(attr), in_use }
+    }
+
     /// Attributes from the MDS, with what was written here.
     fn merge(&self, mut attr: Attr) -> Attr {
         attr.atime = self.inner.atimes.newest(attr.fid, attr.atime);
@@ -381,12 +401,16 @@ pub(crate) async fn statfs(inner: &Inner) -> FsResult<StatFs> {
 }
 
 pub(crate) async fn lookup(session: &Session, cred: &Credential, parent: Fid, name: &[u8]) -> FsResult<Attr> {
+    lookup_in_use(session, cred, parent, name).await.map(|(attr, _)| attr)
+}
+
+async fn lookup_in_use(session: &Session, cred: &Credential, parent: Fid, name: &[u8]) -> FsResult<(Attr, bool)> {
     let reply = ask!(
         session,
         lookup,
         LookupRequest { credential: Some(cred.into()), parent: Some(parent.into()), name: name.to_vec() }
     )?;
-    convert::required(reply.attr, "attr")?.try_into()
+    Ok((convert::required(reply.attr, "attr")?.try_into()?, reply.in_use))
 }
 
 /// Parts of a path, last first; empty parts and `.` are left out.

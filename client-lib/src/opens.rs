@@ -1,19 +1,68 @@
-//! Which files this client has open, as the MDS should count them, and the closes it was not told of yet. Pure.
+//! Which files this client has open, as the MDS should count them, what it may keep of their data, and the closes the MDS
+//! was not told of yet. Pure.
 //!
 //! Closes are told in batches with rising numbers, one batch at a time, so that closing a file waits for nobody. A batch
 //! that comes twice, or after a statement of all that is open, is known by its number and does nothing: the MDS never
 //! counts a close twice, and never takes a file that is open for one that is not.
+//!
+//! Grants come with answers and recalls by a stream of their own, so that one may overtake the other; their numbers say
+//! which counts. Of a file that is not open here nothing is known, so that a grant older than any recall for such a file
+//! counts for nothing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use sateen_types::Fid;
 use sateen_types::limits::CLOSES_MAX;
+use sateen_types::{Capability, Fid, Grant, Recall, Using};
+
+/// What may be kept of a file's data now. Changes under the lock of [`Opens`], is read without.
+#[derive(Debug, Default)]
+pub(crate) struct Keeps(AtomicU8);
+
+impl Keeps {
+    /// See [`Capability`].
+    pub fn now(&self) -> Capability {
+        match self.0.load(Ordering::Acquire) {
+            0 => Capability::None,
+            1 => Capability::Read,
+            _ => Capability::Write,
+        }
+    }
+
+    fn set(&self, capability: Capability) {
+        self.0.store(capability as u8, Ordering::Release);
+    }
+}
+
+/// A file that is open, or about to be.
+#[derive(Debug, Default)]
+struct Held {
+    opens: u32,
+    /// Those of them that write.
+    writes: u32,
+    /// Of the last grant or recall.
+    number: u64,
+    keeps: Arc<Keeps>,
+}
+
+impl Held {
+    fn using(&self) -> Using {
+        if self.writes > 0 { Using::Writing } else { Using::Reading }
+    }
+}
+
+/// Everything that is open, each file as often as it is, with what is done with it and kept of it.
+pub(crate) type Statement = Vec<(Fid, Using, Capability)>;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Opens {
-    /// How often each file is open.
-    counts: HashMap<Fid, u32>,
+    files: HashMap<Fid, Held>,
+    /// Files that are being created and opened: they are not among `files` yet.
+    creating: u32,
+    /// Highest number of a recall for a file that was not open.
+    recalled: u64,
     /// Closes in no batch yet.
     closed: Vec<Fid>,
     /// The batch under way, or to be sent again.
@@ -37,25 +86,70 @@ pub(crate) struct Closes {
 
 impl Opens {
     /// A file is about to be opened: counted before the MDS knows, so that a statement never misses it.
-    pub fn opening(&mut self, fid: Fid) {
-        *self.counts.entry(fid).or_insert(0) += 1;
+    pub fn opening(&mut self, fid: Fid, writes: bool) {
+        let held = self.files.entry(fid).or_default();
+        held.opens += 1;
+        held.writes += u32::from(writes);
     }
 
     /// It could not be opened.
-    pub fn not_opened(&mut self, fid: Fid) {
-        if let Some(count) = self.counts.get_mut(&fid) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&fid);
+    pub fn not_opened(&mut self, fid: Fid, writes: bool) {
+        if let Some(held) = self.files.get_mut(&fid) {
+            held.opens -= 1;
+            held.writes -= u32::from(writes);
+            if held.opens == 0 {
+                held.keeps.set(Capability::None);
+                self.files.remove(&fid);
             }
         }
     }
 
     /// A file was closed.
-    pub fn closed(&mut self, fid: Fid) {
-        self.not_opened(fid);
+    pub fn closed(&mut self, fid: Fid, writes: bool) {
+        self.not_opened(fid, writes);
         self.closed.push(fid);
         self.all += 1;
+    }
+
+    /// A file whose number is not known yet is about to be opened.
+    pub fn creating(&mut self) {
+        self.creating += 1;
+    }
+
+    /// It is among the others now, or could not be opened.
+    pub fn created(&mut self) {
+        self.creating -= 1;
+    }
+
+    /// A file that is open may be kept so; unless that was recalled meanwhile.
+    pub fn granted(&mut self, fid: Fid, grant: Grant) -> Arc<Keeps> {
+        let recalled = self.recalled;
+        let Some(held) = self.files.get_mut(&fid) else { return Arc::default() };
+        if grant.number > held.number.max(recalled) {
+            held.number = grant.number;
+            held.keeps.set(grant.capability);
+        }
+        Arc::clone(&held.keeps)
+    }
+
+    /// The MDS wants back what is more than the recall leaves. Says what the file is used for.
+    pub fn recalled(&mut self, fid: Fid, recall: Recall) -> Using {
+        let Some(held) = self.files.get_mut(&fid) else {
+            self.recalled = self.recalled.max(recall.number);
+            // One of those that are being created may be it.
+            return if self.creating > 0 { Using::Writing } else { Using::Nothing };
+        };
+        if recall.number > held.number {
+            held.number = recall.number;
+            held.keeps.set(held.keeps.now().min(recall.keep));
+        }
+        held.using()
+    }
+
+    /// The session has expired: others may have been given what was kept. Gives the files that are open.
+    pub fn lose_all(&mut self) -> Vec<Fid> {
+        self.files.values().for_each(|held| held.keeps.set(Capability::None));
+        self.files.keys().copied().collect()
     }
 
     /// Whether somebody must begin to tell closes; whoever asks is the one.
@@ -88,15 +182,16 @@ impl Opens {
         self.telling = false;
     }
 
-    /// Everything that is open, each file as often as it is, and the number of this statement. It makes all closes
-    /// before it known.
-    pub fn state(&mut self) -> (Vec<Fid>, u64) {
+    /// Everything that is open, and the number of this statement. It makes all closes before it known.
+    pub fn state(&mut self) -> (Statement, u64) {
         self.closed.clear();
         self.batch = None;
         self.told = self.all;
         self.number += 1;
-        let files = self.counts.iter().flat_map(|(fid, count)| std::iter::repeat_n(*fid, *count as usize));
-        (files.collect(), self.number)
+        let stated = |(fid, held): (&Fid, &Held)| {
+            std::iter::repeat_n((*fid, held.using(), held.keeps.now()), held.opens as usize)
+        };
+        (self.files.iter().flat_map(stated).collect(), self.number)
     }
 
     /// How many closes there were.
@@ -134,9 +229,9 @@ mod tests {
             }
         }
 
-        fn restart(&mut self, (files, number): (Vec<Fid>, u64)) {
+        fn restart(&mut self, (files, number): (Statement, u64)) {
             *self = Mds { number, ..Mds::default() };
-            files.into_iter().for_each(|fid| *self.counts.entry(fid).or_default() += 1);
+            files.into_iter().for_each(|(fid, ..)| *self.counts.entry(fid).or_default() += 1);
         }
     }
 
@@ -151,13 +246,13 @@ mod tests {
             for (step, oid, lost) in steps {
                 match step {
                     0 | 1 => {
-                        opens.opening(fid(oid));
+                        opens.opening(fid(oid), oid == 1);
                         *mds.counts.entry(fid(oid)).or_default() += 1;
                         open.push(fid(oid));
                     }
                     2 => {
                         if let Some(fid) = open.pop() {
-                            opens.closed(fid);
+                            opens.closed(fid, fid.oid == 1);
                         }
                     }
                     3 => {
@@ -189,8 +284,8 @@ mod tests {
     fn one_tells_at_a_time_and_after_giving_up_another_does() {
         let mut opens = Opens::default();
         assert!(!opens.begin_telling(), "there is nothing to tell");
-        opens.opening(fid(1));
-        opens.closed(fid(1));
+        opens.opening(fid(1), false);
+        opens.closed(fid(1), false);
         assert!(opens.begin_telling() && !opens.begin_telling());
         let first = opens.next().expect("a batch");
         assert!(opens.is_telling(1));
@@ -203,9 +298,48 @@ mod tests {
     }
 
     #[test]
+    fn of_grants_and_recalls_that_meet_the_later_one_counts() {
+        let grant = |number, capability| Grant { capability, number };
+        let recall = |number| Recall { number, keep: Capability::None };
+        let mut opens = Opens::default();
+        opens.opening(fid(1), true);
+        assert_eq!(opens.recalled(fid(1), recall(5)), Using::Writing);
+        let keeps = opens.granted(fid(1), grant(4, Capability::Write));
+        assert_eq!(keeps.now(), Capability::None, "the recall came after it");
+        opens.granted(fid(1), grant(6, Capability::Write));
+        assert_eq!(keeps.now(), Capability::Write);
+        assert_eq!(opens.recalled(fid(1), recall(5)), Using::Writing, "a recall that is told twice");
+        assert_eq!(keeps.now(), Capability::Write);
+        opens.closed(fid(1), true);
+        assert_eq!((keeps.now(), opens.recalled(fid(1), recall(7))), (Capability::None, Using::Nothing));
+    }
+
+    #[test]
+    fn a_file_that_is_being_created_counts_as_written_and_its_grant_may_be_recalled_before_it_comes() {
+        let mut opens = Opens::default();
+        opens.creating();
+        let recall = Recall { number: 3, keep: Capability::None };
+        assert_eq!(opens.recalled(fid(1), recall), Using::Writing);
+        opens.opening(fid(1), true);
+        opens.created();
+        let keeps = opens.granted(fid(1), Grant { capability: Capability::Write, number: 2 });
+        assert_eq!(keeps.now(), Capability::None);
+    }
+
+    #[test]
+    fn nothing_is_kept_in_a_new_session() {
+        let mut opens = Opens::default();
+        opens.opening(fid(1), false);
+        let keeps = opens.granted(fid(1), Grant { capability: Capability::Read, number: 2 });
+        assert_eq!(opens.state().0, [(fid(1), Using::Reading, Capability::Read)]);
+        assert_eq!(opens.lose_all(), [fid(1)]);
+        assert_eq!((keeps.now(), opens.state().0[0].2), (Capability::None, Capability::None));
+    }
+
+    #[test]
     fn a_batch_has_a_bound() {
         let mut opens = Opens::default();
-        (0..CLOSES_MAX as u32 + 1).for_each(|oid| opens.closed(fid(oid)));
+        (0..CLOSES_MAX as u32 + 1).for_each(|oid| opens.closed(fid(oid), false));
         let first = opens.next().expect("a batch");
         assert_eq!(first.fids.len(), CLOSES_MAX);
         opens.told(first.number);

@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 use parking_lot::Mutex;
 use sateen_proto::{convert, oss};
 use sateen_types::limits::CHUNK_BYTES_MAX;
-use sateen_types::{Codec, FsCode, FsError, FsResult, ObjectId, Part, Payload};
+use sateen_types::{Capability, Codec, FsCode, FsError, FsResult, ObjectId, Part, Payload};
 
 use crate::cache::{ChunkKey, Found, Loader};
 use crate::inner::Inner;
@@ -46,7 +46,9 @@ pub(crate) async fn read(
             None => return Ok(Payload::new()),
         }
     }
-    let plan = readahead.lock().on_read(offset, len as u64, size, inner.readahead_room());
+    // What may not be kept is not read ahead either.
+    let room = if inode.keeps() < Capability::Read { 0 } else { inner.readahead_room() };
+    let plan = readahead.lock().on_read(offset, len as u64, size, room);
     for range in plan.prefetch {
         if !prefetch(inner, inode, &view, range) {
             readahead.lock().on_met(offset, Met::Gone, Instant::now());

@@ -20,7 +20,10 @@ use sateen_proto::mds::namespace_client::NamespaceClient;
 use sateen_proto::{convert, version};
 use sateen_types::limits::{LOCK_SLOTS_MAX, SESSION_SLOTS_MAX};
 use sateen_types::op::{Mutation, MutationReply};
-use sateen_types::{Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, SessionId};
+use sateen_types::{
+    Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, Recall, SessionId,
+    Using,
+};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -30,7 +33,7 @@ use tonic::transport::Channel;
 
 use crate::locks::{Record, TURNS, Waits};
 use crate::mds::{Mds, Route};
-use crate::opens::Opens;
+use crate::opens::{Keeps, Opens};
 use crate::retry::Backoff;
 use crate::slots::{Slot, Slots};
 use crate::{Options, transport};
@@ -75,6 +78,8 @@ pub(crate) struct Session {
     reopening: tokio::sync::Mutex<()>,
     /// Open files as the MDS should count them.
     opens: Mutex<Opens>,
+    /// Open files of which something was kept when the session expired.
+    lost: Mutex<Vec<Fid>>,
     /// Told when closes were told to the MDS, or cannot be.
     closes_told: Notify,
     /// Told when somebody waits for that.
@@ -139,6 +144,7 @@ impl Session {
             current: Mutex::new(Arc::new(incarnation)),
             reopening: tokio::sync::Mutex::new(()),
             opens: Mutex::default(),
+            lost: Mutex::default(),
             closes_told: Notify::new(),
             closes_wanted: Notify::new(),
             ost_map_version: AtomicU64::new(0),
@@ -176,6 +182,19 @@ impl Session {
 
     /// One change; takes effect exactly once. With an error that is retryable it may still take effect later.
     pub async fn execute(self: &Arc<Self>, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
+        self.execute_granted(cred, op).await.map(|(reply, _)| reply)
+    }
+
+    /// [`Session::execute`], with what may be kept of a file that was opened.
+    pub async fn execute_granted(
+        self: &Arc<Self>,
+        cred: &Credential,
+        op: Mutation,
+    ) -> FsResult<(MutationReply, Grant)> {
+        let patience = match &op {
+            Mutation::Create(_) | Mutation::SetAttr(_) => self.patience_for_others(),
+            _ => self.options.retry_for,
+        };
         let work = async {
             if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
                 // A file that was closed here goes at once, and not as one that is open and loses its name.
@@ -194,7 +213,7 @@ impl Session {
             });
             run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
         };
-        match self.options.retry_for {
+        match patience {
             None => work.await,
             Some(limit) => match tokio::time::timeout(limit, work).await {
                 Ok(result) => result,
@@ -217,7 +236,7 @@ impl Session {
         mut slot: Slot,
         credential: wire::Credential,
         op: wire::execute_request::Op,
-    ) -> FsResult<MutationReply> {
+    ) -> FsResult<(MutationReply, Grant)> {
         let mut backoff = Backoff::new(None, &self.stop);
         let mut maybe_executed = false;
         loop {
@@ -231,7 +250,10 @@ impl Session {
             let route = self.mds.route();
             let mut client = route.namespace();
             match transport::within(self.mds.request_timeout, &route.peer, client.execute(request)).await {
-                Ok(reply) => return reply.try_into(),
+                Ok(mut reply) => {
+                    let grant = convert::grant(reply.grant.take())?;
+                    return Ok((reply.try_into()?, grant));
+                }
                 Err(e) if e.code.is_retryable() => {
                     tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
                     maybe_executed = true;
@@ -266,7 +288,16 @@ impl Session {
         F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(|route, session_id| call(route.namespace(), session_id)).await
+        self.ask_by(self.options.retry_for, |route, session_id| call(route.namespace(), session_id)).await
+    }
+
+    /// [`Session::ask`] for what other clients may have to give something up for.
+    pub async fn ask_others<T, F, Fut>(&self, call: F) -> FsResult<T>
+    where
+        F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        self.ask_by(self.patience_for_others(), |route, session_id| call(route.namespace(), session_id)).await
     }
 
     /// [`Session::ask`] about locks.
@@ -275,15 +306,15 @@ impl Session {
         F: Fn(LocksClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(|route, session_id| call(route.locks(), session_id)).await
+        self.ask_by(self.options.retry_for, |route, session_id| call(route.locks(), session_id)).await
     }
 
-    async fn ask_by<T, F, Fut>(&self, call: F) -> FsResult<T>
+    async fn ask_by<T, F, Fut>(&self, patience: Option<Duration>, call: F) -> FsResult<T>
     where
         F: Fn(&Route, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
+        let mut backoff = Backoff::new(patience, &self.stop);
         loop {
             let incarnation = self.incarnation();
             let route = self.mds.route();
@@ -313,25 +344,47 @@ impl Session {
         self.turns[(fid.seq as usize ^ fid.oid as usize) % self.turns.len()].lock().await
     }
 
-    /// How long a request about locks may take that does not wait for one.
-    pub fn patience_for_locks(&self) -> Option<Duration> {
+    /// How long a request may take that may wait for other clients, which have a lease to answer: one about locks (that
+    /// does not wait for one), or one for which a capability is recalled.
+    pub fn patience_for_others(&self) -> Option<Duration> {
         self.options.retry_for.map(|time| time + self.incarnation().lease)
     }
 
     /// A file is about to be opened.
-    pub fn opening(&self, fid: Fid) {
-        self.opens.lock().opening(fid);
+    pub fn opening(&self, fid: Fid, writes: bool) {
+        self.opens.lock().opening(fid, writes);
     }
 
     /// It could not be opened.
-    pub fn not_opened(&self, fid: Fid) {
-        self.opens.lock().not_opened(fid);
+    pub fn not_opened(&self, fid: Fid, writes: bool) {
+        self.opens.lock().not_opened(fid, writes);
     }
 
     /// A file was closed. The MDS is told soon, without anybody waiting for it.
-    pub fn closed(self: &Arc<Self>, fid: Fid) {
-        self.opens.lock().closed(fid);
+    pub fn closed(self: &Arc<Self>, fid: Fid, writes: bool) {
+        self.opens.lock().closed(fid, writes);
         self.begin_telling();
+    }
+
+    /// A file is about to be made and opened, or (`false`) that is over.
+    pub fn creating(&self, begins: bool) {
+        let mut opens = self.opens.lock();
+        if begins { opens.creating() } else { opens.created() }
+    }
+
+    /// What may be kept of a file that is open.
+    pub fn granted(&self, fid: Fid, grant: Grant) -> Arc<Keeps> {
+        self.opens.lock().granted(fid, grant)
+    }
+
+    /// The MDS wants back what is more than the recall leaves; says what the file is used for.
+    pub fn recalled(&self, fid: Fid, recall: Recall) -> Using {
+        self.opens.lock().recalled(fid, recall)
+    }
+
+    /// Files of which nothing may be kept any more because the session had expired.
+    pub fn take_lost(&self) -> Vec<Fid> {
+        std::mem::take(&mut self.lost.lock())
     }
 
     fn begin_telling(self: &Arc<Self>) {
@@ -421,8 +474,9 @@ impl Session {
 
     async fn send_renew(&self, incarnation: &Incarnation, restate: bool) -> FsResult<wire::RenewReply> {
         let (files, number) = if restate { self.opens.lock().state() } else { Default::default() };
-        let open_files = files.into_iter().map(sateen_proto::common::Fid::from).collect();
-        let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate, number };
+        let uses = files.iter().map(|(_, using, keeps)| convert::use_to_wire(*using, *keeps)).collect();
+        let open_files = files.into_iter().map(|(fid, ..)| fid.into()).collect();
+        let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate, number, uses };
         let route = self.mds.route();
         let mut client = route.namespace();
         let reply = transport::within(self.mds.request_timeout, &route.peer, client.renew(request)).await;
@@ -430,6 +484,15 @@ impl Session {
             self.mds.failed(&route);
         }
         reply
+    }
+
+    /// Renews the session, or opens a new one if it has expired.
+    pub async fn renew_or_reopen(&self) -> FsResult<()> {
+        let incarnation = self.incarnation();
+        match self.renew(&incarnation).await {
+            Err(e) if e.code == FsCode::Stale => self.reopen(incarnation.id).await,
+            other => other,
+        }
     }
 
     /// Replaces the expired incarnation `expired`, unless somebody has already.
@@ -449,6 +512,9 @@ impl Session {
             )
             .with_hint("unmount it and mount it again"));
         }
+        // Others may have been given what was kept.
+        let lost = self.opens.lock().lose_all();
+        self.lost.lock().extend(lost);
         self.send_renew(&incarnation, true).await?;
         let lost_locks = self.record.lock().lose_all(incarnation.id);
         tracing::warn!(%expired, new = %incarnation.id, lost_locks, "the session had expired; a new one was opened");
@@ -469,14 +535,9 @@ async fn renew_loop(session: std::sync::Weak<Session>, stop: CancellationToken) 
             () = tokio::time::sleep(interval) => {}
         }
         let Some(session) = session.upgrade() else { return };
-        let incarnation = session.incarnation();
-        let renewed = tokio::select! {
+        let outcome = tokio::select! {
             () = stop.cancelled() => return,
-            renewed = session.renew(&incarnation) => renewed,
-        };
-        let outcome = match renewed {
-            Err(e) if e.code == FsCode::Stale => session.reopen(incarnation.id).await,
-            other => other,
+            outcome = session.renew_or_reopen() => outcome,
         };
         session.begin_telling();
         interval = session.renew_interval();

@@ -8,6 +8,7 @@ use sateen_types::{Attr, Fid, FsId, Layout};
 
 use crate::cache::ChunkCache;
 use crate::inode::Inode;
+use crate::opens::Keeps;
 
 /// See the module. Lock order: an inode's state, then `pinned`; `live` is taken alone or before an inode's state.
 #[derive(Debug, Default)]
@@ -21,13 +22,20 @@ const SWEEP_AT_LEAST: usize = 1024;
 
 impl Table {
     /// The state of a file that was just opened; the second value says whether what is cached of it is still right.
-    pub fn opened(&self, fs: FsId, attr: &Attr, layout: Layout, cache: &Arc<ChunkCache>) -> (Arc<Inode>, bool) {
+    pub fn opened(
+        &self,
+        fs: FsId,
+        attr: &Attr,
+        layout: Layout,
+        keeps: Arc<Keeps>,
+        cache: &Arc<ChunkCache>,
+    ) -> (Arc<Inode>, bool) {
         let mut live = self.live.lock();
         if let Some(inode) = live.get(&attr.fid).and_then(Weak::upgrade) {
-            let valid = inode.observe_open(attr, layout);
+            let valid = inode.observe_open(attr, layout, keeps);
             return (inode, valid);
         }
-        let (inode, valid) = Inode::new(fs, attr.clone(), layout, Arc::clone(cache));
+        let (inode, valid) = Inode::new(fs, attr.clone(), layout, keeps, Arc::clone(cache));
         let inode = Arc::new(inode);
         if live.len() >= SWEEP_AT_LEAST && live.len() == live.capacity() {
             live.retain(|_, inode| inode.strong_count() > 0);

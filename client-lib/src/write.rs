@@ -15,12 +15,13 @@ use crate::dirty::Outgoing;
 use crate::inner::Inner;
 use crate::inode::{Inode, Which};
 use crate::plan::{self, Batch, Place};
+use crate::{durable, report};
 use crate::seal::{self, Outlook, Sealed};
 use crate::unstable::Unstable;
 
 /// One write into the cache is taken in pieces of this many bytes, so that it never needs more of the budget at once
 /// than there is.
-const PIECE_BYTES: usize = 1 << 20;
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 /// Chunks handed to one background task.
 const TAKE_BYTES: u64 = 32 << 20;
 /// Fewer bytes are sealed where they are: handing them to another thread would take longer.
@@ -30,39 +31,52 @@ const SEAL_HERE_BYTES: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Where {
     At(u64),
+    /// The end, which is known only to a client that has the file to itself.
     End,
 }
 
-/// Accepts `data` into the cache; waits while too much is dirty. Returns the offset it went to.
-pub(crate) async fn write(
+/// Writes `data` at `offset`: into the cache, waiting while too much is dirty; or, if others use the file, to the OSTs.
+pub(crate) async fn write_at(
     inner: &Arc<Inner>,
     inode: &Arc<Inode>,
-    at: Where,
+    offset: u64,
     data: &[u8],
     cred: &Credential,
-) -> FsResult<u64> {
-    let mut first = None;
+) -> FsResult<()> {
     let mut done = 0;
-    while done < data.len() || first.is_none() {
+    while done < data.len() {
         let piece = &data[done..data.len().min(done + PIECE_BYTES)];
-        let at = match at {
-            Where::At(offset) => Where::At(offset.checked_add(done as u64).ok_or(FsCode::FileTooBig)?),
-            Where::End => Where::End,
-        };
-        let offset = write_piece(inner, inode, at, piece, cred).await?;
-        first = first.or(Some(offset));
+        let at = Where::At(offset.checked_add(done as u64).ok_or(FsCode::FileTooBig)?);
+        write_piece(inner, inode, at, piece, cred).await?;
         done += piece.len();
     }
-    Ok(first.expect("at least one piece was written"))
+    store_if_shared(inner, inode).await
 }
 
-async fn write_piece(
+/// What may not be kept is stored, and the MDS told, before a write returns. What cannot be stored is told by the next
+/// flush or fsync, as ever.
+pub(crate) async fn store_if_shared(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
+    if inode.state().is_shared() { store_now(inner, inode).await } else { Ok(()) }
+}
+
+/// Stores what was written, makes it durable, and tells the MDS. What others may write to afterwards must not be sent again
+/// by this client, which it would if an OST lost it.
+pub(crate) async fn store_now(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
+    drain(inner, inode).await;
+    let (committed, reported) = tokio::join!(durable::commit(inner, inode), report::report(inner, inode));
+    inner.table.unpin_if_clean(inode);
+    committed?;
+    reported
+}
+
+/// Accepts up to [`PIECE_BYTES`] into the cache, and gives the offset; `None` if the end is not known here.
+pub(crate) async fn write_piece(
     inner: &Arc<Inner>,
     inode: &Arc<Inode>,
     at: Where,
     data: &[u8],
     cred: &Credential,
-) -> FsResult<u64> {
+) -> FsResult<Option<u64>> {
     // Reserved before the file is locked: whoever frees memory may need the file.
     let mut chunks = (data.len() >> sateen_types::limits::CHUNK_LOG2_MIN) + 2;
     if let Where::At(offset) = at {
@@ -79,6 +93,7 @@ async fn write_piece(
         let mut state = inode.state();
         let offset = match at {
             Where::At(offset) => offset,
+            Where::End if state.is_shared() => return Ok(None),
             Where::End => state.size(),
         };
         let spans = plan::spans(&state.layout, offset, data.len() as u64)?;
@@ -96,7 +111,7 @@ async fn write_piece(
         }
         offset
     };
-    Ok(offset)
+    Ok(Some(offset))
 }
 
 /// Waits for room in the budget, but not longer than for a server: if nothing comes free, none of them stores anything.

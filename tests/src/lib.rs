@@ -20,6 +20,7 @@ pub mod disk;
 pub mod guard;
 pub mod ledger;
 pub mod locker;
+pub mod map;
 pub mod memory;
 pub mod model;
 pub mod mount;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FallocateFlags, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
+use sateen_tests::map::Map;
 use sateen_tests::rng::{noise, pattern, seeded};
 use sateen_tests::{Cluster, ClusterSpec, Mount};
 
@@ -57,52 +58,6 @@ fn fails_with<T: std::fmt::Debug>(result: std::io::Result<T>, errno: Errno) {
     assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "{error}");
 }
 
-/// A shared mapping of a whole file.
-struct Mapping {
-    start: *mut libc::c_void,
-    len: usize,
-}
-
-impl Mapping {
-    fn new(file: &File, len: usize) -> Mapping {
-        // SAFETY: a fresh mapping of an open file; nothing else refers to it.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
-        };
-        assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        Mapping { start, len }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is `len` bytes long and lives as long as `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.start.cast(), self.len) }
-    }
-
-    fn sync(&self) {
-        // SAFETY: the range is our mapping.
-        assert_eq!(
-            unsafe { libc::msync(self.start, self.len, libc::MS_SYNC) },
-            0,
-            "{}",
-            std::io::Error::last_os_error()
-        );
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range is our mapping, and nobody uses it any more.
-        unsafe { libc::munmap(self.start, self.len) };
-    }
-}
-
 #[test]
 fn a_shared_mapping_is_written_and_read_back() {
     let mut here = Here::new("mmap");
@@ -110,7 +65,7 @@ fn a_shared_mapping_is_written_and_read_back() {
     let file = rw(&here.at("f"));
     file.set_len(len as u64).expect("ftruncate");
     {
-        let mut map = Mapping::new(&file, len);
+        let mut map = Map::shared(&file, len);
         map.bytes()[0] = 1;
         map.bytes()[CHUNK - 1..CHUNK + 1].copy_from_slice(&[2, 3]);
         map.bytes()[len - 1] = 4;

@@ -3,10 +3,10 @@
 //! A [`Mount`] exists once the root of the mount has answered through the kernel: whoever is told "mounted" can use it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, INodeNo, Session, SessionACL};
 use sateen_client::{Client, MountSource, Options};
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::runtime::Handle;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::answers::Answers;
 use crate::fs::MountedFs;
 use crate::kernel;
+use crate::kernel_cache::KernelCache;
 use crate::options::{MountOptions, Patience};
 use crate::shell::Shell;
 use crate::worker::Worker;
@@ -88,12 +89,12 @@ impl Mount {
         // An answer must go where its request came from, and `Answers` knows one connection.
         config.clone_fd = false;
         config.acl = acl;
-        let notifier = Arc::new(OnceLock::new());
+        let kernel_cache = KernelCache::default();
         let answers = Answers::new(&connection).map_err(|e| {
             let _ = kernel::detach(point, true);
             FsError::new(FsCode::Io, format!("the connection to the kernel cannot be shared: {e}"))
         })?;
-        let shell = Shell::new(fs.clone(), Worker::new(Handle::current()), answers, notifier.clone());
+        let shell = Shell::new(fs.clone(), Worker::new(Handle::current()), answers, kernel_cache.clone());
         let (tell_end, ended) = watch::channel(false);
         let served = tokio::task::spawn_blocking(move || Session::from_fd(shell, connection, acl, config)).await;
         let failed = |e: String| FsError::new(FsCode::Io, format!("the kernel did not accept the mount: {e}"));
@@ -105,7 +106,16 @@ impl Mount {
             .map_err(|e| failed(e.to_string()))
             .and_then(|s| s.map_err(|e| failed(e.to_string())))
             .map_err(undo)?;
-        notifier.get_or_init(|| session.notifier());
+        kernel_cache.begin(session.notifier());
+        let mounted = Arc::downgrade(&fs);
+        client.on_recall(Arc::new(move |fid| {
+            let (kernel_cache, ino) = (kernel_cache.clone(), mounted.upgrade().map(|fs| fs.ino(fid)));
+            Box::pin(async move {
+                if let Some(ino) = ino {
+                    kernel_cache.forget_data(INodeNo(ino)).await;
+                }
+            })
+        }));
         std::thread::Builder::new()
             .name("sateen-fuse".to_owned())
             .spawn(move || {

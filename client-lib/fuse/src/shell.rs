@@ -5,17 +5,18 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use sateen_client::Looked;
 use sateen_types::op::SetAttr;
-use sateen_types::{Attr, FsResult, LockMode};
+use sateen_types::{FsResult, LockMode};
 
 use crate::answers::Answers;
 use crate::convert::{file_attr, kind, nameless, new_mode, open_flags, set_time};
@@ -23,6 +24,7 @@ use crate::credential::of_request;
 use crate::errno::report;
 use crate::fs::{KernelLock, MountedFs};
 use crate::init::ask;
+use crate::kernel_cache::KernelCache;
 use crate::worker::Worker;
 
 /// Unit of statfs.
@@ -35,13 +37,12 @@ pub struct Shell {
     fs: Arc<MountedFs>,
     worker: Worker,
     answers: Answers,
-    /// Our way to tell the kernel something unasked; there once the session is.
-    kernel: Arc<OnceLock<Notifier>>,
+    kernel: KernelCache,
 }
 
 impl Shell {
     /// Callbacks whose work is done by `worker`.
-    pub fn new(fs: Arc<MountedFs>, worker: Worker, answers: Answers, kernel: Arc<OnceLock<Notifier>>) -> Shell {
+    pub fn new(fs: Arc<MountedFs>, worker: Worker, answers: Answers, kernel: KernelCache) -> Shell {
         Shell { fs, worker, answers, kernel }
     }
 
@@ -56,14 +57,16 @@ impl Shell {
     }
 
     /// For operations that answer with an inode's name and attributes.
-    fn run_entry<W>(&self, operation: &'static str, ino: INodeNo, reply: ReplyEntry, work: W)
+    fn run_entry<W, T>(&self, operation: &'static str, ino: INodeNo, reply: ReplyEntry, work: W)
     where
-        W: Future<Output = FsResult<Attr>> + Send + 'static,
+        T: Into<Looked> + Send + 'static,
+        W: Future<Output = FsResult<T>> + Send + 'static,
     {
         let fs = self.fs.clone();
-        self.run(operation, ino, work, move |result| match result {
-            Ok(attr) => {
-                reply.entry_with_ttls(&fs.entry_timeout, &fs.attr_timeout, &file_attr(&fs, &attr), GENERATION);
+        self.run(operation, ino, work, move |result| match result.map(Into::into) {
+            Ok(Looked { attr, in_use }) => {
+                let ttl = fs.attr_timeout(in_use);
+                reply.entry_with_ttls(&ttl, &fs.entry_timeout, &file_attr(&fs, &attr), GENERATION);
             }
             Err(errno) => reply.error(errno),
         });
@@ -94,25 +97,6 @@ impl Shell {
     }
 }
 
-/// Makes the kernel ask for attributes again: an open answers without them, and another client may have changed them since
-/// they were last asked for; after a write it asks for size and times, but not for the mode that lost its privileges. A
-/// negative offset leaves pages alone and takes no lock of theirs.
-fn forget_attributes(kernel: &OnceLock<Notifier>, ino: INodeNo) {
-    if let Some(Err(error)) = kernel.get().map(|k| k.inval_inode(ino, -1, 0)) {
-        tracing::warn!(%error, ino = ino.0, "the kernel was not told that attributes may have changed");
-    }
-}
-
-/// Makes the kernel drop its pages, and ask for size and times again. It waits for pages that are being read, so it must
-/// not run on a thread that answers.
-async fn forget_data(kernel: &Arc<OnceLock<Notifier>>, ino: INodeNo) {
-    let kernel = kernel.clone();
-    let forgotten = tokio::task::spawn_blocking(move || kernel.get().map(|k| k.inval_inode(ino, 0, 0)));
-    if let Ok(Some(Err(error))) = forgotten.await {
-        tracing::warn!(%error, ino = ino.0, "the kernel was not told that data may have changed");
-    }
-}
-
 impl Filesystem for Shell {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         ask(config, self.fs.cluster_locks);
@@ -125,9 +109,15 @@ impl Filesystem for Shell {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let (fs, ttl) = (self.fs.clone(), self.fs.attr_timeout);
-        let work = async move { fs.getattr(ino.0).await.map(|attr| file_attr(&fs, &attr)) };
-        self.run("getattr", ino, work, move |result| answer_attr(reply, ttl, result));
+        let (fs, kernel) = (self.fs.clone(), self.kernel.clone());
+        let work = async move {
+            let Looked { attr, in_use } = fs.getattr(ino.0).await?;
+            if fs.shared.must_forget(ino.0, &attr, fs.is_shared(ino.0)) {
+                kernel.forget_data(ino).await;
+            }
+            Ok((file_attr(&fs, &attr), fs.attr_timeout(in_use)))
+        };
+        self.run("getattr", ino, work, move |result| answer_attr(reply, result));
     }
 
     fn setattr(
@@ -148,7 +138,7 @@ impl Filesystem for Shell {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (fs, cred, ttl) = (self.fs.clone(), of_request(req), self.fs.attr_timeout);
+        let (fs, cred) = (self.fs.clone(), of_request(req));
         let work = async move {
             let change = SetAttr {
                 fid: fs.fid(ino.0)?,
@@ -160,9 +150,10 @@ impl Filesystem for Shell {
                 mtime: mtime.map(set_time),
                 via_open_file: false,
             };
-            fs.setattr(&cred, change, fh.map(|h| h.0)).await.map(|attr| file_attr(&fs, &attr))
+            let attr = fs.setattr(&cred, change, fh.map(|h| h.0)).await?;
+            Ok((file_attr(&fs, &attr), fs.attr_timeout(fs.is_shared(ino.0))))
         };
-        self.run("setattr", ino, work, move |result| answer_attr(reply, ttl, result));
+        self.run("setattr", ino, work, move |result| answer_attr(reply, result));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -230,7 +221,7 @@ impl Filesystem for Shell {
         self.run("open", ino, async move { fs.open(&cred, ino.0, flags.0).await }, move |result| match result {
             Ok(opened) => {
                 if !opened.keep_cache {
-                    forget_attributes(&kernel, ino);
+                    kernel.forget_attributes(ino);
                 }
                 reply.opened(FileHandle(opened.handle), open_flags(opened));
             }
@@ -249,13 +240,14 @@ impl Filesystem for Shell {
         reply: ReplyCreate,
     ) {
         let (fs, cred, name) = (self.fs.clone(), of_request(req), name.as_bytes().to_vec());
-        let ttl = self.fs.attr_timeout.min(self.fs.entry_timeout);
+        let ttl = self.fs.attr_timeout(false).min(self.fs.entry_timeout);
         let work = async move {
             let (attr, opened) = fs.create(&cred, parent.0, &name, new_mode(mode, umask), flags).await?;
             Ok((file_attr(&fs, &attr), opened))
         };
         self.run("create", parent, work, move |result| match result {
             Ok((attr, opened)) => {
+                let ttl = if opened.shared { Duration::ZERO } else { ttl };
                 reply.created(&ttl, &attr, GENERATION, FileHandle(opened.handle), open_flags(opened));
             }
             Err(errno) => reply.error(errno),
@@ -295,29 +287,39 @@ impl Filesystem for Shell {
     ) {
         let (fs, size) = (self.fs.clone(), data.len() as u32);
         let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        if let Some(result) = self.worker.at_once(fs.write(fh.0, offset, data)) {
+        if fs.writes_at_once(fh.0)
+            && let Some(result) = self.worker.at_once(fs.write(fh.0, offset, data))
+        {
             return match result {
-                Ok(()) => {
+                Ok(_) => {
                     if kills && fs.loses_privileges(fh.0) {
-                        forget_attributes(&self.kernel, ino);
+                        self.kernel.forget_attributes(ino);
                     }
                     reply.written(size);
                 }
                 Err(e) => reply.error(report("write", ino.0, &e)),
             };
         }
-        // Again, with a copy: the buffer belongs to this thread, which reads the next request into it. What was begun was
-        // the same write to the same place.
+        // With a copy: the buffer belongs to this thread, which reads the next request into it. What may have been begun
+        // was the same write to the same place.
         let (data, kernel) = (data.to_vec(), self.kernel.clone());
         let work = async move {
-            fs.write(fh.0, offset, &data).await?;
+            let at = fs.write(fh.0, offset, &data).await?;
             if kills && fs.loses_privileges(fh.0) {
-                forget_attributes(&kernel, ino);
+                kernel.forget_attributes(ino);
             }
-            Ok(())
+            Ok(at)
         };
+        let kernel = self.kernel.clone();
+        let forget = self.worker.clone();
         self.run("write", ino, work, move |result| match result {
-            Ok(()) => reply.written(size),
+            Ok(at) => {
+                reply.written(size);
+                if at != offset {
+                    // The kernel thought that the file ends elsewhere.
+                    forget.run(async move { kernel.forget_data(ino).await });
+                }
+            }
             Err(errno) => reply.error(errno),
         });
     }
@@ -369,7 +371,7 @@ impl Filesystem for Shell {
     fn readdirplus(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let fs = self.fs.clone();
         self.worker.run(async move {
-            let ttl = fs.attr_timeout.min(fs.entry_timeout);
+            let ttl = fs.attr_timeout(false).min(fs.entry_timeout);
             let take = |i: crate::fs::DirItem| {
                 // An entry without attributes (a dot, or one removed meanwhile) is inode 0: listed, not looked up.
                 let (attr, ttl) = match &i.attr {
@@ -489,9 +491,9 @@ impl Filesystem for Shell {
         let (fs, kernel) = (self.fs.clone(), self.kernel.clone());
         self.run_empty("setlk", ino, reply, async move {
             if fs.set_lock(ask, sleep).await? {
-                forget_attributes(&kernel, ino);
+                kernel.forget_attributes(ino);
             } else {
-                forget_data(&kernel, ino).await;
+                kernel.forget_data(ino).await;
             }
             Ok(())
         });
@@ -511,7 +513,7 @@ impl Filesystem for Shell {
         let work = async move {
             fs.fallocate(fh.0, offset, length, mode).await?;
             // Its mode is not among what the kernel asks for again.
-            forget_attributes(&kernel, ino);
+            kernel.forget_attributes(ino);
             Ok(())
         };
         self.run_empty("fallocate", ino, reply, work);
@@ -563,9 +565,9 @@ impl Filesystem for Shell {
     }
 }
 
-fn answer_attr(reply: ReplyAttr, ttl: Duration, result: Result<FileAttr, Errno>) {
+fn answer_attr(reply: ReplyAttr, result: Result<(FileAttr, Duration), Errno>) {
     match result {
-        Ok(attr) => reply.attr(&ttl, &attr),
+        Ok((attr, ttl)) => reply.attr(&ttl, &attr),
         Err(errno) => reply.error(errno),
     }
 }

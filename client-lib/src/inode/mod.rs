@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use sateen_types::{Attr, Credential, Fid, FsId, Layout, Timestamp};
+use sateen_types::{Attr, Capability, Credential, Fid, FsId, Layout, Timestamp, Unreported};
 use tokio::sync::{Notify, RwLock};
 
 use crate::cache::{ChunkCache, ChunkKey, Version};
 use crate::dirty::{Dirty, Outgoing};
 use crate::failure::Failure;
+use crate::opens::Keeps;
 use crate::plan::Span;
 use crate::seal::Outlook;
 use crate::unstable::UnstableSet;
@@ -52,6 +53,8 @@ pub(crate) struct Inode {
     pub progress: Notify,
     /// One report to the MDS at a time, and none while times are being set.
     pub reporting: tokio::sync::Mutex<()>,
+    /// One append at a time while other clients write to the file, too.
+    pub appending: tokio::sync::Mutex<()>,
     /// One Instantiate at a time.
     pub instantiating: tokio::sync::Mutex<()>,
     /// A background task is looking after it.
@@ -62,6 +65,8 @@ pub(crate) struct Inode {
 
 #[derive(Debug)]
 pub(crate) struct State {
+    /// What may be kept of the data.
+    keeps: Arc<Keeps>,
     pub layout: Arc<Layout>,
     /// `change` of the file when its layout was asked for.
     layout_as_of: u64,
@@ -99,13 +104,14 @@ pub(crate) struct State {
 
 impl Inode {
     /// A file as the MDS described it. The second value says whether what was cached of it before is still right.
-    pub fn new(fs: FsId, attr: Attr, layout: Layout, cache: Arc<ChunkCache>) -> (Inode, bool) {
+    pub fn new(fs: FsId, attr: Attr, layout: Layout, keeps: Arc<Keeps>, cache: Arc<ChunkCache>) -> (Inode, bool) {
         let now = Version::of(&attr);
         let (epoch, valid) = match cache.recall(attr.fid) {
             Some((then, epoch)) if then.change <= now.change && then.same_data(&now) => (epoch, true),
             _ => (cache.new_epoch(), false),
         };
         let state = State {
+            keeps,
             layout: Arc::new(layout),
             layout_as_of: attr.change,
             epoch,
@@ -135,6 +141,7 @@ impl Inode {
             exclusion: RwLock::new(()),
             progress: Notify::new(),
             reporting: tokio::sync::Mutex::new(()),
+            appending: tokio::sync::Mutex::new(()),
             instantiating: tokio::sync::Mutex::new(()),
             tended: AtomicBool::new(false),
             outlook: Outlook::default(),
@@ -165,10 +172,23 @@ impl Inode {
 
     /// Takes in the answer to an open. Returns whether what was cached, here or by a kernel, since the last open is
     /// still right.
-    pub fn observe_open(&self, attr: &Attr, layout: Layout) -> bool {
+    pub fn observe_open(&self, attr: &Attr, layout: Layout, keeps: Arc<Keeps>) -> bool {
         self.observe(attr);
         self.observe_layout(layout);
-        !std::mem::take(&mut self.state().changed_elsewhere)
+        let mut state = self.state();
+        state.keeps = keeps;
+        !std::mem::take(&mut state.changed_elsewhere)
+    }
+
+    /// What may be kept of the data now.
+    pub fn keeps(&self) -> Capability {
+        self.state().keeps.now()
+    }
+
+    /// Size and time as they are here.
+    pub fn unreported(&self) -> Unreported {
+        let state = self.state();
+        Unreported { size: state.size(), mtime: state.mtime }
     }
 
     /// Takes in the attributes that came with a lock. Returns whether what was cached, here or by a kernel, since the last
@@ -294,6 +314,16 @@ impl Drop for Inode {
 }
 
 impl State {
+    /// See [`Inode::keeps`].
+    pub fn keeps(&self) -> Capability {
+        self.keeps.now()
+    }
+
+    /// Whether others use the file, too, so that what is written must not be kept.
+    pub fn is_shared(&self) -> bool {
+        self.keeps() < Capability::Write
+    }
+
     /// Size of the file, with what was written here.
     pub fn size(&self) -> u64 {
         let dirty = self.dirty.last_key_value().map_or(0, |(chunk, d)| chunk + u64::from(d.end()));

@@ -19,7 +19,8 @@ impl Inode {
     pub fn take_report(&self) -> Option<Report> {
         let mut state = self.state();
         let report = Report {
-            end: if state.written_end > state.attr.size { state.written_end } else { 0 },
+            // Others may have cut the file since its size was asked for.
+            end: if state.written_end > state.attr.size || state.is_shared() { state.written_end } else { 0 },
             mtime: state.mtime,
             allocated_delta: state.allocated_delta,
             clear_suid: state.clear_suid,

@@ -338,7 +338,7 @@ impl Session {
 
     /// Waits as long as for any answer, and a lease more: so long a restarted MDS may have to wait for its clients.
     async fn within_patience<T>(&self, work: impl Future<Output = T>) -> FsResult<T> {
-        let Some(limit) = self.patience_for_locks() else { return Ok(work.await) };
+        let Some(limit) = self.patience_for_others() else { return Ok(work.await) };
         tokio::time::timeout(limit, work).await.map_err(|_| {
             let what = format!("MDS {} gave no answer about a lock for {limit:?}", self.mds.addresses());
             FsError::new(FsCode::TimedOut, what)

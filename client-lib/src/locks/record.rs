@@ -45,7 +45,7 @@ impl Record {
 
     /// All of an owner's locks of a file were given up, and what it has lost is forgotten.
     pub fn release(&mut self, fid: Fid, owner: u64) {
-        for space in [LockSpace::Bytes, LockSpace::Whole] {
+        for space in LockSpace::ALL {
             self.unset(fid, owner, space, LockRange::WHOLE);
         }
         self.forgive(fid, owner);
@@ -72,7 +72,7 @@ impl Record {
     }
 
     fn of_owner(&self, fid: Fid, owner: u64) -> impl Iterator<Item = &Lock> {
-        let spaces = [LockSpace::Bytes, LockSpace::Whole];
+        let spaces = LockSpace::ALL;
         let of_file = self.held.get(&fid);
         spaces.into_iter().filter_map(move |space| of_file?.get(&(owner, space))).flat_map(LockSet::iter)
     }

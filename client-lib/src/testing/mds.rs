@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
+use sateen_proto::mds::capabilities_server::Capabilities;
 use sateen_proto::mds::{self, cluster_server::Cluster, namespace_server::Namespace};
 use sateen_proto::{common, convert, status, version};
 use sateen_types::op::{Entry, Mutation, MutationReply, SetTime};
@@ -12,6 +14,8 @@ use sateen_types::{
     Attr, Fid, FileType, FsCode, FsError, FsId, FsResult, Layout, LayoutTemplate, ObjectId, OstIndex, StripeIndex,
     Timestamp,
 };
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
 use super::CLUSTER;
@@ -53,6 +57,12 @@ pub struct FakeMds {
     pub restated: Mutex<Vec<Fid>>,
     /// No OSS has registered since the MDS was restarted.
     pub unregistered: AtomicBool,
+    /// Number of the last grant or recall.
+    number: AtomicU64,
+    /// Recalls on their way to every client that listens.
+    recalls: broadcast::Sender<mds::WatchReply>,
+    /// What clients answered to recalls.
+    pub answers: Mutex<Vec<mds::AnswerRequest>>,
     /// How often the OST map was asked for.
     pub map_requests: AtomicU64,
 }
@@ -91,8 +101,24 @@ impl FakeMds {
             down: AtomicBool::new(false),
             restated: Mutex::default(),
             unregistered: AtomicBool::new(false),
+            number: AtomicU64::new(0),
+            recalls: broadcast::Sender::new(16),
+            answers: Mutex::default(),
             map_requests: AtomicU64::new(0),
         }
+    }
+
+    /// Recalls what clients keep of a file.
+    pub fn recall(&self, fid: Fid, keep: mds::Capability) {
+        let number = self.number.fetch_add(1, Ordering::SeqCst) + 1;
+        let recall = mds::Recall { fid: Some(fid.into()), number, keep: keep.into() };
+        self.recalls.send(mds::WatchReply { recalls: vec![recall] }).expect("somebody listens");
+    }
+
+    /// Everything is granted.
+    fn grant(&self) -> Option<mds::Grant> {
+        let number = self.number.fetch_add(1, Ordering::SeqCst) + 1;
+        Some(mds::Grant { capability: mds::Capability::Write.into(), number })
     }
 
     /// Every session expires.
@@ -320,7 +346,7 @@ impl Namespace for FakeMds {
         if lost.is_ok() {
             return Err(Status::unavailable("the connection broke"));
         }
-        Ok(Response::new((&reply).into()))
+        Ok(Response::new(mds::ExecuteReply { grant: self.grant(), ..(&reply).into() }))
     }
 
     async fn get_attr(&self, r: Request<mds::GetAttrRequest>) -> Reply<mds::AttrReply> {
@@ -328,7 +354,7 @@ impl Namespace for FakeMds {
         self.check(&r.session_id)?;
         let fid = convert::fid(r.fid, "fid").map_err(status::to_status)?;
         match self.state.lock().inodes.get(&fid) {
-            Some(inode) => Ok(Response::new(mds::AttrReply { attr: Some((&inode.attr).into()) })),
+            Some(inode) => Ok(Response::new(mds::AttrReply { attr: Some((&inode.attr).into()), in_use: false })),
             None => Err(status::to_status(FsError::new(FsCode::Stale, format!("{fid} is gone")))),
         }
     }
@@ -342,7 +368,8 @@ impl Namespace for FakeMds {
             return Err(status::to_status(FsError::new(FsCode::Stale, format!("{fid} is gone"))));
         };
         *state.opens.entry((r.session_id, fid)).or_insert(0) += 1;
-        Ok(Response::new(mds::OpenReply { attr: Some((&inode.attr).into()), layout: Some((&inode.layout).into()) }))
+        let (attr, layout) = (Some((&inode.attr).into()), Some((&inode.layout).into()));
+        Ok(Response::new(mds::OpenReply { attr, layout, grant: self.grant() }))
     }
 
     async fn close(&self, r: Request<mds::CloseRequest>) -> Reply<mds::CloseReply> {
@@ -387,6 +414,25 @@ impl Namespace for FakeMds {
     }
     async fn fid_to_path(&self, _: Request<mds::FidToPathRequest>) -> Reply<mds::FidToPathReply> {
         unknown()
+    }
+}
+
+#[tonic::async_trait]
+impl Capabilities for FakeMds {
+    type WatchStream = BoxStream<'static, Result<mds::WatchReply, Status>>;
+
+    async fn watch(&self, r: Request<mds::WatchRequest>) -> Reply<Self::WatchStream> {
+        self.check(&r.into_inner().session_id)?;
+        let hello = stream::iter([Ok(mds::WatchReply::default())]);
+        let recalls = BroadcastStream::new(self.recalls.subscribe()).map_err(|e| Status::data_loss(e.to_string()));
+        Ok(Response::new(hello.chain(recalls).boxed()))
+    }
+
+    async fn answer(&self, r: Request<mds::AnswerRequest>) -> Reply<mds::AnswerReply> {
+        let r = r.into_inner();
+        self.check(&r.session_id)?;
+        self.answers.lock().push(r);
+        Ok(Response::new(mds::AnswerReply {}))
     }
 }
 

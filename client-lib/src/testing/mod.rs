@@ -13,6 +13,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sateen_proto::mds::capabilities_server::CapabilitiesServer;
 use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
@@ -44,10 +45,12 @@ impl Peers {
         let source = format!("{}:/fake", address(&for_mds));
         let namespace = NamespaceServer::from_arc(Arc::clone(&mds));
         let cluster = ClusterServer::from_arc(Arc::clone(&mds));
+        let capabilities = CapabilitiesServer::from_arc(Arc::clone(&mds));
         tokio::spawn(
             Server::builder()
                 .add_service(namespace)
                 .add_service(cluster)
+                .add_service(capabilities)
                 .serve_with_incoming(TcpListenerStream::new(for_mds)),
         );
         let store = ObjectStoreServer::from_arc(Arc::clone(&oss))

@@ -18,6 +18,14 @@ impl Timestamp {
     pub fn now() -> Timestamp {
         Timestamp::from(std::time::SystemTime::now())
     }
+
+    /// A nanosecond later.
+    pub fn next(self) -> Timestamp {
+        match self.nanos {
+            999_999_999.. => Timestamp { seconds: self.seconds.saturating_add(1), nanos: 0 },
+            nanos => Timestamp { nanos: nanos + 1, ..self },
+        }
+    }
 }
 
 impl From<std::time::SystemTime> for Timestamp {

@@ -71,6 +71,8 @@ pub enum LockClass {
     Ofd,
     /// `flock`: owned by an open file, always on the whole file.
     Flock,
+    /// A client's own, for as long as it appends to a file that others write to as well; always on the whole file.
+    Append,
 }
 
 impl LockClass {
@@ -79,17 +81,25 @@ impl LockClass {
         match self {
             LockClass::Posix | LockClass::Ofd => LockSpace::Bytes,
             LockClass::Flock => LockSpace::Whole,
+            LockClass::Append => LockSpace::Ends,
         }
     }
 }
 
-/// The two kinds of locks that do not see each other.
+/// The kinds of locks that do not see each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockSpace {
     /// Byte ranges, by `fcntl`.
     Bytes,
     /// Whole files, by `flock`.
     Whole,
+    /// The ends of files, by appends.
+    Ends,
+}
+
+impl LockSpace {
+    /// Every one.
+    pub const ALL: [LockSpace; 3] = [LockSpace::Bytes, LockSpace::Whole, LockSpace::Ends];
 }
 
 /// One lock, without who owns it.

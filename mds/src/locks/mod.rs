@@ -132,7 +132,7 @@ impl LockTable {
 
     /// Gives up everything `owner` holds of the file. What it waits for it goes on waiting for.
     pub fn release(&mut self, fid: Fid, owner: Owner) -> Outcome {
-        for space in [LockSpace::Bytes, LockSpace::Whole] {
+        for space in LockSpace::ALL {
             self.change(fid, owner, space, |set| set.unset(LockRange::WHOLE));
         }
         self.grant(fid);

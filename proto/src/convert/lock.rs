@@ -37,6 +37,7 @@ pub fn lock_class(number: i32) -> FsResult<LockClass> {
         mds::LockClass::Posix => LockClass::Posix,
         mds::LockClass::Ofd => LockClass::Ofd,
         mds::LockClass::Flock => LockClass::Flock,
+        mds::LockClass::Append => LockClass::Append,
         mds::LockClass::Unspecified => return Err(bad("class", "missing")),
     })
 }
@@ -53,8 +54,8 @@ pub fn lock_mode(number: i32) -> FsResult<LockMode> {
 /// A range that a lock of this class may have.
 pub fn lock_range(class: LockClass, start: u64, end: u64) -> FsResult<LockRange> {
     let range = LockRange::new(start, end)?;
-    if class == LockClass::Flock && range != LockRange::WHOLE {
-        return Err(bad("range", format_args!("{start} to {end}, but a flock covers the whole file")));
+    if matches!(class, LockClass::Flock | LockClass::Append) && range != LockRange::WHOLE {
+        return Err(bad("range", format_args!("{start} to {end}, but a lock of this class covers the whole file")));
     }
     Ok(range)
 }
@@ -65,6 +66,7 @@ impl From<LockClass> for mds::LockClass {
             LockClass::Posix => mds::LockClass::Posix,
             LockClass::Ofd => mds::LockClass::Ofd,
             LockClass::Flock => mds::LockClass::Flock,
+            LockClass::Append => mds::LockClass::Append,
         }
     }
 }

@@ -24,9 +24,11 @@ pub struct OpenFile {
 pub struct Opened {
     /// Its handle.
     pub handle: u64,
+    /// Other clients use it: the kernel may keep nothing.
+    pub shared: bool,
     /// The kernel may keep the pages it has.
     pub keep_cache: bool,
-    /// The kernel caches nothing (`O_DIRECT`).
+    /// The kernel caches nothing (`O_DIRECT`, `O_APPEND`).
     pub direct: bool,
     /// There is nothing to be done when a descriptor is closed: no `flush` is needed.
     pub no_flush: bool,
@@ -35,6 +37,10 @@ pub struct Opened {
 impl OpenFile {
     pub(super) fn new(file: File, flags: i32) -> OpenFile {
         OpenFile { file, flags }
+    }
+
+    fn appends(&self) -> bool {
+        self.flags & libc::O_APPEND != 0
     }
 
     fn writes(&self) -> bool {
@@ -62,8 +68,10 @@ impl MountedFs {
     pub(super) async fn keep(&self, open: OpenFile) -> FsResult<Opened> {
         let opened = Opened {
             handle: 0,
+            shared: open.file.is_shared(),
             keep_cache: open.file.cache_valid(),
-            direct: open.flags & libc::O_DIRECT != 0,
+            // An append goes out as it is: through its pages the kernel would cut it in two where one of them ends.
+            direct: open.flags & libc::O_DIRECT != 0 || open.appends(),
             // Closing a descriptor also gives up its process's locks.
             no_flush: !open.writes() && !self.cluster_locks,
         };
@@ -87,9 +95,21 @@ impl MountedFs {
         Ok(data)
     }
 
-    /// Writes all of `data`. (The client tells the MDS to drop setuid and setgid bits unless root opened the file.)
-    pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
-        self.files.get(handle)?.file.write_at(offset, data).await
+    /// Writes all of `data`; gives where. (The client tells the MDS to drop setuid and setgid bits unless root opened the
+    /// file.)
+    pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<u64> {
+        let open = self.files.get(handle)?;
+        if open.appends() {
+            // The kernel does not know where the file ends if others write to it.
+            return open.file.append(data).await;
+        }
+        open.file.write_at(offset, data).await?;
+        Ok(offset)
+    }
+
+    /// Whether a write may be begun twice, and is worth it: one into the cache of a place that is known.
+    pub fn writes_at_once(&self, handle: u64) -> bool {
+        self.files.get(handle).is_ok_and(|open| !open.appends() && !open.file.is_shared())
     }
 
     /// Whether what was written took set-user-id or set-group-id away: the kernel may think that they are still there.

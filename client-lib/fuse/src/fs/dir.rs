@@ -103,7 +103,7 @@ impl MountedFs {
                     position: entry.cookie + DOTS,
                     file_type: entry.file_type,
                     name: entry.name.as_bytes().to_vec(),
-                    attr: entry.attr.clone(),
+                    attr: entry.attr.clone().filter(|_| !self.client.is_shared(entry.fid)),
                 };
                 if take(item) {
                     return Ok(());

@@ -15,11 +15,12 @@ mod xattr;
 
 use std::time::Duration;
 
-use sateen_client::Client;
-use sateen_types::{Attr, Fid, FsCode, FsError, FsResult, Name};
+use sateen_client::{Client, Looked};
+use sateen_types::{Fid, FsCode, FsError, FsResult, Name};
 
 use crate::handles::Handles;
 use crate::options::MountOptions;
+use crate::shared::SharedFiles;
 use crate::xattr_hints::XattrHints;
 
 pub use data::{OpenFile, Opened};
@@ -38,12 +39,13 @@ pub struct MountedFs {
     source: String,
     /// How long the kernel may trust a name.
     pub entry_timeout: Duration,
-    /// How long the kernel may trust attributes.
-    pub attr_timeout: Duration,
+    attr_timeout: Duration,
     /// Locks are asked from the MDS; otherwise the kernel keeps them for the programs of this mount.
     pub cluster_locks: bool,
     /// Which inodes have no ACL and no capabilities.
     pub xattr_hints: XattrHints,
+    /// Files that other clients write to while they are open here.
+    pub shared: SharedFiles,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
 }
@@ -59,6 +61,7 @@ impl MountedFs {
             attr_timeout: options.attr_timeout,
             cluster_locks: !options.local_locks,
             xattr_hints: XattrHints::new(options.attr_timeout),
+            shared: SharedFiles::default(),
             files: Handles::default(),
             dirs: Handles::default(),
         }
@@ -82,9 +85,19 @@ impl MountedFs {
         if fid == self.root { ROOT_INO } else { fid.ino() }
     }
 
+    /// How long the kernel may trust attributes; not at all if the file is in use by another client that writes.
+    pub fn attr_timeout(&self, in_use: bool) -> Duration {
+        if in_use { Duration::ZERO } else { self.attr_timeout }
+    }
+
     /// Attributes by inode.
-    pub async fn getattr(&self, ino: u64) -> FsResult<Attr> {
-        gone_is_stale(self.client.getattr(self.fid(ino)?).await)
+    pub async fn getattr(&self, ino: u64) -> FsResult<Looked> {
+        gone_is_stale(self.client.look(self.fid(ino)?).await)
+    }
+
+    /// Whether other clients use a file that is open here, so that the kernel may keep none of it.
+    pub fn is_shared(&self, ino: u64) -> bool {
+        self.fid(ino).is_ok_and(|fid| self.client.is_shared(fid))
     }
 
     /// Space and inodes.

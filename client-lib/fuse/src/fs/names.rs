@@ -1,6 +1,6 @@
 //! Names: looking them up, making, moving and removing what they name.
 
-use sateen_client::{NewFile, NewMode, RenameMode, SetAttr};
+use sateen_client::{Looked, NewFile, NewMode, RenameMode, SetAttr};
 use sateen_types::{Attr, Credential, FileType, FsCode, FsError, FsResult};
 
 use super::data::{OpenFile, Opened, access_of};
@@ -8,13 +8,13 @@ use super::{MountedFs, gone_is_stale, name};
 
 impl MountedFs {
     /// Attributes of a name. `.` and `..` come from file handles of other programs (`open_by_handle_at`, NFS).
-    pub async fn lookup(&self, cred: &Credential, parent: u64, child: &[u8]) -> FsResult<Attr> {
+    pub async fn lookup(&self, cred: &Credential, parent: u64, child: &[u8]) -> FsResult<Looked> {
         let fid = self.fid(parent)?;
         match child {
-            b"." => gone_is_stale(self.client.getattr(fid).await),
-            b".." if fid == self.fid(super::ROOT_INO)? => self.client.getattr(fid).await,
-            b".." => gone_is_stale(self.client.lookup_parent(cred, fid).await),
-            _ => self.client.lookup(cred, fid, &name(child)?).await,
+            b"." => gone_is_stale(self.client.look(fid).await),
+            b".." if fid == self.fid(super::ROOT_INO)? => self.client.look(fid).await,
+            b".." => gone_is_stale(self.client.lookup_parent(cred, fid).await.map(Looked::from)),
+            _ => self.client.look_up(cred, fid, &name(child)?).await,
         }
     }
 

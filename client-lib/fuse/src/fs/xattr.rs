@@ -36,7 +36,7 @@ impl MountedFs {
                 });
                 Ok(text.to_string().into_bytes())
             }
-            b"sateen.layout" => match self.getattr(ino).await?.file_type {
+            b"sateen.layout" => match self.getattr(ino).await?.attr.file_type {
                 FileType::Regular => json_bytes(&self.client.layout(fid).await?),
                 FileType::Directory => {
                     let default = self.client.default_layout(fid).await?;
@@ -63,7 +63,7 @@ impl MountedFs {
                     FsError::new(FsCode::Invalid, format!("sateen.layout is not a layout template: {e}"))
                 })?;
                 template.validate()?;
-                match self.getattr(ino).await?.file_type {
+                match self.getattr(ino).await?.attr.file_type {
                     FileType::Regular => self.client.set_layout(cred, fid, template).await.map(drop),
                     FileType::Directory => self.client.set_default_layout(cred, fid, Some(template)).await,
                     _ => Err(unsupported(name)),
@@ -105,7 +105,7 @@ impl MountedFs {
     pub async fn removexattr(&self, cred: &Credential, ino: u64, name: &[u8]) -> FsResult<()> {
         let fid = self.fid(ino)?;
         match name {
-            b"sateen.layout" if self.getattr(ino).await?.file_type == FileType::Directory => {
+            b"sateen.layout" if self.getattr(ino).await?.attr.file_type == FileType::Directory => {
                 self.client.set_default_layout(cred, fid, None).await
             }
             _ if name.starts_with(VIRTUAL) => Err(FsError::new(

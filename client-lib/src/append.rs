@@ -1,0 +1,57 @@
+//! Appending.
+//!
+//! A client that has a file to itself knows where it ends. Otherwise the end is the MDS's size, and whoever appends has
+//! the file's append lock while it asks, stores and reports: nobody else's end moves meanwhile, and whoever sees the new
+//! size can read what is below it.
+
+use std::sync::Arc;
+
+use sateen_types::{Credential, FsCode, FsError, FsResult, Lock, LockClass, LockMode, LockRange};
+
+use crate::inner::Inner;
+use crate::inode::Inode;
+use crate::locks::Holder;
+use crate::recalls;
+use crate::write::{self, PIECE_BYTES, Where};
+
+/// Owner of append locks: within one client appends to a file wait for each other before they ask for it.
+const OWNER: u64 = u64::MAX;
+const LOCK: Lock = Lock { class: LockClass::Append, mode: LockMode::Exclusive, range: LockRange::WHOLE, pid: 0 };
+
+/// Writes `data` at the end; gives the offset of its first byte.
+pub(crate) async fn append(inner: &Arc<Inner>, inode: &Arc<Inode>, data: &[u8], cred: &Credential) -> FsResult<u64> {
+    let mut first = None;
+    let mut pieces = data.chunks(PIECE_BYTES);
+    while let Some(piece) = pieces.next().or_else(|| first.is_none().then_some(&[])) {
+        let offset = match write::write_piece(inner, inode, Where::End, piece, cred).await? {
+            Some(offset) => offset,
+            None => {
+                let (inner_, inode, piece, cred) = (Arc::clone(inner), Arc::clone(inode), piece.to_vec(), cred.clone());
+                // To its end, so that the lock is given up even if nobody waits for it.
+                let run = async move { append_shared(&inner_, &inode, &piece, &cred).await };
+                let joined = inner.tasks.spawn_on(run, &inner.runtime).await;
+                joined.map_err(|e| FsError::new(FsCode::Internal, format!("a background append failed: {e}")))??
+            }
+        };
+        first = first.or(Some(offset));
+    }
+    Ok(first.unwrap_or_default())
+}
+
+async fn append_shared(inner: &Arc<Inner>, inode: &Arc<Inode>, piece: &[u8], cred: &Credential) -> FsResult<u64> {
+    let _only_one = inode.appending.lock().await;
+    let holder = Holder { fid: inode.fid, owner: OWNER };
+    inner.session.lock(holder, LOCK, Some(std::future::pending())).await?;
+    let appended = async {
+        recalls::refresh(inner, inode).await?;
+        let end = inode.state().size();
+        write::write_piece(inner, inode, Where::At(end), piece, cred).await?;
+        write::store_now(inner, inode).await?;
+        Ok::<_, FsError>(end)
+    };
+    let appended = appended.await;
+    if let Err(error) = inner.session.unlock(holder, LockClass::Append, LockRange::WHOLE).await {
+        tracing::warn!(%error, fid = %inode.fid, "others cannot append until this client closes the file");
+    }
+    appended
+}

@@ -1,0 +1,231 @@
+//! What the MDS wants back: recalls of what this client may keep of the files it has open.
+//!
+//! A recall is answered when everything that was written is durable and reported, and nothing is kept any more, here or by
+//! a kernel above. From then on reads ask the OSTs and the MDS, and writes are durable and reported before they return,
+//! until the file is opened again and something else is granted.
+//!
+//! Tasks: one that listens, and one per recall, at most [`RECALLS_AT_ONCE`] at a time.
+
+use std::sync::{Arc, Weak};
+
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use sateen_proto::{convert, mds as wire};
+use sateen_types::{Capability, Fid, FsCode, FsResult, Recall, Unreported, Using};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use crate::inner::Inner;
+use crate::inode::Inode;
+use crate::retry::Backoff;
+use crate::session::{Incarnation, Session};
+use crate::{transport, write};
+
+/// Recalls that are worked on at a time; others wait.
+const RECALLS_AT_ONCE: usize = 64;
+
+/// Makes whoever keeps data above this client (a kernel) forget what it has of a file, having written what it has to
+/// write.
+pub type Forget = Arc<dyn Fn(Fid) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// See [`Forget`].
+#[derive(Default)]
+pub(crate) struct Above(RwLock<Option<Forget>>);
+
+impl std::fmt::Debug for Above {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Above")
+    }
+}
+
+impl Above {
+    /// Who keeps data from now on.
+    pub fn set(&self, forget: Forget) {
+        *self.0.write() = Some(forget);
+    }
+
+    async fn forget(&self, fid: Fid) {
+        let forget = self.0.read().clone();
+        if let Some(forget) = forget {
+            forget(fid).await;
+        }
+    }
+}
+
+/// The stream of one incarnation of the session.
+pub(crate) struct Listening {
+    incarnation: Arc<Incarnation>,
+    stream: Streaming<wire::WatchReply>,
+}
+
+/// Begins to listen. From here on the MDS grants something.
+pub(crate) async fn listen(session: &Session) -> FsResult<Listening> {
+    let incarnation = session.incarnation();
+    let route = session.mds.route();
+    let mut client = route.capabilities();
+    let request = wire::WatchRequest { session_id: incarnation.id.0.to_vec() };
+    let call = async {
+        let mut stream = client.watch(request).await?.into_inner();
+        // The first one is empty.
+        match stream.message().await? {
+            Some(_) => Ok(tonic::Response::new(stream)),
+            None => Err(tonic::Status::unavailable("the stream of recalls ended at once")),
+        }
+    };
+    let stream = transport::within(session.mds.request_timeout, &route.peer, call).await.inspect_err(|e| {
+        if e.code.is_retryable() {
+            session.mds.failed(&route);
+        }
+    })?;
+    Ok(Listening { incarnation, stream })
+}
+
+/// Listens, and does what the MDS asks, until the client is gone.
+pub(crate) async fn run(client: Weak<Inner>, mut listening: Option<Listening>, stop: CancellationToken) {
+    let at_once = Arc::new(Semaphore::new(RECALLS_AT_ONCE));
+    let mut backoff = Backoff::new(None, &stop);
+    loop {
+        if let Some(Listening { incarnation, mut stream }) = listening.take() {
+            backoff = Backoff::new(None, &stop);
+            loop {
+                let message = tokio::select! {
+                    () = stop.cancelled() => return,
+                    message = stream.message() => message,
+                };
+                let Some(inner) = client.upgrade() else { return };
+                match message {
+                    Ok(Some(message)) => begin(&inner, &incarnation, message, &at_once).await,
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the stream of recalls broke");
+                        break;
+                    }
+                }
+            }
+        }
+        let Some(inner) = client.upgrade() else { return };
+        let session = Arc::clone(&inner.session);
+        drop(inner);
+        // Perhaps the MDS was restarted: others wait until it knows what is open here.
+        let again = async {
+            session.renew_or_reopen().await?;
+            listen(&session).await
+        };
+        let heard = tokio::select! {
+            () = stop.cancelled() => return,
+            heard = again => heard,
+        };
+        if let Some(inner) = client.upgrade() {
+            lost(&inner, session.take_lost()).await;
+        }
+        drop(session);
+        match heard {
+            Ok(heard) => listening = Some(heard),
+            Err(error) => {
+                tracing::debug!(%error, "not listening to recalls");
+                if !backoff.pause().await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn begin(inner: &Arc<Inner>, incarnation: &Arc<Incarnation>, message: wire::WatchReply, at_once: &Arc<Semaphore>) {
+    for recall in message.recalls {
+        let (fid, recall) = match <(Fid, Recall)>::try_from(recall) {
+            Ok(recall) => recall,
+            Err(error) => {
+                tracing::warn!(%error, "a recall is not understood");
+                continue;
+            }
+        };
+        let permit = Arc::clone(at_once).acquire_owned().await.expect("the semaphore is never closed");
+        let (inner_, incarnation) = (Arc::clone(inner), Arc::clone(incarnation));
+        let work = async move {
+            let told = give_up(&inner_, fid, recall).await;
+            answer(&inner_.session, &incarnation, fid, recall.number, told).await;
+            drop(permit);
+        };
+        inner.tasks.spawn_on(work, &inner.runtime);
+    }
+}
+
+/// Stores and forgets what is more than the recall leaves.
+async fn give_up(inner: &Arc<Inner>, fid: Fid, recall: Recall) -> (Using, Unreported) {
+    let Some(inode) = inner.table.get(fid) else {
+        return (inner.session.recalled(fid, recall), Unreported::default());
+    };
+    let using = {
+        // Writes that begin after this are stored before they return.
+        let _alone = inode.exclusion.write().await;
+        inner.session.recalled(fid, recall)
+    };
+    if recall.keep < Capability::Write {
+        // Also if it was given up before: an earlier recall may still be storing.
+        forget(inner, &inode, recall.keep).await;
+    }
+    (using, inode.unreported())
+}
+
+/// Stores, commits and reports everything; and forgets what was read, unless that may be kept.
+async fn forget(inner: &Arc<Inner>, inode: &Arc<Inode>, keep: Capability) {
+    inner.above.forget(inode.fid).await;
+    if let Err(error) = write::store_now(inner, inode).await {
+        tracing::warn!(%error, fid = %inode.fid, "a file is given up before all that was written is stored and told");
+    }
+    if keep < Capability::Read {
+        inode.drop_clean();
+    }
+}
+
+/// The session expired, and a new one began: nothing may be kept any more of `files`.
+async fn lost(inner: &Arc<Inner>, files: Vec<Fid>) {
+    for inode in files.into_iter().filter_map(|fid| inner.table.get(fid)) {
+        inner.above.forget(inode.fid).await;
+        inode.drop_clean();
+    }
+}
+
+/// Tells the MDS until it hears, or the session is over: then there is nobody left to tell.
+async fn answer(session: &Session, incarnation: &Incarnation, fid: Fid, number: u64, told: (Using, Unreported)) {
+    let (using, unreported) = told;
+    let mut backoff = Backoff::new(None, &session.stop);
+    loop {
+        let request = wire::AnswerRequest {
+            session_id: incarnation.id.0.to_vec(),
+            fid: Some(fid.into()),
+            number,
+            using: wire::Using::from(using).into(),
+            size: unreported.size,
+            mtime: unreported.mtime.map(Into::into),
+        };
+        let route = session.mds.route();
+        let mut client = route.capabilities();
+        match transport::within(session.mds.request_timeout, &route.peer, client.answer(request)).await {
+            Err(error) if error.code.is_retryable() => {
+                session.mds.failed(&route);
+                if !backoff.pause().await {
+                    return;
+                }
+            }
+            Err(error) if error.code != FsCode::Stale => {
+                return tracing::warn!(%error, %fid, "the answer to a recall was refused");
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Asks the MDS for attributes of a file that others may be changing, and takes them in.
+pub(crate) async fn refresh(inner: &Inner, inode: &Inode) -> FsResult<()> {
+    let fid = Some(inode.fid.into());
+    let asked = inner.session.ask(|mut client, session_id| async move {
+        client.get_attr(wire::GetAttrRequest { session_id, fid }).await
+    });
+    let attr = convert::required(asked.await?.attr, "attr")?.try_into()?;
+    inode.observe(&attr);
+    inode.drop_clean();
+    Ok(())
+}
