@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use sateen_types::op::{Access, NewMode};
-use sateen_types::{Attr, Capability, Credential, Fid, FileType, FsCode, FsError, FsId, FsResult, LayoutTemplate, Name, Space};
+use sateen_types::{
+    Attr, Capability, Credential, Fid, FileType, FsCode, FsError, FsId, FsResult, LayoutTemplate, Name, Space,
+};
 
 use crate::file::File;
 use crate::inner::Inner;

@@ -132,7 +132,12 @@ pub(crate) async fn run(client: Weak<Inner>, mut listening: Option<Listening>, s
     }
 }
 
-async fn begin(inner: &Arc<Inner>, incarnation: &Arc<Incarnation>, message: wire::WatchReply, at_once: &Arc<Semaphore>) {
+async fn begin(
+    inner: &Arc<Inner>,
+    incarnation: &Arc<Incarnation>,
+    message: wire::WatchReply,
+    at_once: &Arc<Semaphore>,
+) {
     for recall in message.recalls {
         let (fid, recall) = match <(Fid, Recall)>::try_from(recall) {
             Ok(recall) => recall,
@@ -221,9 +226,9 @@ async fn answer(session: &Session, incarnation: &Incarnation, fid: Fid, number: 
 /// Asks the MDS for attributes of a file that others may be changing, and takes them in.
 pub(crate) async fn refresh(inner: &Inner, inode: &Inode) -> FsResult<()> {
     let fid = Some(inode.fid.into());
-    let asked = inner.session.ask(|mut client, session_id| async move {
-        client.get_attr(wire::GetAttrRequest { session_id, fid }).await
-    });
+    let asked = inner
+        .session
+        .ask(|mut client, session_id| async move { client.get_attr(wire::GetAttrRequest { session_id, fid }).await });
     let attr = convert::required(asked.await?.attr, "attr")?.try_into()?;
     inode.observe(&attr);
     inode.drop_clean();

@@ -15,9 +15,9 @@ use crate::dirty::Outgoing;
 use crate::inner::Inner;
 use crate::inode::{Inode, Which};
 use crate::plan::{self, Batch, Place};
-use crate::{durable, report};
 use crate::seal::{self, Outlook, Sealed};
 use crate::unstable::Unstable;
+use crate::{durable, report};
 
 /// One write into the cache is taken in pieces of this many bytes, so that it never needs more of the budget at once
 /// than there is.

@@ -105,11 +105,8 @@ impl Host for Shared {
         if let Some(access) = create.open {
             let fid = entry.attr.fid;
             let mut clients = self.clients.lock();
-            let opened = if *replayed {
-                clients.ensure_open(request.session, fid)
-            } else {
-                clients.open(request.session, fid)
-            };
+            let opened =
+                if *replayed { clients.ensure_open(request.session, fid) } else { clients.open(request.session, fid) };
             match opened {
                 Ok(()) => self.capabilities.open(request.session, fid, access),
                 Err(e) => tracing::debug!(%fid, "a created file was not opened: {e}"),

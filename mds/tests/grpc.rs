@@ -164,6 +164,7 @@ impl Mount {
             session_id: self.session.clone(),
             restate: open_files.is_some(),
             open_files: open_files.unwrap_or_default(),
+            uses: Vec::new(),
             number: 0,
         };
         self.names.clone().renew(request).await.map(Response::into_inner).map_err(|s| from_status(&s).code)

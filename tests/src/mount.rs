@@ -84,6 +84,16 @@ impl Mount {
         assert!(status.success(), "the mount process ended with {status}");
     }
 
+    /// Stops the mount process where it is.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("mounted").freeze();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("mounted").thaw();
+    }
+
     /// `kill -9` of the mount process; what is left of the mount is detached.
     pub fn kill9(&mut self) {
         if let Some(mut process) = self.process.take() {

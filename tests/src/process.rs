@@ -79,9 +79,14 @@ impl Process {
         }
     }
 
-    /// Stops it where it is (SIGSTOP): it answers nobody until it is killed.
+    /// Stops it where it is (SIGSTOP): it answers nobody until it goes on or is killed.
     pub fn freeze(&self) {
         let _ = rustix::process::kill_process(self.pid(), Signal::STOP);
+    }
+
+    /// Lets it go on after [`Process::freeze`].
+    pub fn thaw(&self) {
+        let _ = rustix::process::kill_process(self.pid(), Signal::CONT);
     }
 
     /// `kill -9`, and waits until it is gone.

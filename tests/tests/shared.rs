@@ -114,7 +114,8 @@ impl Model {
                 }
             }
             84..90 if self.bytes.len() > 1 => {
-                // A fresh mapping each time: what an old one has in memory is not refreshed without a recall.
+                // Mapped anew, having asked for the size, as programs do: what is in memory is not refreshed at each access.
+                assert_eq!(file.metadata().expect("fstat").size(), self.bytes.len() as u64, "size before mapping");
                 let at = at % self.bytes.len();
                 let len = len.min(self.bytes.len() - at);
                 let data = noise(&mut self.rng, len);

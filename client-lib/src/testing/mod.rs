@@ -8,6 +8,7 @@
 pub mod mds;
 pub mod oss;
 mod outages;
+mod recalls;
 mod tests;
 
 use std::sync::Arc;

@@ -237,9 +237,7 @@ impl Service {
         if !(1..=READDIR_ENTRIES_MAX).contains(&r.max) {
             return Err(bad("max", format_args!("{} is not 1 to {READDIR_ENTRIES_MAX}", r.max)));
         }
-        let question = move |tx: &dyn ReadTxn| {
-            namespace::read_dir(tx, &who, dir, r.after, r.max as usize, r.with_attr)
-        };
+        let question = move |tx: &dyn ReadTxn| namespace::read_dir(tx, &who, dir, r.after, r.max as usize, r.with_attr);
         let mut page = fs.read(question).await?;
         if r.with_attr {
             let in_use = fs.written_elsewhere(session, page.entries.iter().map(|e| e.fid));
