@@ -182,8 +182,8 @@ impl CapabilityTable {
             if holder.session == session {
                 continue;
             }
-            let others = file.allowed_but(holder.session, session);
-            let keep = others.min(allowed_beside(using));
+            // Beside all, those who still wait included: so that it is asked once.
+            let keep = file.allowed(holder.session).min(allowed_beside(using));
             let limits = holder.using == Using::Writing || using == Using::Writing;
             let doubtful = limits && !holder.confirmed && opened.is_some_and(|opened| holder.heard <= opened);
             if holder.capability <= keep && !doubtful {
@@ -306,7 +306,6 @@ impl CapabilityTable {
         let stream = self.number;
         let known = self.sessions.entry(session).or_default();
         known.stream = Some(stream);
-        known.queue.clear();
         for fid in &known.files {
             let holder = self.files.get(fid).and_then(|f| f.holder(session));
             if let Some(outstanding) = holder.and_then(|h| h.recall) {
@@ -376,12 +375,7 @@ impl File {
 
     /// The most `session` may have beside all others.
     fn allowed(&self, session: SessionId) -> Capability {
-        self.allowed_but(session, session)
-    }
-
-    /// The most `session` may have beside all others but `but`.
-    fn allowed_but(&self, session: SessionId, but: SessionId) -> Capability {
-        let others = self.holders.iter().filter(|h| h.session != session && h.session != but);
+        let others = self.holders.iter().filter(|h| h.session != session);
         others.map(|h| allowed_beside(h.using)).min().unwrap_or(Capability::Write)
     }
 }

@@ -27,7 +27,7 @@ fn explore(world: World) -> usize {
                     continue;
                 }
                 world.check();
-                if print % SETTLE_ONE_IN == 0 {
+                if print.is_multiple_of(SETTLE_ONE_IN) {
                     world.clone().settle();
                 }
                 after.push(world);

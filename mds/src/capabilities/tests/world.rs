@@ -354,10 +354,9 @@ impl World {
     pub fn settle(&mut self) {
         const ROUNDS_MAX: usize = 40;
         for _round in 0..ROUNDS_MAX {
-            if self.opens.is_empty() && self.answers.is_empty() && self.changes.is_empty() && self.asks.is_empty() {
-                if self.clients.iter().all(|c| c.closes == 0 && c.restated) {
-                    return;
-                }
+            let waits = !(self.opens.is_empty() && self.changes.is_empty() && self.asks.is_empty());
+            if !waits && self.answers.is_empty() && self.clients.iter().all(|c| c.closes == 0 && c.restated) {
+                return;
             }
             self.round();
         }
