@@ -24,7 +24,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sateen_types::{Capability, Fid, FsCode, FsError, FsResult, Grant, Recall, SessionId, Unreported, Using};
 
@@ -32,7 +32,7 @@ use sateen_types::{Capability, Fid, FsCode, FsError, FsResult, Grant, Recall, Se
 const RECALLS_MAX: usize = 1024;
 
 /// See the module. Its size is bounded by the files that sessions may have open.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CapabilityTable {
     files: HashMap<Fid, File>,
     sessions: HashMap<SessionId, Session>,
@@ -41,22 +41,28 @@ pub struct CapabilityTable {
     woken: Vec<SessionId>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct File {
     holders: Vec<Holder>,
     /// Changes of its extent that are under way.
     changes: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Holder {
     session: SessionId,
+    /// The most it does with the file: opens that were taken twice, or whose reply was lost, count until it says otherwise.
     using: Using,
+    /// The most the client may believe it has. Falls only when an answer says so: grants may still be on their way.
     capability: Capability,
     recall: Option<Outstanding>,
     /// The client itself has said how it uses the file, and has not opened it since.
     confirmed: bool,
-    /// Number of the last recall that was answered, and what it told.
+    /// The table's number when it was last opened.
+    opened: u64,
+    /// Number of the last recall whose answer counted.
+    heard: u64,
+    /// Number of the last recall that was answered, and what it told. What was asked before it opened the file is known.
     answered: (u64, Unreported),
 }
 
@@ -68,11 +74,12 @@ struct Outstanding {
     opened_since: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Session {
     /// It listens: number of its stream.
     stream: Option<u64>,
-    queue: VecDeque<Fid>,
+    /// Recalls that the stream has not carried, by number.
+    queue: BTreeMap<u64, Fid>,
     files: HashSet<Fid>,
 }
 
@@ -105,17 +112,18 @@ impl CapabilityTable {
 
     /// The session opens the file, or is about to.
     pub fn open(&mut self, session: SessionId, fid: Fid, using: Using) {
-        let listens = self.listens(session);
+        let (listens, number) = (self.listens(session), self.number);
         self.sessions.entry(session).or_default().files.insert(fid);
         let holders = &mut self.files.entry(fid).or_default().holders;
         let at = holders.iter().position(|h| h.session == session).unwrap_or_else(|| {
-            holders.push(Holder::new(session));
+            holders.push(Holder::new(session, number));
             holders.len() - 1
         });
         let holder = &mut holders[at];
         holder.using = holder.using.max(using);
-        // One that does not listen cannot be asked, and has nothing.
+        // One that does not listen cannot be asked.
         holder.confirmed = !listens;
+        holder.opened = number;
         if let Some(outstanding) = &mut holder.recall {
             outstanding.opened_since = true;
         }
@@ -126,11 +134,11 @@ impl CapabilityTable {
         let listens = self.listens(session);
         let not_open = || FsError::new(FsCode::Stale, format!("{fid} is not open in session {session}"));
         let file = self.files.get(&fid).ok_or_else(not_open)?;
-        let using = file.holder(session).ok_or_else(not_open)?.using;
+        let Holder { using, opened, .. } = *file.holder(session).ok_or_else(not_open)?;
         if file.changes > 0 {
             return Ok(Err(Wait { on: None }));
         }
-        if let Some(wait) = self.recall_beside(session, fid, using) {
+        if let Some(wait) = self.recall_beside(session, fid, using, Some(opened)) {
             return Ok(Err(wait));
         }
         self.number += 1;
@@ -138,14 +146,17 @@ impl CapabilityTable {
         let file = self.files.get_mut(&fid).ok_or_else(not_open)?;
         let most = file.allowed(session).min(wanted(using));
         let holder = file.holder_mut(session).ok_or_else(not_open)?;
-        holder.capability = if listens { most } else { Capability::None };
-        Ok(Ok(Grant { capability: holder.capability, number }))
+        // Its answer to a recall takes effect after this.
+        let left = holder.recall.map_or(Capability::Write, |o| o.recall.keep);
+        let capability = if listens { most.min(left) } else { Capability::None };
+        holder.capability = holder.capability.max(capability);
+        Ok(Ok(Grant { capability, number }))
     }
 
     /// A session is about to change the file's extent, open or not: others may keep nothing. While the change lasts
     /// nothing is granted.
     pub fn begin_change(&mut self, session: SessionId, fid: Fid) -> Result<(), Wait> {
-        if let Some(wait) = self.recall_beside(session, fid, Using::Writing) {
+        if let Some(wait) = self.recall_beside(session, fid, Using::Writing, None) {
             return Err(wait);
         }
         self.files.entry(fid).or_default().changes += 1;
@@ -160,57 +171,62 @@ impl CapabilityTable {
         self.tidy(fid);
     }
 
-    /// Recalls what others may not keep beside `session` that uses the file so.
-    fn recall_beside(&mut self, session: SessionId, fid: Fid, using: Using) -> Option<Wait> {
-        let file = self.files.get_mut(&fid)?;
+    /// Recalls what others may not keep beside `session` that uses the file so. If it opens the file (when the number was
+    /// `opened`), whoever limits what it is granted must really have it open: those who have not said so are asked, but one
+    /// that opens it again and again only once.
+    fn recall_beside(&mut self, session: SessionId, fid: Fid, using: Using, opened: Option<u64>) -> Option<Wait> {
         let mut wait = None;
-        for at in 0..file.holders.len() {
+        for at in 0..self.files.get(&fid)?.holders.len() {
+            let file = self.files.get(&fid)?;
             let holder = &file.holders[at];
             if holder.session == session {
                 continue;
             }
-            let others = file.allowed_but(holder.session, session);
-            let keep = others.min(allowed_beside(using));
-            // Whoever limits what is granted must really have it open.
+            // Beside all, those who still wait included: so that it is asked once.
+            let keep = file.allowed(holder.session).min(allowed_beside(using));
             let limits = holder.using == Using::Writing || using == Using::Writing;
-            if holder.capability <= keep && (holder.confirmed || !limits) {
+            let doubtful = limits && !holder.confirmed && opened.is_some_and(|opened| holder.heard <= opened);
+            if holder.capability <= keep && !doubtful {
                 continue;
             }
-            wait = Some(Wait { on: Some(holder.session) });
+            let other = holder.session;
+            wait = Some(Wait { on: Some(other) });
             let keep = keep.min(holder.capability);
-            if holder.recall.is_some_and(|o| o.recall.keep <= keep) {
-                continue;
+            if holder.recall.is_none_or(|o| o.recall.keep > keep) {
+                self.ask(other, fid, keep);
             }
-            self.number += 1;
-            let recall = Recall { number: self.number, keep };
-            let holder = &mut file.holders[at];
-            holder.recall = Some(Outstanding { recall, opened_since: false });
-            let listener = self.sessions.entry(holder.session).or_default();
-            listener.queue.push_back(fid);
-            self.woken.push(holder.session);
         }
         wait
+    }
+
+    /// Asks a session that has the file open, in place of what it was asked before; gives the number.
+    fn ask(&mut self, session: SessionId, fid: Fid, keep: Capability) -> u64 {
+        self.number += 1;
+        let recall = Recall { number: self.number, keep };
+        let listener = self.sessions.entry(session).or_default();
+        if let Some(holder) = self.files.get_mut(&fid).and_then(|f| f.holder_mut(session)) {
+            // The opens so far came before this recall: the answer knows of them.
+            let before = holder.recall.replace(Outstanding { recall, opened_since: false });
+            before.map(|o| listener.queue.remove(&o.recall.number));
+            listener.queue.insert(recall.number, fid);
+            self.woken.push(session);
+        }
+        recall.number
     }
 
     /// Asks whoever may have written without telling (another session than `session`) for size and time; gives the number
     /// whose answer is awaited. `None`: the MDS knows them.
     pub fn ask_writer(&mut self, session: SessionId, fid: Fid) -> Option<(SessionId, u64)> {
-        let file = self.files.get_mut(&fid)?;
-        let holder = file.holders.iter_mut().find(|h| h.session != session && h.capability == Capability::Write)?;
-        if let Some(outstanding) = holder.recall
-            && outstanding.recall.keep < holder.capability
-        {
-            // It is storing everything: then the MDS knows.
-            return Some((holder.session, outstanding.recall.number));
-        }
-        self.number += 1;
-        let recall = Recall { number: self.number, keep: holder.capability };
-        let opened_since = holder.recall.is_some_and(|o| o.opened_since);
-        holder.recall = Some(Outstanding { recall, opened_since });
+        let holders = &self.files.get(&fid)?.holders;
+        let holder = holders.iter().find(|h| h.session != session && h.capability == Capability::Write)?;
         let writer = holder.session;
-        self.sessions.entry(writer).or_default().queue.push_back(fid);
-        self.woken.push(writer);
-        Some((writer, recall.number))
+        match holder.recall {
+            // It is storing everything: then the MDS knows.
+            Some(outstanding) if outstanding.recall.keep < Capability::Write => {
+                Some((writer, outstanding.recall.number))
+            }
+            _ => Some((writer, self.ask(writer, fid, Capability::Write))),
+        }
     }
 
     /// What a session told in answer to recall `number` or a later one: `Some(None)` if there is nothing that the MDS does
@@ -238,7 +254,11 @@ impl CapabilityTable {
         }
         let Some(outstanding) = holder.recall.filter(|o| o.recall.number == number) else { return };
         holder.recall = None;
+        holder.heard = number;
         holder.capability = holder.capability.min(outstanding.recall.keep);
+        if let Some(known) = self.sessions.get_mut(&session) {
+            known.queue.remove(&number);
+        }
         if outstanding.opened_since {
             return;
         }
@@ -250,8 +270,10 @@ impl CapabilityTable {
 
     /// The session has the file open no longer.
     pub fn closed(&mut self, session: SessionId, fid: Fid) {
+        let recall = self.files.get(&fid).and_then(|f| f.holder(session)).and_then(|h| h.recall);
         if let Some(known) = self.sessions.get_mut(&session) {
             known.files.remove(&fid);
+            recall.map(|o| known.queue.remove(&o.recall.number));
         }
         if let Some(file) = self.files.get_mut(&fid) {
             file.holders.retain(|h| h.session != session);
@@ -275,7 +297,6 @@ impl CapabilityTable {
         self.open(session, fid, using);
         if let Some(holder) = self.files.get_mut(&fid).and_then(|f| f.holder_mut(session)) {
             holder.capability = holder.capability.max(capability);
-            holder.confirmed = false;
         }
     }
 
@@ -285,11 +306,10 @@ impl CapabilityTable {
         let stream = self.number;
         let known = self.sessions.entry(session).or_default();
         known.stream = Some(stream);
-        known.queue.clear();
         for fid in &known.files {
             let holder = self.files.get(fid).and_then(|f| f.holder(session));
-            if holder.is_some_and(|h| h.recall.is_some()) {
-                known.queue.push_back(*fid);
+            if let Some(outstanding) = holder.and_then(|h| h.recall) {
+                known.queue.insert(outstanding.recall.number, *fid);
             }
         }
         stream
@@ -300,13 +320,9 @@ impl CapabilityTable {
         let known = self.sessions.get_mut(&session).filter(|s| s.stream == Some(stream))?;
         let mut recalls = Vec::new();
         while recalls.len() < RECALLS_MAX {
-            let Some(fid) = known.queue.pop_front() else { break };
+            let Some((_, fid)) = known.queue.pop_first() else { break };
             let outstanding = self.files.get(&fid).and_then(|f| f.holder(session)).and_then(|h| h.recall);
-            if let Some(outstanding) = outstanding
-                && recalls.last().is_none_or(|(_, last): &(Fid, Recall)| last.number != outstanding.recall.number)
-            {
-                recalls.push((fid, outstanding.recall));
-            }
+            recalls.extend(outstanding.map(|o| (fid, o.recall)));
         }
         Some(recalls)
     }
@@ -334,14 +350,16 @@ impl CapabilityTable {
 }
 
 impl Holder {
-    fn new(session: SessionId) -> Holder {
+    fn new(session: SessionId, number: u64) -> Holder {
         Holder {
             session,
             using: Using::Nothing,
             capability: Capability::None,
             recall: None,
             confirmed: false,
-            answered: (0, Unreported::default()),
+            opened: number,
+            heard: 0,
+            answered: (number, Unreported::default()),
         }
     }
 }
@@ -357,12 +375,7 @@ impl File {
 
     /// The most `session` may have beside all others.
     fn allowed(&self, session: SessionId) -> Capability {
-        self.allowed_but(session, session)
-    }
-
-    /// The most `session` may have beside all others but `but`.
-    fn allowed_but(&self, session: SessionId, but: SessionId) -> Capability {
-        let others = self.holders.iter().filter(|h| h.session != session && h.session != but);
+        let others = self.holders.iter().filter(|h| h.session != session);
         others.map(|h| allowed_beside(h.using)).min().unwrap_or(Capability::Write)
     }
 }
