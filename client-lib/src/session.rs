@@ -161,8 +161,13 @@ impl Session {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.end(self.incarnation().id).await;
+    }
+
+    /// Tells the MDS that a session is over, if it can be told.
+    async fn end(&self, session: SessionId) {
         let route = self.mds.route();
-        let request = wire::CloseSessionRequest { session_id: self.incarnation().id.0.to_vec() };
+        let request = wire::CloseSessionRequest { session_id: session.0.to_vec() };
         let mut client = route.namespace();
         let ended = transport::within(CLOSE_TIMEOUT, &route.peer, client.close_session(request)).await;
         if let Err(error) = ended {
@@ -515,7 +520,10 @@ impl Session {
         // Others may have been given what was kept.
         let lost = self.opens.lock().lose_all();
         self.lost.lock().extend(lost);
-        self.send_renew(&incarnation, true).await?;
+        if let Err(e) = self.send_renew(&incarnation, true).await {
+            self.end(incarnation.id).await;
+            return Err(e);
+        }
         let lost_locks = self.record.lock().lose_all(incarnation.id);
         tracing::warn!(%expired, new = %incarnation.id, lost_locks, "the session had expired; a new one was opened");
         *self.current.lock() = Arc::new(incarnation);

@@ -4,6 +4,7 @@
 mod capabilities;
 mod locks;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use sateen_types::op::{self, Mutation, MutationReply};
 use sateen_types::{
-    Attr, Capability, Compression, Credential, Fid, FileType, FsCode, FsError, FsId, FsName, FsResult, Grant, Layout,
-    SessionId, Timestamp, Using,
+    Attr, Capability, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, Layout, SessionId,
+    Timestamp, Using,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -197,8 +198,24 @@ impl FileSystem {
 
     /// Renews a session, with what the client has open and keeps if it says so (but for closes up to `number`); true if it
     /// must say so.
-    pub fn renew(&self, session: SessionId, open_files: Option<&[Stated]>, number: u64) -> FsResult<bool> {
+    pub async fn renew(&self, session: SessionId, open_files: Option<&[Stated]>, number: u64) -> FsResult<bool> {
+        let (wants_restate, opened) = self.take_statement(session, open_files, number)?;
+        // Others give up what they may not keep beside it; only then the client goes on.
+        for fid in opened {
+            self.grant(session, fid).await?;
+        }
+        Ok(wants_restate)
+    }
+
+    /// The part of [`FileSystem::renew`] that does not wait. Gives what is open now and was not before.
+    fn take_statement(
+        &self,
+        session: SessionId,
+        open_files: Option<&[Stated]>,
+        number: u64,
+    ) -> FsResult<(bool, HashSet<Fid>)> {
         let now = Instant::now();
+        let mut opened = HashSet::new();
         let mut clients = self.shared.clients.lock();
         clients.touch(session, now)?;
         if let Some(files) = open_files {
@@ -212,10 +229,14 @@ impl FileSystem {
             clients.restate(session, &fids, number)?;
             if recovers {
                 self.shared.capabilities.restate(session, files);
+            } else {
+                // A new session of a client whose old one has expired, with all that it had: it keeps nothing.
+                self.shared.capabilities.reopen(session, files);
+                opened.extend(fids);
             }
             self.shared.locks.restated();
         }
-        Ok(clients.wants_restate(session))
+        Ok((clients.wants_restate(session), opened))
     }
 
     /// Ends a session. Its open files count as closed and its locks go at once; files without a name go with the next
@@ -320,19 +341,18 @@ impl FileSystem {
         }
         let opened = OpenGuard { fs: self, session, fid, keep: false };
         let question = move |tx: &dyn ReadTxn| namespace::open(tx, &who, fid, wanted);
-        // Whoever may not open it takes nothing from others.
-        let (before, ..) = self.read(question.clone()).await?;
-        let grant = if before.file_type == FileType::Regular {
-            {
-                // With the clients locked: a session that has just ended has nothing open.
-                let mut clients = self.shared.clients.lock();
-                clients.touch(session, Instant::now())?;
-                self.shared.capabilities.open(session, fid, wanted);
-            }
-            self.grant(session, fid).await?
-        } else {
-            Grant::default()
-        };
+        if !self.is_free(session, fid, wanted) {
+            // Whoever may not open it takes nothing from others.
+            self.read(question.clone()).await?;
+        }
+        {
+            // With the clients locked: a session that has just ended has nothing open.
+            let mut clients = self.shared.clients.lock();
+            clients.touch(session, Instant::now())?;
+            self.shared.capabilities.open(session, fid, wanted);
+        }
+        let grant = self.grant(session, fid).await?;
+        // After the grant: what others have given up is in it.
         let (attr, layout) = self.read(question).await?;
         opened.keep();
         Ok((attr, layout, grant))

@@ -19,6 +19,14 @@ pub fn fill(page: &mut Page, cluster: &Cluster) {
     for fs in &file_systems {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.session_count() as u64);
     }
+    page.gauge("sateen_mds_files_open", "Files that clients have open by file system.");
+    for fs in &file_systems {
+        page.sample(&[("fs", &fs.info.name.to_string())], fs.capability_counts().0 as u64);
+    }
+    page.gauge("sateen_mds_recalls_unanswered", "Recalls that clients have not answered by file system.");
+    for fs in &file_systems {
+        page.sample(&[("fs", &fs.info.name.to_string())], fs.capability_counts().1 as u64);
+    }
     page.gauge("sateen_mds_locks", "Advisory locks held by file system.");
     for fs in &file_systems {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.lock_counts().0 as u64);

@@ -129,6 +129,13 @@ impl CapabilityTable {
         }
     }
 
+    /// Whether a session could open the file so without anybody having to give up anything.
+    pub fn is_free(&self, session: SessionId, fid: Fid, using: Using) -> bool {
+        let Some(file) = self.files.get(&fid) else { return true };
+        let others = file.holders.iter().filter(|h| h.session != session);
+        file.changes == 0 && others.into_iter().all(|h| h.capability <= allowed_beside(using))
+    }
+
     /// Gives a session that has the file open what it may have, or says for whom it must wait; those are asked.
     pub fn grant(&mut self, session: SessionId, fid: Fid) -> FsResult<Result<Grant, Wait>> {
         let listens = self.listens(session);

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sateen_types::{Attr, Fid, FileType, FsCode, FsError, FsResult, Grant, Recall, SessionId, Unreported, Using, op};
 use tokio::sync::Notify;
 
-use super::FileSystem;
+use super::{FileSystem, Stated};
 use crate::capabilities::{CapabilityTable, Wait};
 
 /// Longest a request waits for other clients; then its client asks again.
@@ -62,11 +62,17 @@ impl Capabilities {
     }
 
     /// What a client had open and kept before the restart. Called with the clients locked.
-    pub fn restate(&self, session: SessionId, files: &[(Fid, Using, sateen_types::Capability)]) {
+    pub fn restate(&self, session: SessionId, files: &[Stated]) {
         let mut state = self.lock();
         for (fid, using, capability) in files {
             state.table.restate(session, *fid, *using, *capability);
         }
+    }
+
+    /// What a client still has open in a new session. Called with the clients locked.
+    pub fn reopen(&self, session: SessionId, files: &[Stated]) {
+        let mut state = self.lock();
+        files.iter().for_each(|(fid, using, _)| state.table.open(session, *fid, *using));
     }
 
     /// The session has these open no longer. Called with the clients locked.
@@ -139,6 +145,11 @@ impl FileSystem {
         self.await_recovery(session, fid, until).await?;
         let found = self.shared.capabilities.until(until, |table| table.grant(session, fid)).await?;
         found.map_err(|wait| self.not_yet(fid, wait))
+    }
+
+    /// Whether a session could open the file so without anybody having to give up anything.
+    pub(super) fn is_free(&self, session: SessionId, fid: Fid, access: op::Access) -> bool {
+        self.shared.capabilities.lock().table.is_free(session, fid, using(access))
     }
 
     /// The file was made just now: nobody else can have it.

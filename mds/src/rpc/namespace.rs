@@ -38,7 +38,7 @@ impl NamespaceService for Service {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Answer<RenewReply> {
-        answer(self.renew(request.into_inner()))
+        answer(self.renew(request.into_inner()).await)
     }
 
     async fn close_session(&self, request: Request<CloseSessionRequest>) -> Answer<CloseSessionReply> {
@@ -193,7 +193,7 @@ impl Service {
         })
     }
 
-    fn renew(&self, r: RenewRequest) -> FsResult<RenewReply> {
+    async fn renew(&self, r: RenewRequest) -> FsResult<RenewReply> {
         let (session, fs) = self.fs(&r.session_id)?;
         if r.open_files.len() > OPEN_FILES_MAX {
             return Err(bad("open_files", format_args!("{}, at most {OPEN_FILES_MAX}", r.open_files.len())));
@@ -208,7 +208,7 @@ impl Service {
             Ok((Fid::try_from(file)?, using, keeps))
         };
         let files = r.open_files.into_iter().zip(uses).map(stated).collect::<FsResult<Vec<_>>>()?;
-        let restate = fs.renew(session, r.restate.then_some(&files), r.number)?;
+        let restate = fs.renew(session, r.restate.then_some(&files), r.number).await?;
         Ok(RenewReply { restate, ost_map_version: self.cluster.registry.read().version() })
     }
 
