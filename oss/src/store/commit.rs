@@ -130,7 +130,7 @@ impl Store {
             let settled = self.pending.lock().end();
             let mut batch = self.index.batch();
             batch.set_committed(sequence);
-            batch.set_settled(self.segments.settled());
+            self.segments.settle(&mut batch);
             for extent in &punched {
                 batch.forget_free(*extent);
             }
