@@ -321,18 +321,3 @@ fn readers_and_writers_of_one_chunk_see_whole_versions() {
         writer.join().expect("no panic");
     });
 }
-
-#[test]
-fn what_is_committed_behind_a_write_that_is_under_way_survives_a_kill() {
-    let dir = tempfile::tempdir().expect("temp dir");
-    let store = open(dir.path());
-    // A writer that has its place and no batch yet.
-    let slow = store.segments.reserve(CHUNK).expect("a place");
-    put(&store, object(1), 0, &noise(1, 9_000)).expect("written");
-    store.commit().expect("committed");
-    // Killed.
-    std::mem::forget(slow);
-    drop(store);
-    let store = open(dir.path());
-    assert!(get(&store, object(1), 0, 9_000, true).expect("whole") == noise(1, 9_000));
-}
