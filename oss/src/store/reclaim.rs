@@ -179,7 +179,7 @@ impl Segments {
 
     /// At start, before recovery: punches what was written and never came into the index, because its writer died in
     /// between. It can only lie behind the settled place of the last commit, where every extent that is in the index
-    /// has a row of `pending`.
+    /// has a row of `pending`, or is named by a run if an earlier build has left the place too early.
     ///
     /// A run of the journal there may be of a commit whose batch did not get into the index. What it names gets a row
     /// of `pending` too, so that recovery decides what is true and the next commit says it again. The number of the

@@ -17,8 +17,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::crashing::{
-    Call, CrashingDisk, Image, IndexImage, Luck, index_image, log_lengths, storage_call, tear_log, watch,
+    Call, Content, CrashingDisk, Image, IndexImage, Luck, index_image, log_lengths, storage_call, tear_log, watch,
 };
+use super::super::disk::SegmentId;
 use super::super::keys::ObjectKey;
 use super::super::records::SegmentExtent;
 use super::*;
@@ -209,8 +210,11 @@ fn workload(seed: u64, cache: &IndexCache, honest: bool) -> (Machine, Vec<World>
     (machine, worlds, moments)
 }
 
+/// Bytes and size of each object, as a store reads them.
+type Contents = Vec<(Vec<u8>, u64)>;
+
 /// What a store holds, read through its front door.
-fn read_all(store: &Store) -> Result<Vec<(Vec<u8>, u64)>, String> {
+fn read_all(store: &Store) -> Result<Contents, String> {
     (1..=OBJECTS)
         .map(|oid| {
             let read = get(store, object(oid), 0, (CHUNKS * CHUNK) as u32, oid % 2 == 0).map_err(|e| e.to_string())?;
@@ -321,7 +325,7 @@ fn check_store(
     cache: &IndexCache,
     when: &str,
     wrong: &mut Wrong,
-) -> Option<(Store, Vec<(Vec<u8>, u64)>)> {
+) -> Option<(Store, Contents)> {
     let (store, capacity) = wrong.unless(when, machine.open(cache))?;
     wrong.unless(when, check_space(&store, &capacity, &machine.disk.image()));
     let read = wrong.unless(when, read_all(&store))?;
@@ -472,40 +476,67 @@ fn a_crash_before_any_change_loses_nothing_and_leaks_nothing() {
 fn a_power_cut_during_a_start_leaves_no_segment_that_seems_damaged() {
     let cache = IndexCache::new(32 << 20);
     let machine = Machine::new(Image::new(), &IndexImage::new(), true);
+    let mut worlds = vec![nothing()];
     let (store, _) = machine.open(&cache).expect("opens");
-    put(&store, object(1), 0, &noise(1, 3_000)).expect("written");
-    store.commit().expect("committed");
-    drop(store);
-    // Killed after a write had its segment, which is not synced, and before it was answered.
-    let (store, _) = machine.open(&cache).expect("opens");
-    std::mem::forget(store.segments.reserve(4096).expect("a place"));
+    for version in 1..=2 {
+        let data = noise(version, 3_000);
+        put(&store, object(1), 0, &data).expect("written");
+        let mut world = nothing();
+        let target = Rc::make_mut(&mut world[0]);
+        target.bytes[..3_000].copy_from_slice(&data);
+        target.size = 3_000;
+        worlds.push(world);
+        if version == 1 {
+            store.commit().expect("committed");
+        }
+    }
+    // Killed after a write had a new segment, which is not synced, and before it was answered.
+    std::mem::forget(store.segments.reserve(SMALL_SEGMENT_BYTES).expect("a place"));
     machine.disk.sync_dir().expect("synced");
     drop(store);
     let (started, moments) = machine.record(Rc::default(), || machine.open(&cache).map(drop));
     started.expect("starts");
-    assert!(moments.len() > 3, "the start gives the segment back");
     for (n, moment) in moments.iter().enumerate() {
         // What the index was told has come to the disk; what was not synced of the segments has not.
-        for seed in 0..4 {
-            let crashed = Machine::new(machine.disk.crash(moment.changes, &mut Luck::none(seed)), &moment.index, true);
-            let (store, _) = crashed.open(&cache).expect("starts again");
-            assert!(store.index.journal_is_whole().expect("read"), "change {n}: the journal is taken for damaged");
-            drop(store);
+        for seed in 0..3 {
+            let segments = machine.disk.crash(moment.changes, &mut Luck::none(seed));
             let mut wrong = Wrong::default();
-            let committed = vec![worlds_after_one_write()];
-            check_started(&crashed, &committed, seed, &cache, "started", &mut wrong);
-            assert!(wrong.0.is_empty(), "change {n}: {:?}", wrong.0);
+            let crashed = Machine::new(segments.clone(), &moment.index, true);
+            check_started(&crashed, &worlds[1..], seed, &cache, "started", &mut wrong);
+            check_lost_index(segments, &worlds[1..], seed, &cache, &mut wrong);
+            assert!(wrong.0.is_empty(), "change {n} of {}:\n{}", moments.len(), wrong.0.join("\n"));
         }
     }
 }
 
-/// Object 1 with what the test above has written.
-fn worlds_after_one_write() -> World {
-    let mut world = nothing();
-    let object = Rc::make_mut(&mut world[0]);
-    object.bytes[..3_000].copy_from_slice(&noise(1, 3_000));
-    object.size = 3_000;
-    world
+#[test]
+fn no_run_of_the_journal_is_written_before_the_headers_up_to_it_are_durable() {
+    let cache = IndexCache::new(32 << 20);
+    let machine = Machine::new(Image::new(), &IndexImage::new(), true);
+    let (store, _) = machine.open(&cache).expect("opens");
+    put(&store, object(1), 0, &noise(1, 3_000)).expect("written");
+    let slow = store.segments.reserve(SMALL_SEGMENT_BYTES).expect("a segment of its own");
+    machine.disk.sync_dir().expect("synced");
+    let (committed, moments) = machine.record(Rc::default(), || store.commit().map(drop));
+    committed.expect("committed");
+    drop(slow);
+    let has_run = |content: &Content| content.bytes.chunks(4096).any(|block| block.starts_with(b"SATJRNL1"));
+    let mut runs = 0;
+    for moment in &moments {
+        let written = machine.disk.crash(moment.changes, &mut Luck::process_only());
+        let Some(last) = written.iter().rev().find(|(_, content)| has_run(content)).map(|(id, _)| *id) else {
+            continue;
+        };
+        runs += 1;
+        for seed in 0..8 {
+            let durable = machine.disk.crash(moment.changes, &mut Luck::none(seed));
+            // The last file itself may be gone yet, with the run.
+            assert!(durable.len() >= 2 && last == SegmentId(3), "{:?}", durable.keys());
+            let bare = durable.iter().find(|(_, content)| !content.bytes.starts_with(b"SATSEGMT"));
+            assert_eq!(bare.map(|(id, _)| *id), None, "has no header yet");
+        }
+    }
+    assert!(runs > 0, "the commit writes a run");
 }
 
 #[test]
