@@ -5,8 +5,9 @@
 //! 1. take the epoch of pending changes and what it has changed, together; write the latter into the journal
 //!    ([`super::journal`]); take the list of unsynced segments, which has the journal's;
 //! 2. fdatasync the segments, fsync their directory if files came;
-//! 3. end the epoch: one batch removes its rows, notes the extents that are dead now, forgets those whose punch step 2
-//!    has made durable, and notes up to where every extent is accounted for;
+//! 3. end the epoch: one batch removes its rows, notes the extents that are dead now and those of writers that are under
+//!    way, forgets those whose punch step 2 has made durable, and notes up to where every extent is accounted for
+//!    ([`super::reservation`]);
 //! 4. sync the index's log;
 //! 5. give the dead extents back, and delete the segments that are empty with that.
 //!
@@ -130,7 +131,7 @@ impl Store {
             let settled = self.pending.lock().end();
             let mut batch = self.index.batch();
             batch.set_committed(sequence);
-            batch.set_settled(self.segments.settled());
+            self.segments.settle(&mut batch);
             for extent in &punched {
                 batch.forget_free(*extent);
             }

@@ -119,6 +119,11 @@ impl Luck {
         Luck { rng: StdRng::seed_from_u64(0), survives: 1.0 }
     }
 
+    /// Nothing survives whole: writes are lost or torn, each on its own.
+    pub fn none(seed: u64) -> Luck {
+        Luck { rng: StdRng::seed_from_u64(seed), survives: 0.0 }
+    }
+
     fn survives(&mut self) -> bool {
         self.rng.random_bool(self.survives)
     }

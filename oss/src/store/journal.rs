@@ -27,7 +27,7 @@ use sateen_types::limits::BLOCK_BYTES;
 
 use super::disk::{Caching, SegmentFile, SegmentId, read_exact_at};
 use super::keys::{ChunkKey, ObjectKey};
-use super::records::{ChunkRecord, ObjectRecord, SegmentPlace, round_to_blocks};
+use super::records::{ChunkRecord, ObjectRecord, SegmentExtent, SegmentPlace, round_to_blocks};
 
 const MAGIC: &[u8; 8] = b"SATJRNL1";
 const HEADER: usize = 64;
@@ -51,6 +51,16 @@ pub enum JournalRecord {
     Gone(ObjectKey, SegmentId),
     /// From here on the journal says everything, also what is in segments without one ([`super::snapshot`]).
     Complete,
+}
+
+impl JournalRecord {
+    /// Where the chunk is that it says is stored.
+    pub fn extent(&self) -> Option<SegmentExtent> {
+        match self {
+            JournalRecord::Chunk(_, chunk) => chunk.map(|chunk| chunk.extent()),
+            _ => None,
+        }
+    }
 }
 
 /// Where a run is and what its header says.
@@ -211,6 +221,29 @@ pub fn read_run(file: &dyn SegmentFile, key: &JournalKey, place: SegmentPlace) -
         return Ok(None);
     }
     Ok(decode(&bytes[HEADER..]).map(|records| Run { header, records }))
+}
+
+/// Whether there is a whole run of any key in a segment from `from` on: what is left to ask where the header is gone.
+pub fn has_any_run(file: &dyn SegmentFile, from: u64) -> std::io::Result<bool> {
+    let block = u64::from(BLOCK_BYTES);
+    let mut at = from;
+    while let Some(data) = file.next_data(at)? {
+        at = data / block * block;
+        let mut start = [0; 24];
+        match read_exact_at(file, &mut start, at, Caching::Stream) {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            other => other?,
+        }
+        // The segment's number is not in a run.
+        let place = SegmentPlace { segment: SegmentId(0), offset: at };
+        if let Some(key) = start.strip_prefix(MAGIC).and_then(|key| JournalKey::try_from(key).ok())
+            && read_run(file, &key, place)?.is_some()
+        {
+            return Ok(true);
+        }
+        at += block;
+    }
+    Ok(false)
 }
 
 /// Visits the whole runs of a segment from `from` on. Holes are skipped.

@@ -43,6 +43,7 @@ pub mod rebuild;
 pub mod reclaim;
 pub mod records;
 pub mod recover;
+pub mod reservation;
 pub mod retire;
 pub mod segments;
 pub mod snapshot;
@@ -72,7 +73,8 @@ use index::{Index, IndexCache};
 use keys::{ChunkKey, ObjectKey, WHOLE_OBJECT};
 use pending::Pending;
 use records::{ChunkRecord, ObjectRecord, SegmentExtent};
-use segments::{Reservation, SegmentOwner, Segments, io_error};
+use reservation::Reservation;
+use segments::{SegmentOwner, Segments, io_error};
 use touched::Touched;
 
 /// Locks that objects share by hash. Far more than the threads of a store, so that two objects rarely meet.
@@ -342,6 +344,9 @@ impl Store {
         {
             let _gate = self.gate.read();
             let mut batch = self.index.batch();
+            if let Some(reservation) = &reservation {
+                reservation.claim(&mut batch);
+            }
             let mut pending = self.pending.lock();
             let mut touched = self.touched.lock();
             let changed = |(_, old, record): &&(ChunkKey, Option<ChunkRecord>, Option<ChunkRecord>)| {

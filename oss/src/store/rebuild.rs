@@ -21,13 +21,13 @@ use std::sync::Arc;
 use sateen_runtime::durable;
 use sateen_types::{FsCode, FsError, FsResult};
 
-use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at};
+use super::disk::{Disk, SegmentFile, SegmentId};
 use super::index::{Batch, Index, IndexCache};
 use super::journal::{self, JournalKey, JournalRecord, Run, RunHeader};
 use super::keys::{ChunkKey, ObjectKey, WHOLE_OBJECT};
 use super::mark;
 use super::records::{ChunkRecord, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
-use super::segments::{HEADER_BYTES, ReadError, SegmentOwner, io_error, open_segment};
+use super::segments::{HEADER_BYTES, ReadError, SegmentOwner, header_never_came, io_error, open_segment};
 
 /// Rows that are written at once.
 const BATCH_ROWS: usize = 4096;
@@ -78,8 +78,10 @@ pub fn rebuild(dir: &Path, disk: &dyn Disk, owner: &SegmentOwner, cache: &IndexC
     let mut all = disk.list().map_err(|e| failed("list the segments", &e))?;
     all.sort_unstable();
     let mut report = RebuildReport { segments: all.len() as u64, ..RebuildReport::default() };
-    let files = open_all(&all, disk, owner, &mut report)?;
-    report.last_commit = last_commit(&files)?;
+    let mut files = open_all(&all, disk, owner, &mut report)?;
+    let last = last_commit(&files)?;
+    report.last_commit = last.map_or(0, |(_, sequence)| sequence);
+    leave_out_uncommitted(&mut files, last.map(|(segment, _)| segment), &mut report)?;
     let index = Index::open(&fresh, cache)?;
     let complete = replay_all(&index, &files, &mut report)?;
     let without = files.iter().find(|(id, (_, key))| key.is_none() && !report.headless.contains(id));
@@ -151,22 +153,21 @@ fn open_all(all: &[SegmentId], disk: &dyn Disk, owner: &SegmentOwner, report: &m
         };
         files.insert(id, opened);
     }
-    // A power cut takes the header of a segment that no commit has synced.
-    if let Some((last, (file, _))) = files.last_key_value()
-        && report.headless.last() == Some(last)
-        && is_empty_block(&**file).map_err(|e| io_error(&format!("read segment {last}"), &e))?
-    {
-        report.headless.pop();
-        let last = *last;
-        files.remove(&last);
-    }
     Ok(files)
 }
 
-fn is_empty_block(file: &dyn SegmentFile) -> io::Result<bool> {
-    let mut first = vec![0; file.length()?.min(HEADER_BYTES) as usize];
-    read_exact_at(file, &mut first, 0, Caching::Keep)?;
-    Ok(first.iter().all(|&byte| byte == 0))
+/// Leaves out the segments whose header a power cut took: behind the last run, and without one of their own, they hold
+/// nothing that a commit was answered for ([`header_never_came`]). The next start deletes them.
+fn leave_out_uncommitted(files: &mut Files, last_run: Option<SegmentId>, report: &mut RebuildReport) -> FsResult<()> {
+    for id in std::mem::take(&mut report.headless) {
+        let failed = |e: io::Error| io_error(&format!("read segment {id}"), &e);
+        let behind = last_run.is_none_or(|last| id > last);
+        match files.get(&id) {
+            Some((file, _)) if behind && header_never_came(&**file).map_err(failed)? => drop(files.remove(&id)),
+            _ => report.headless.push(id),
+        }
+    }
+    Ok(())
 }
 
 /// Visits the runs of one segment.
@@ -176,16 +177,16 @@ fn scan(files: &Files, segment: SegmentId, visit: impl FnMut(Run)) -> FsResult<(
         .map_err(|e| io_error(&format!("read the journal of segment {segment}"), &e))
 }
 
-/// Number of the last commit in the journal; 0 if there is none.
-fn last_commit(files: &Files) -> FsResult<u64> {
+/// The last segment with a run of the journal, and the number of the last commit.
+fn last_commit(files: &Files) -> FsResult<Option<(SegmentId, u64)>> {
     for &segment in files.keys().rev() {
         let mut last = 0;
         scan(files, segment, |run| last = last.max(run.header.sequence))?;
         if last > 0 {
-            return Ok(last);
+            return Ok(Some((segment, last)));
         }
     }
-    Ok(0)
+    Ok(None)
 }
 
 /// Replays the whole journal; whether it once said everything that was there before it.

@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 
 use sateen_types::{FsCode, FsError, FsResult};
 
-use super::disk::{Caching, SegmentId, read_exact_at, write_all_at};
-use super::journal::{JournalRecord, Run};
+use super::disk::{SegmentId, write_all_at};
+use super::journal::{self, JournalRecord, Run};
 use super::keys::{ChunkKey, WHOLE_OBJECT};
 use super::records::{PendingRecord, SegmentExtent, SegmentPlace, round_to_blocks};
-use super::segments::{HEADER_BYTES, ReadError, Segments, State, io_error};
+use super::segments::{HEADER_BYTES, ReadError, Segments, State, has_no_header, io_error};
 
 /// What became of an extent that was to be punched.
 enum Punch {
@@ -179,7 +179,7 @@ impl Segments {
 
     /// At start, before recovery: punches what was written and never came into the index, because its writer died in
     /// between. It can only lie behind the settled place of the last commit, where every extent that is in the index
-    /// has a row of `pending`.
+    /// has a row of `pending`, or is named by a run if an earlier build has left the place too early.
     ///
     /// A run of the journal there may be of a commit whose batch did not get into the index. What it names gets a row
     /// of `pending` too, so that recovery decides what is true and the next commit says it again. The number of the
@@ -187,7 +187,7 @@ impl Segments {
     pub fn punch_lost(&self) -> FsResult<u64> {
         let committed = self.index.committed()?;
         let runs = match self.index.settled()? {
-            Some(settled) => self.punch_behind(settled)?,
+            Some(settled) => self.punch_behind(settled, committed)?,
             None => Vec::new(),
         };
         let last = runs.iter().map(|run| run.header.sequence).max().unwrap_or(0).max(committed);
@@ -214,7 +214,7 @@ impl Segments {
                 batch.set_pending(key, Some(&row));
             }
         }
-        batch.set_settled(self.settled());
+        self.settle(&mut batch);
         batch.set_committed(last);
         self.index.write(batch)?;
         if last > committed {
@@ -224,8 +224,9 @@ impl Segments {
         Ok(last)
     }
 
-    /// Punches what is lost behind `settled`; returns the runs of the journal that are there.
-    fn punch_behind(&self, settled: SegmentPlace) -> FsResult<Vec<Run>> {
+    /// Punches what is lost behind `settled`; returns the runs of the journal that are there. What is left is durable,
+    /// headers too: the settled place may move.
+    fn punch_behind(&self, settled: SegmentPlace, committed: u64) -> FsResult<Vec<Run>> {
         let mut known: BTreeMap<SegmentPlace, u64> = BTreeMap::new();
         for (key, row) in self.index.pending()? {
             let records = [self.index.chunk(key)?, row.between, row.before];
@@ -233,9 +234,12 @@ impl Segments {
         }
         let mut runs = Vec::new();
         for id in self.list()?.into_iter().filter(|id| *id >= settled.segment) {
-            self.begin_again(id).map_err(|e| io_error(&format!("write the header of segment {id}"), &e))?;
+            self.begin_again(id)?;
             self.journal_of(id, |run| {
                 known.insert(run.header.place, run.header.length);
+                // Earlier builds left the settled place before a write that was under way, and what was committed behind.
+                let committed = run.records.iter().filter(|_| run.header.sequence <= committed);
+                known.extend(committed.filter_map(JournalRecord::extent).map(|extent| (extent.place(), extent.len)));
                 runs.push(run);
             })?;
             let from = if id == settled.segment { settled.offset.max(HEADER_BYTES) } else { HEADER_BYTES };
@@ -249,27 +253,34 @@ impl Segments {
     }
 
     /// Gives a segment its header if a power cut has taken it: what is in it may be whole, and is given back if not.
-    fn begin_again(&self, id: SegmentId) -> io::Result<()> {
-        let file = self.disk.open(id)?;
-        let mut first = [0; HEADER_BYTES as usize];
-        let length = file.length()?.min(HEADER_BYTES) as usize;
-        read_exact_at(&*file, &mut first[..length], 0, Caching::Keep)?;
-        if first.iter().any(|&byte| byte != 0) {
+    fn begin_again(&self, id: SegmentId) -> FsResult<()> {
+        let failed = |e| io_error(&format!("write the header of segment {id}"), &e);
+        let file = self.disk.open(id).map_err(failed)?;
+        if !has_no_header(&*file).map_err(failed)? {
             return Ok(());
         }
-        tracing::info!(fs = %self.owner.fs, segment = %id, "a power cut took its header; it gets a new one");
-        // A journal in it has another key: it is of a commit that was not answered.
-        write_all_at(&*file, &self.owner.header(id, Some(&rand::random())), 0)?;
-        file.sync_data()
+        if journal::has_any_run(&*file, HEADER_BYTES).map_err(failed)? {
+            // A power cut takes no header with runs behind it. With a new key nobody finds those any more.
+            tracing::warn!(fs = %self.owner.fs, segment = %id, "its header is damaged; this start writes the journal anew");
+            let mut batch = self.index.batch();
+            batch.set_journal(false);
+            self.index.write(batch)?;
+            self.index.sync()?;
+        } else {
+            tracing::info!(fs = %self.owner.fs, segment = %id, "a power cut took its header; it gets a new one");
+        }
+        write_all_at(&*file, &self.owner.header(id, Some(&rand::random())), 0).map_err(failed)?;
+        file.sync_data().map_err(failed)
     }
 
-    /// Punches everything of a segment from `from` on that is not `known`, durably; returns how much that was.
+    /// Punches everything of a segment from `from` on that is not `known`, and syncs the segment; returns how much that
+    /// was.
     fn punch_between(&self, id: SegmentId, from: u64, known: &BTreeMap<SegmentPlace, u64>) -> io::Result<u64> {
         let file = self.disk.open(id)?;
         let end = round_to_blocks(file.length()?);
         // A power cut may have left less of the file than the place says.
         if end <= from {
-            return Ok(0);
+            return file.sync_data().map(|()| 0);
         }
         let place = |offset| SegmentPlace { segment: id, offset };
         let mut extents: Vec<(u64, u64)> =
@@ -283,9 +294,6 @@ impl Segments {
             }
             at = at.max(stop);
         }
-        if lost > 0 {
-            file.sync_data()?;
-        }
-        Ok(lost)
+        file.sync_data().map(|()| lost)
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,11 +20,12 @@ use sateen_types::limits::BLOCK_BYTES;
 use sateen_types::{FsCode, FsError, FsId, FsResult, OstUuid};
 
 use super::capacity::Capacity;
-use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at, write_all_at, write_all_pieces_at};
+use super::disk::{Caching, Disk, SegmentFile, SegmentId, read_exact_at, write_all_at};
 use super::index::Index;
 use super::journal::{self, JournalKey, Run, RunHeader};
 use super::records::{SegmentExtent, SegmentPlace};
-use super::streams::{self, Streams};
+use super::reservation::Reserved;
+use super::streams::Streams;
 
 /// Open segment files kept for readers, per store. A segment is 1 GiB, so this covers 256 GiB without reopening.
 const HANDLES_MAX: usize = 256;
@@ -111,7 +112,7 @@ pub struct Segments {
 
 pub(super) struct State {
     pub(super) active: Option<Active>,
-    next: SegmentId,
+    pub(super) next: SegmentId,
     /// Bytes of each segment that are reserved, indexed or waiting to be punched.
     pub(super) live: HashMap<SegmentId, u64>,
     /// Sealed segments without live bytes; they wait for [`super::retire`].
@@ -120,8 +121,10 @@ pub(super) struct State {
     pub(super) punch_failed: bool,
     pub(super) unsynced: BTreeMap<SegmentId, Arc<dyn SegmentFile>>,
     directory_unsynced: bool,
-    /// Where runs begin that belong to a writer, who has not brought them into the index yet.
-    reserved: BTreeSet<SegmentPlace>,
+    /// Segments whose header may not be on disk yet: those that came since a commit took its list.
+    pub(super) without_header: BTreeMap<SegmentId, Arc<dyn SegmentFile>>,
+    /// What writers have and have not brought into the index yet.
+    pub(super) reserved: BTreeMap<SegmentPlace, Reserved>,
     /// Extents that were punched, and whose rows in `frees` stay until that is durable.
     pub(super) punched: Vec<SegmentExtent>,
 }
@@ -129,7 +132,7 @@ pub(super) struct State {
 pub(super) struct Active {
     pub(super) id: SegmentId,
     file: Arc<dyn SegmentFile>,
-    end: u64,
+    pub(super) end: u64,
     key: JournalKey,
     /// Where its last run of the journal begins; 0: none.
     last_run: u64,
@@ -173,7 +176,8 @@ impl Segments {
             punch_failed: false,
             unsynced: BTreeMap::new(),
             directory_unsynced: false,
-            reserved: BTreeSet::new(),
+            reserved: BTreeMap::new(),
+            without_header: BTreeMap::new(),
             punched: Vec::new(),
         };
         Ok(Segments {
@@ -191,27 +195,7 @@ impl Segments {
         })
     }
 
-    /// Space for `len` bytes (whole blocks) in one run. Given back when the reservation is dropped without
-    /// [`Reservation::keep`].
-    pub fn reserve(&self, len: u64) -> FsResult<Reservation<'_>> {
-        debug_assert!(len > 0 && len.is_multiple_of(u64::from(BLOCK_BYTES)), "{len} is not whole blocks");
-        self.capacity.admit(len, &*self.disk)?;
-        let mut state = self.state.lock();
-        match self.place(&mut state, len) {
-            Ok((file, extent)) => {
-                *state.live.entry(extent.segment).or_default() += len;
-                state.reserved.insert(extent.place());
-                Ok(Reservation { segments: self, file, extent, kept: false })
-            }
-            Err(e) => {
-                drop(state);
-                self.capacity.release(len);
-                Err(e)
-            }
-        }
-    }
-
-    fn place(&self, state: &mut State, len: u64) -> FsResult<(Arc<dyn SegmentFile>, SegmentExtent)> {
+    pub(super) fn place(&self, state: &mut State, len: u64) -> FsResult<(Arc<dyn SegmentFile>, SegmentExtent)> {
         let full = state.active.as_ref().is_none_or(|a| a.end > HEADER_BYTES && a.end + len > self.segment_bytes);
         if full {
             let fresh = self.create(state)?;
@@ -244,6 +228,7 @@ impl Segments {
             return Err(failed(e));
         }
         state.unsynced.insert(id, file.clone());
+        state.without_header.insert(id, file.clone());
         state.directory_unsynced = true;
         self.remember(id, &file);
         Ok(Active { id, file, end: HEADER_BYTES, key, last_run: 0 })
@@ -261,6 +246,9 @@ impl Segments {
     }
 
     /// Appends the journal of commit `sequence` to the segment that is written. Part of the next [`Unsynced`].
+    ///
+    /// Before a run is written all headers up to it are durable, so that a header that a power cut took tells that no
+    /// commit came after it ([`header_never_came`]).
     pub fn append_journal(&self, sequence: u64, bodies: &[Vec<u8>]) -> FsResult<()> {
         for (part, body) in bodies.iter().enumerate() {
             let mut state = self.state.lock();
@@ -276,7 +264,11 @@ impl Segments {
             };
             let run = journal::seal(&active.key, &header, body);
             state.unsynced.entry(extent.segment).or_insert_with(|| file.clone());
+            let without_header = std::mem::take(&mut state.without_header);
             drop(state);
+            for (id, file) in without_header {
+                file.sync_data().map_err(|e| io_error(&format!("sync the header of segment {id}"), &e))?;
+            }
             write_all_at(&*file, &run, extent.offset)
                 .map_err(|e| io_error(&format!("write the journal to segment {}", extent.segment), &e))?;
         }
@@ -302,7 +294,9 @@ impl Segments {
             Ok((file, Some(key))) => (file, key),
             // Format 1 had none; a power cut undid the creation of the file.
             Ok((_, None)) | Err(ReadError::Missing(_)) => return Ok(true),
-            Err(ReadError::Damaged(_)) => return Ok(false),
+            Err(ReadError::Damaged(_)) => {
+                return self.disk.open(id).and_then(|file| header_never_came(&*file)).map_err(failed);
+            }
             Err(ReadError::Io(e)) => return Err(failed(e)),
         };
         let (mut whole, mut previous) = (true, 0);
@@ -383,21 +377,12 @@ impl Segments {
     pub fn take_unsynced(&self) -> Unsynced {
         let mut state = self.state.lock();
         let files = std::mem::take(&mut state.unsynced);
+        state.without_header.clear();
         let (punched, later) =
             std::mem::take(&mut state.punched).into_iter().partition(|extent| files.contains_key(&extent.segment));
         state.punched = later;
         let directory = std::mem::take(&mut state.directory_unsynced);
         Unsynced { files: files.into_values().collect(), directory, punched }
-    }
-
-    /// The place before which every extent is in the index or was given back. Asked while no batch is under way.
-    pub fn settled(&self) -> SegmentPlace {
-        let state = self.state.lock();
-        let end = match &state.active {
-            Some(active) => SegmentPlace { segment: active.id, offset: active.end },
-            None => SegmentPlace { segment: state.next, offset: 0 },
-        };
-        state.reserved.first().copied().unwrap_or(end)
     }
 
     /// Opens `segments` so that recovery can sync what an earlier incarnation wrote.
@@ -427,6 +412,19 @@ pub(super) fn open_segment(
     }
 }
 
+/// Whether a segment has no header because a power cut took it before anything of the segment was committed, and not
+/// because of damage. [`Segments::append_journal`] keeps the two apart: where a commit has been there is a run.
+pub(super) fn header_never_came(file: &dyn SegmentFile) -> io::Result<bool> {
+    Ok(has_no_header(file)? && !journal::has_any_run(file, HEADER_BYTES)?)
+}
+
+/// Whether a segment begins with zeros, or is shorter than that.
+pub(super) fn has_no_header(file: &dyn SegmentFile) -> io::Result<bool> {
+    let mut first = vec![0; file.length()?.min(HEADER_BYTES) as usize];
+    read_exact_at(file, &mut first, 0, Caching::Keep)?;
+    Ok(first.iter().all(|&byte| byte == 0))
+}
+
 impl Drop for Segments {
     /// The store is closed: what it counted at its opening and since is counted no more.
     fn drop(&mut self) {
@@ -445,81 +443,6 @@ impl Unsynced {
             segments.disk.sync_dir()?;
         }
         Ok(self.punched)
-    }
-}
-
-/// A run of a segment that belongs to one writer.
-pub struct Reservation<'a> {
-    segments: &'a Segments,
-    file: Arc<dyn SegmentFile>,
-    extent: SegmentExtent,
-    kept: bool,
-}
-
-impl Reservation<'_> {
-    /// Where it is.
-    pub fn extent(&self) -> SegmentExtent {
-        self.extent
-    }
-
-    /// Writes `pieces`, one behind the other, at `at` of the run. What is written is part of every commit that starts
-    /// after this returned.
-    pub fn write(&self, at: u64, pieces: &mut [IoSlice<'_>]) -> FsResult<()> {
-        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-        debug_assert!(at + len as u64 <= self.extent.len, "{len} bytes at {at} of {:?}", self.extent);
-        write_all_pieces_at(&*self.file, pieces, self.extent.offset + at, streams::caching_of_write(len))
-            .map_err(|e| io_error(&format!("write segment {}", self.extent.segment), &e))?;
-        let mut state = self.segments.state.lock();
-        state.unsynced.entry(self.extent.segment).or_insert_with(|| self.file.clone());
-        Ok(())
-    }
-
-    /// The same run cut to its first `len` bytes (whole blocks); the rest is given back.
-    #[must_use]
-    pub fn shrink(mut self, len: u64) -> Self {
-        debug_assert!(len > 0 && len <= self.extent.len && len.is_multiple_of(u64::from(BLOCK_BYTES)), "{len}");
-        let surplus = self.extent.len - len;
-        let mut state = self.segments.state.lock();
-        *state.live.entry(self.extent.segment).or_default() -= surplus;
-        if let Some(active) = &mut state.active
-            && active.id == self.extent.segment
-            && active.end == self.extent.offset + self.extent.len
-        {
-            active.end -= surplus;
-        }
-        drop(state);
-        self.segments.capacity.release(surplus);
-        self.extent.len = len;
-        self
-    }
-
-    /// The index refers to the run now; its extents are freed one by one.
-    pub fn keep(mut self) {
-        self.segments.state.lock().reserved.remove(&self.extent.place());
-        self.kept = true;
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let mut batch = self.segments.index.batch();
-        batch.note_free(self.extent);
-        if let Err(e) = self.segments.index.write(batch) {
-            tracing::warn!(extent = ?self.extent, error = %e, "cannot note what a failed write left");
-        }
-        let punched = self.file.punch(self.extent.offset, self.extent.len);
-        let mut state = self.segments.state.lock();
-        match punched {
-            Ok(()) => state.punched.push(self.extent),
-            Err(e) => tracing::warn!(extent = ?self.extent, error = %e, "cannot punch what a failed write left"),
-        }
-        state.reserved.remove(&self.extent.place());
-        let live = state.live.entry(self.extent.segment).or_default();
-        *live -= self.extent.len;
-        self.segments.capacity.release(self.extent.len);
     }
 }
 

@@ -3,11 +3,13 @@
 mod crash;
 mod faults;
 mod fsck;
+mod headers;
 mod kept;
 mod model;
 mod orphans;
 mod promises;
 mod rebuild;
+mod under_way;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use super::codec::seal;
 use super::disk::SegmentId;
 use super::fence::Fence;
 use super::records::{ChunkRecord, round_to_blocks};
-use super::segments::Reservation;
+use super::reservation::Reservation;
 use super::{Changed, Locked, Resize, Store};
 
 /// Chunks that hold less say nothing about what comes: they may have been too short to save a block.

@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -16,8 +17,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::crashing::{
-    Call, CrashingDisk, Image, IndexImage, Luck, index_image, log_lengths, storage_call, tear_log, watch,
+    Call, Content, CrashingDisk, Image, IndexImage, Luck, index_image, log_lengths, storage_call, tear_log, watch,
 };
+use super::super::disk::SegmentId;
 use super::super::keys::ObjectKey;
 use super::super::records::SegmentExtent;
 use super::*;
@@ -159,8 +161,19 @@ fn step(rng: &mut StdRng, store: &Store, world: &World, progress: &Cell<Progress
             target.size = 0;
             true
         }
-        _ => {
+        10 => {
             store.commit().expect("committed");
+            true
+        }
+        _ => {
+            // Another writer has its place before this one, is overtaken by a commit, and fails.
+            let slow = store.segments.reserve(8192).expect("a place");
+            let data = noise(rng.random(), 3_000);
+            put(store, id, 0, &data).expect("written");
+            target.bytes[..data.len()].copy_from_slice(&data);
+            target.size = target.size.max(data.len() as u64);
+            store.commit().expect("committed");
+            drop(slow);
             true
         }
     };
@@ -197,8 +210,11 @@ fn workload(seed: u64, cache: &IndexCache, honest: bool) -> (Machine, Vec<World>
     (machine, worlds, moments)
 }
 
+/// Bytes and size of each object, as a store reads them.
+type Contents = Vec<(Vec<u8>, u64)>;
+
 /// What a store holds, read through its front door.
-fn read_all(store: &Store) -> Result<Vec<(Vec<u8>, u64)>, String> {
+fn read_all(store: &Store) -> Result<Contents, String> {
     (1..=OBJECTS)
         .map(|oid| {
             let read = get(store, object(oid), 0, (CHUNKS * CHUNK) as u32, oid % 2 == 0).map_err(|e| e.to_string())?;
@@ -282,101 +298,134 @@ fn check_space(store: &Store, capacity: &Capacity, segments: &Image) -> Result<(
     Ok(())
 }
 
+/// All that is wrong with one crash: a check that fails does not keep the next ones from looking.
+#[derive(Default)]
+struct Wrong(Vec<String>);
+
+impl Wrong {
+    /// What `result` holds; an error is written down with the circumstances.
+    fn unless<T, E: Display>(&mut self, when: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|e| self.0.push(format!("{when}: {e}"))).ok()
+    }
+
+    /// Writes down that the store reads as it did not `before`.
+    fn compare(&mut self, when: &str, read: &[(Vec<u8>, u64)], before: &[(Vec<u8>, u64)]) {
+        for (i, (now, then)) in read.iter().zip(before).enumerate().filter(|(_, (now, then))| now != then) {
+            let at = now.0.iter().zip(&then.0).position(|(a, b)| a != b);
+            let (now, then) = (now.1, then.1);
+            self.0.push(format!("{when}: object {} differs from before: size {now}, was {then}, byte {at:?}", i + 1));
+        }
+    }
+}
+
+/// Opens the store and checks everything in it; what it reads as, if that can be told.
+fn check_store(
+    machine: &Machine,
+    allowed: Option<&[World]>,
+    cache: &IndexCache,
+    when: &str,
+    wrong: &mut Wrong,
+) -> Option<(Store, Contents)> {
+    let (store, capacity) = wrong.unless(when, machine.open(cache))?;
+    wrong.unless(when, check_space(&store, &capacity, &machine.disk.image()));
+    let read = wrong.unless(when, read_all(&store))?;
+    if let Some(allowed) = allowed {
+        wrong.unless(when, check_versions(&read, allowed));
+    }
+    Some((store, read))
+}
+
 /// Starts a machine that went down, perhaps a second time while it recovers, and checks everything.
-fn check_machine(machine: Machine, allowed: &[World], seed: u64, cache: &IndexCache) -> Result<u64, String> {
+fn check_machine(machine: Machine, allowed: &[World], seed: u64, cache: &IndexCache, wrong: &mut Wrong) {
     let mut rng = StdRng::seed_from_u64(seed);
     let progress = Rc::new(Cell::new(Progress::default()));
     let (first, moments) = machine.record(progress, || machine.open(cache).map(drop));
-    first.map_err(|e| format!("first start: {e}"))?;
+    wrong.unless("first start", first);
     let moment = &moments[rng.random_range(0..moments.len())];
     let again = machine.crashed(moment, Luck::new(rng.random()));
     for (machine, when) in [(machine, "started once"), (again, "recovery was cut off")] {
-        let (store, capacity) = machine.open(cache).map_err(|e| format!("{when}: {e}"))?;
-        let read = read_all(&store).map_err(|e| format!("{when}: {e}"))?;
-        check_versions(&read, allowed).map_err(|e| format!("{when}: {e}"))?;
-        check_space(&store, &capacity, &machine.disk.image()).map_err(|e| format!("{when}: {e}"))?;
-        drop(store);
-        let before = machine.disk.image();
-        let (store, _) = machine.open(cache).map_err(|e| format!("{when}, then again: {e}"))?;
-        // It may delete the segment that recovery has written its journal to, if nothing in it is needed.
-        let after = machine.disk.image();
-        let changed = after.iter().filter(|(id, content)| before.get(id) != Some(content));
-        let changed: Vec<_> = changed.map(|(id, _)| (id, before.contains_key(id))).collect();
-        if !changed.is_empty() || read_all(&store)? != read {
-            return Err(format!("{when}: a second start has changed something: {changed:?}"));
-        }
-        drop(store);
-        check_rebuild(&machine, allowed, &read, cache).map_err(|e| format!("{when}, then rebuilt: {e}"))?;
-        let (store, _) = machine.open(cache).map_err(|e| format!("{when}, rebuilt, started: {e}"))?;
-        // And it works.
-        let data = noise(seed, 3_000);
-        put(&store, object(9), 0, &data).map_err(|e| e.to_string())?;
-        store.commit().map_err(|e| e.to_string())?;
-        if get(&store, object(9), 0, 3_000, true).map_err(|e| e.to_string())? != data {
-            return Err(format!("{when}: a new object does not read back"));
-        }
+        check_started(&machine, allowed, seed, cache, when, wrong);
     }
-    Ok(2)
+}
+
+/// Every further start finds and leaves the same, also with an index that is made anew, and the store works.
+fn check_started(
+    machine: &Machine,
+    allowed: &[World],
+    seed: u64,
+    cache: &IndexCache,
+    when: &str,
+    wrong: &mut Wrong,
+) -> Option<()> {
+    let (store, read) = check_store(machine, Some(allowed), cache, when, wrong)?;
+    drop(store);
+    let before = machine.disk.image();
+    let then = format!("{when}, then again");
+    let (store, second) = check_store(machine, None, cache, &then, wrong)?;
+    // It may delete the segment that recovery has written its journal to, if nothing in it is needed.
+    let after = machine.disk.image();
+    let changed = after.iter().filter(|(id, content)| before.get(id) != Some(content));
+    let changed: Vec<_> = changed.map(|(id, _)| (id, before.contains_key(id))).collect();
+    if !changed.is_empty() {
+        wrong.0.push(format!("{then}: it has changed something: {changed:?}"));
+    }
+    wrong.compare(&then, &second, &read);
+    drop(store);
+    let then = format!("{when}, then rebuilt");
+    wrong.unless(&then, rebuild(machine, cache));
+    let (store, rebuilt) = check_store(machine, Some(allowed), cache, &then, wrong)?;
+    wrong.compare(&then, &rebuilt, &read);
+    drop(store);
+    let then = format!("{when}, rebuilt, started");
+    let (store, _) = wrong.unless(&then, machine.open(cache))?;
+    // And it works.
+    let data = noise(seed, 3_000);
+    wrong.unless(&then, put(&store, object(9), 0, &data))?;
+    wrong.unless(&then, store.commit())?;
+    if wrong.unless(&then, get(&store, object(9), 0, 3_000, true))? != data {
+        wrong.0.push(format!("{then}: a new object does not read back"));
+    }
+    Some(())
+}
+
+/// Makes the index anew from the segments, which must say that they are whole.
+fn rebuild(machine: &Machine, cache: &IndexCache) -> Result<(), String> {
+    let owner = options(None, 1).owner;
+    let report = super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache);
+    let report = report.map_err(|e| e.to_string())?;
+    if report.is_whole() { Ok(()) } else { Err(format!("{report:?}")) }
 }
 
 /// The index is lost with the crash: what was committed is in the segments. What is written then survives the loss of
 /// that index too.
-fn check_lost_index(segments: Image, allowed: &[World], seed: u64, cache: &IndexCache) -> Result<(), String> {
-    let machine = Machine::new(segments, &IndexImage::new(), true);
-    let rebuild = || {
-        let owner = options(None, 1).owner;
-        let report = super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache);
-        let report = report.map_err(|e| e.to_string())?;
-        if report.is_whole() { Ok(()) } else { Err(format!("{report:?}")) }
-    };
-    let check = |when: &str| {
-        let (store, capacity) = machine.open(cache).map_err(|e| format!("{when}: {e}"))?;
-        let read = read_all(&store).map_err(|e| format!("{when}: {e}"))?;
-        check_space(&store, &capacity, &machine.disk.image()).map_err(|e| format!("{when}: {e}"))?;
-        Ok::<_, String>((store, read))
-    };
-    rebuild()?;
-    let (store, read) = check("rebuilt")?;
-    check_versions(&read, allowed).map_err(|e| format!("rebuilt: {e}"))?;
-    put(&store, object(1), 0, &noise(seed, 3_000)).map_err(|e| e.to_string())?;
-    store.truncate(&object(2), CHUNK_LOG2, 2 * CHUNK + 77, None).map_err(|e| e.to_string())?;
-    store.destroy(&[object(3)]).map_err(|e| e.to_string())?;
-    let before = read_all(&store)?;
-    drop(store);
-    rebuild()?;
-    if check("rebuilt twice")?.1 != before {
-        return Err("rebuilt twice: it reads back differently".to_owned());
-    }
-    Ok(())
-}
-
-/// An index made anew from the segments says what the old one said.
-fn check_rebuild(
-    machine: &Machine,
+fn check_lost_index(
+    segments: Image,
     allowed: &[World],
-    before: &[(Vec<u8>, u64)],
+    seed: u64,
     cache: &IndexCache,
-) -> Result<(), String> {
-    let owner = options(None, 1).owner;
-    let report =
-        super::super::rebuild::rebuild(machine.dir.path(), &*machine.disk, &owner, cache).map_err(|e| e.to_string())?;
-    if !report.is_whole() {
-        return Err(format!("{report:?}"));
-    }
-    let (store, capacity) = machine.open(cache).map_err(|e| e.to_string())?;
-    let read = read_all(&store)?;
-    check_versions(&read, allowed)?;
-    if read != before {
-        let sizes = |all: &[(Vec<u8>, u64)]| all.iter().map(|(_, size)| *size).collect::<Vec<_>>();
-        return Err(format!("it reads back differently; sizes {:?}, before {:?}", sizes(&read), sizes(before)));
-    }
-    check_space(&store, &capacity, &machine.disk.image())
+    wrong: &mut Wrong,
+) -> Option<()> {
+    let machine = Machine::new(segments, &IndexImage::new(), true);
+    let when = "index lost";
+    wrong.unless(when, rebuild(&machine, cache));
+    let (store, _) = check_store(&machine, Some(allowed), cache, when, wrong)?;
+    let when = "index lost, then written";
+    wrong.unless(when, put(&store, object(1), 0, &noise(seed, 3_000)))?;
+    wrong.unless(when, store.truncate(&object(2), CHUNK_LOG2, 2 * CHUNK + 77, None))?;
+    wrong.unless(when, store.destroy(&[object(3)]))?;
+    let before = wrong.unless(when, read_all(&store))?;
+    drop(store);
+    let when = "index lost twice";
+    wrong.unless(when, rebuild(&machine, cache));
+    let (_, read) = check_store(&machine, None, cache, when, wrong)?;
+    wrong.compare(when, &read, &before);
+    Some(())
 }
 
-/// All crashes of the workload with this seed: how many there were, and what was wrong.
+/// All crashes of the workload with this seed: how many there were, and what was wrong with each that was.
 fn crash_everywhere(seed: u64, cache: &IndexCache, honest: bool) -> (u64, Vec<String>) {
     let (machine, worlds, moments) = workload(seed, cache, honest);
-    let (mut crashes, mut wrong) = (0, Vec::new());
+    let mut all_wrong = Vec::new();
     for (n, moment) in moments.iter().enumerate() {
         let Progress { committed, answered, running } = moment.progress;
         let own = seed << 16 | n as u64;
@@ -387,15 +436,15 @@ fn crash_everywhere(seed: u64, cache: &IndexCache, honest: bool) -> (u64, Vec<St
         };
         let crashed = machine.crashed(moment, luck);
         let segments = crashed.disk.image();
-        let lost = || check_lost_index(segments, &worlds[committed..=running], own, cache);
-        match check_machine(crashed, &worlds[floor..=running], own, cache)
-            .and_then(|n| lost().map(|()| n + 1).map_err(|e| format!("index lost: {e}")))
-        {
-            Ok(n) => crashes += n,
-            Err(e) => wrong.push(format!("seed {seed}, change {n} of {}: {e}", moments.len())),
+        let mut wrong = Wrong::default();
+        check_machine(crashed, &worlds[floor..=running], own, cache, &mut wrong);
+        check_lost_index(segments, &worlds[committed..=running], own, cache, &mut wrong);
+        if !wrong.0.is_empty() {
+            all_wrong.push(format!("seed {seed}, change {n} of {}:\n  {}", moments.len(), wrong.0.join("\n  ")));
         }
     }
-    (crashes, wrong)
+    // Each goes down once, once more while it recovers, and once with its index.
+    (3 * moments.len() as u64, all_wrong)
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -421,6 +470,73 @@ fn a_crash_before_any_change_loses_nothing_and_leaks_nothing() {
         wrong.len(),
         wrong[..wrong.len().min(20)].join("\n")
     );
+}
+
+#[test]
+fn a_power_cut_during_a_start_leaves_no_segment_that_seems_damaged() {
+    let cache = IndexCache::new(32 << 20);
+    let machine = Machine::new(Image::new(), &IndexImage::new(), true);
+    let mut worlds = vec![nothing()];
+    let (store, _) = machine.open(&cache).expect("opens");
+    for version in 1..=2 {
+        let data = noise(version, 3_000);
+        put(&store, object(1), 0, &data).expect("written");
+        let mut world = nothing();
+        let target = Rc::make_mut(&mut world[0]);
+        target.bytes[..3_000].copy_from_slice(&data);
+        target.size = 3_000;
+        worlds.push(world);
+        if version == 1 {
+            store.commit().expect("committed");
+        }
+    }
+    // Killed after a write had a new segment, which is not synced, and before it was answered.
+    std::mem::forget(store.segments.reserve(SMALL_SEGMENT_BYTES).expect("a place"));
+    machine.disk.sync_dir().expect("synced");
+    drop(store);
+    let (started, moments) = machine.record(Rc::default(), || machine.open(&cache).map(drop));
+    started.expect("starts");
+    for (n, moment) in moments.iter().enumerate() {
+        // What the index was told has come to the disk; what was not synced of the segments has not.
+        for seed in 0..3 {
+            let segments = machine.disk.crash(moment.changes, &mut Luck::none(seed));
+            let mut wrong = Wrong::default();
+            let crashed = Machine::new(segments.clone(), &moment.index, true);
+            check_started(&crashed, &worlds[1..], seed, &cache, "started", &mut wrong);
+            check_lost_index(segments, &worlds[1..], seed, &cache, &mut wrong);
+            assert!(wrong.0.is_empty(), "change {n} of {}:\n{}", moments.len(), wrong.0.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn no_run_of_the_journal_is_written_before_the_headers_up_to_it_are_durable() {
+    let cache = IndexCache::new(32 << 20);
+    let machine = Machine::new(Image::new(), &IndexImage::new(), true);
+    let (store, _) = machine.open(&cache).expect("opens");
+    put(&store, object(1), 0, &noise(1, 3_000)).expect("written");
+    let slow = store.segments.reserve(SMALL_SEGMENT_BYTES).expect("a segment of its own");
+    machine.disk.sync_dir().expect("synced");
+    let (committed, moments) = machine.record(Rc::default(), || store.commit().map(drop));
+    committed.expect("committed");
+    drop(slow);
+    let has_run = |content: &Content| content.bytes.chunks(4096).any(|block| block.starts_with(b"SATJRNL1"));
+    let mut runs = 0;
+    for moment in &moments {
+        let written = machine.disk.crash(moment.changes, &mut Luck::process_only());
+        let Some(last) = written.iter().rev().find(|(_, content)| has_run(content)).map(|(id, _)| *id) else {
+            continue;
+        };
+        runs += 1;
+        for seed in 0..8 {
+            let durable = machine.disk.crash(moment.changes, &mut Luck::none(seed));
+            // The last file itself may be gone yet, with the run.
+            assert!(durable.len() >= 2 && last == SegmentId(3), "{:?}", durable.keys());
+            let bare = durable.iter().find(|(_, content)| !content.bytes.starts_with(b"SATSEGMT"));
+            assert_eq!(bare.map(|(id, _)| *id), None, "has no header yet");
+        }
+    }
+    assert!(runs > 0, "the commit writes a run");
 }
 
 #[test]
