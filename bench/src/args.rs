@@ -88,6 +88,8 @@ pub enum Peer {
         dir: PathBuf,
         /// How many files.
         count: u32,
+        /// Number of the first.
+        first: u32,
     },
 }
 
@@ -100,6 +102,10 @@ pub enum FileOp {
     Stat,
     /// Remove it.
     Unlink,
+    /// Make a directory in its place.
+    Mkdir,
+    /// Remove that.
+    Rmdir,
 }
 
 impl FileOp {
@@ -109,6 +115,8 @@ impl FileOp {
             FileOp::Create => "create",
             FileOp::Stat => "stat",
             FileOp::Unlink => "unlink",
+            FileOp::Mkdir => "mkdir",
+            FileOp::Rmdir => "rmdir",
         }
     }
 }

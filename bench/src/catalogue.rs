@@ -94,7 +94,7 @@ const fn cpu(name: &'static str, of: &'static str) -> Case {
 }
 
 /// All of them, in the order in which they are measured.
-static CATALOGUE: [Case; 54] = [
+static CATALOGUE: [Case; 57] = [
     limit("memcpy", Unit::Throughput, memory::copy),
     limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
     limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),
@@ -116,9 +116,10 @@ static CATALOGUE: [Case; 54] = [
     bytes("client.read.seq.random", "raw_tcp.read", |b| client_seq::read(b, Random)).floor(0.60),
     bytes("client.read.seq.half", "lz4.decompress.one_core", |b| client_seq::read(b, Half)).floor(0.50),
     rate("client.read.4k.rand", "raw_tcp.roundtrips", client_rand::read).floor(0.50),
-    rate("client.create", "null_rpc", client_meta::create),
-    rate("client.stat.uncached", "null_rpc", client_meta::stat_uncached),
-    rate("client.unlink", "null_rpc", client_meta::unlink),
+    rate("client.create", "null_rpc", client_meta::create).floor(0.40),
+    rate("client.stat.uncached", "null_rpc", client_meta::stat_uncached).floor(0.80),
+    rate("client.unlink", "null_rpc", client_meta::unlink).floor(0.40),
+    rate("client.readdirplus", "null_rpc", client_meta::readdirplus).floor(20.0),
     bytes("fuse.write.seq.random", "raw_tcp.write", |b| fuse_seq::write_close(b, Random)),
     cpu("fuse.write.seq.random.mb_per_cpu_second", "fuse.write.seq.random"),
     bytes("fuse.write.seq.half", "lz4.compress.one_core", |b| fuse_seq::write_close(b, Half)),
@@ -141,15 +142,17 @@ static CATALOGUE: [Case; 54] = [
     rate("fuse.write.4k.rand", "raw_tcp.roundtrips", fuse_rand::write).floor(0.25),
     rate("fuse.write.4k.rand.commit", "raw_tcp.roundtrips", fuse_rand::write_commit),
     rate("fuse.write.4k.fsync", "disk.fsync", fuse_rand::write_fsync).floor(0.30),
-    rate("fuse.mdtest.create.1p", "null_rpc", |b| fuse_files::create(b, 1)),
-    rate("fuse.mdtest.create.4p", "null_rpc", |b| fuse_files::create(b, 4)),
+    rate("fuse.mdtest.create.1p", "null_rpc", |b| fuse_files::create(b, 1)).floor(0.40),
+    rate("fuse.mdtest.create.4p", "null_rpc", |b| fuse_files::create(b, 4)).floor(0.75),
+    rate("fuse.mdtest.create.4p.shared", "null_rpc", |b| fuse_files::create_shared(b, 4)).floor(0.50),
+    rate("fuse.mdtest.mkdir.4p", "null_rpc", |b| fuse_files::mkdir(b, 4)).floor(0.75),
     rate("fuse.mdtest.stat.1p.cold", "null_rpc", |b| fuse_files::stat_cold(b, 1)),
-    rate("fuse.mdtest.stat.4p.cold", "null_rpc", |b| fuse_files::stat_cold(b, 4)),
-    rate("fuse.mdtest.stat.4p.warm", "null_rpc", |b| fuse_files::stat_warm(b, 4)),
+    rate("fuse.mdtest.stat.4p.cold", "null_rpc", |b| fuse_files::stat_cold(b, 4)).floor(1.00),
+    rate("fuse.mdtest.stat.4p.warm", "null_rpc", |b| fuse_files::stat_warm(b, 4)).floor(10.0),
     rate("fuse.mdtest.remove.1p", "null_rpc", |b| fuse_files::remove(b, 1)),
-    rate("fuse.mdtest.remove.4p", "null_rpc", |b| fuse_files::remove(b, 4)),
-    rate("fuse.small.create", "null_rpc", fuse_small::create),
-    rate("fuse.small.read.cold", "null_rpc", fuse_small::read_cold),
+    rate("fuse.mdtest.remove.4p", "null_rpc", |b| fuse_files::remove(b, 4)).floor(0.75),
+    rate("fuse.small.create", "null_rpc", fuse_small::create).floor(0.30),
+    rate("fuse.small.read.cold", "null_rpc", fuse_small::read_cold).floor(0.40),
 ];
 
 /// One case by its name.

@@ -4,6 +4,7 @@
 //! none outlives the run.
 
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,9 +56,10 @@ impl Remote {
     }
 
     /// A process that will do `op` on `count` files in `dir`.
-    pub fn files(op: FileOp, dir: &Path, count: u32) -> anyhow::Result<Remote> {
-        let count = count.to_string();
-        let mut remote = Remote::start(&["files".as_ref(), op.name().as_ref(), dir.as_os_str(), count.as_ref()])?;
+    pub fn files(op: FileOp, dir: &Path, numbers: Range<u32>) -> anyhow::Result<Remote> {
+        let (count, first) = (numbers.len().to_string(), numbers.start.to_string());
+        let args = ["files".as_ref(), op.name().as_ref(), dir.as_os_str(), count.as_ref(), first.as_ref()];
+        let mut remote = Remote::start(&args)?;
         let ready = remote.line()?;
         ensure!(ready == "ready", "a process to {} files said {ready:?}", op.name());
         Ok(remote)
@@ -100,7 +102,7 @@ pub fn run(peer: &Peer) -> anyhow::Result<()> {
     match peer {
         Peer::Tcp { listen } => tcp::serve(*listen),
         Peer::FuseNull { point, bytes } => fuse_null::serve(point, *bytes),
-        Peer::Files { op, dir, count } => files(*op, dir, *count),
+        Peer::Files { op, dir, count, first } => files(*op, dir, *first..first.saturating_add(*count)),
     }
 }
 
@@ -109,19 +111,21 @@ pub fn file_name(i: u32) -> String {
     format!("file.{i:07}")
 }
 
-fn files(op: FileOp, dir: &Path, count: u32) -> anyhow::Result<()> {
+fn files(op: FileOp, dir: &Path, numbers: Range<u32>) -> anyhow::Result<()> {
     println!("ready");
     let mut word = String::new();
     std::io::stdin().read_line(&mut word)?;
     if word.is_empty() {
         return Ok(());
     }
-    for i in 0..count {
+    for i in numbers {
         let path = dir.join(file_name(i));
         match op {
             FileOp::Create => drop(std::fs::File::create_new(&path)?),
             FileOp::Stat => ensure!(std::fs::symlink_metadata(&path)?.is_file(), "{} is not a file", path.display()),
             FileOp::Unlink => std::fs::remove_file(&path)?,
+            FileOp::Mkdir => std::fs::create_dir(&path)?,
+            FileOp::Rmdir => std::fs::remove_dir(&path)?,
         }
     }
     println!("done");

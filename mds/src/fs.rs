@@ -336,6 +336,14 @@ impl FileSystem {
         {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
+            if clients.wants_restate(session) {
+                // What it says replaces what is counted.
+                return Err(FsError::new(
+                    FsCode::Unavailable,
+                    format!("session {session} has not said what it has open"),
+                )
+                .with_hint("the MDS was restarted; renew the session first"));
+            }
             // Counted before looking: from here on the writer does not destroy it.
             clients.open(session, fid)?;
         }

@@ -11,6 +11,9 @@ use crate::limits::rpc::CONCURRENCY;
 use crate::peer::file_name;
 use crate::rate::per_second;
 
+/// Entries of one request.
+const PAGE: u32 = 1024;
+
 /// What each task does to each of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
@@ -35,6 +38,35 @@ pub fn stat_uncached(bench: &Bench) -> anyhow::Result<f64> {
 /// Empty files removed per second.
 pub fn unlink(bench: &Bench) -> anyhow::Result<f64> {
     with_files(bench, |dirs, count| on_all(bench, dirs, count, Op::Create).map(drop), Op::Unlink)
+}
+
+/// Entries listed with their attributes per second, of one directory, with a new session.
+pub fn readdirplus(bench: &Bench) -> anyhow::Result<f64> {
+    let count = bench.sizes.files;
+    let names = [bench.new_name("client-readdirplus")];
+    let dirs = bench.with_client(|client, parent| make_dirs(client, parent, &names))?;
+    on_all(bench, &dirs, count, Op::Create)?;
+    bench.settle()?;
+    let rate = bench.with_client(|client, _| list(client, dirs[0], count))?;
+    on_all(bench, &dirs, count, Op::Unlink)?;
+    bench.with_client(|client, parent| remove_dirs(client, parent, &names))?;
+    Ok(rate)
+}
+
+async fn list(client: Client, dir: Fid, count: u32) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    let (mut after, mut seen) = (0, 0);
+    loop {
+        let (entries, end, _) = client.readdir(&Credential::ROOT, dir, after, PAGE, true).await?;
+        ensure!(entries.iter().all(|e| e.attr.as_ref().is_some_and(|a| a.fid == e.fid)), "an entry has no attributes");
+        seen += entries.len() as u64;
+        match entries.last() {
+            Some(last) if !end => after = last.cookie,
+            _ => break,
+        }
+    }
+    ensure!(seen == u64::from(count), "{seen} of {count} entries were listed");
+    Ok(per_second(seen, start.elapsed()))
 }
 
 /// Rate of `op` in new directories that `prepare` has filled; cleans up.

@@ -18,6 +18,29 @@ pub fn create(bench: &Bench, processes: u32) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
+/// Empty files made per second by `processes` processes in one directory.
+pub fn create_shared(bench: &Bench, processes: u32) -> anyhow::Result<f64> {
+    bench.settle()?;
+    let mount = bench.mount()?;
+    let dirs = make_dirs(bench, mount.path(), 1)?;
+    let places = vec![dirs[0].clone(); processes as usize];
+    let rate = run(bench, FileOp::Create, &places)?;
+    run(bench, FileOp::Unlink, &places)?;
+    remove_dirs(&dirs)?;
+    Ok(rate)
+}
+
+/// Directories made per second by `processes` processes.
+pub fn mkdir(bench: &Bench, processes: u32) -> anyhow::Result<f64> {
+    bench.settle()?;
+    let mount = bench.mount()?;
+    let dirs = make_dirs(bench, mount.path(), processes)?;
+    let rate = run(bench, FileOp::Mkdir, &dirs)?;
+    run(bench, FileOp::Rmdir, &dirs)?;
+    remove_dirs(&dirs)?;
+    Ok(rate)
+}
+
 /// Attributes asked by name per second through a mount that has seen none of the files.
 pub fn stat_cold(bench: &Bench, processes: u32) -> anyhow::Result<f64> {
     let mount = bench.mount()?;
@@ -57,10 +80,15 @@ pub fn remove(bench: &Bench, processes: u32) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
-/// Rate of `op` with one process per directory.
+/// Rate of `op` with one process per directory; a directory may be there several times.
 fn run(bench: &Bench, op: FileOp, dirs: &[PathBuf]) -> anyhow::Result<f64> {
     let count = bench.sizes.files / dirs.len() as u32;
-    let remotes = dirs.iter().map(|dir| Remote::files(op, dir, count)).collect::<anyhow::Result<Vec<_>>>()?;
+    let numbers = (0..).step_by(count.max(1) as usize).map(|first| first..first + count);
+    let remotes = dirs
+        .iter()
+        .zip(numbers)
+        .map(|(dir, numbers)| Remote::files(op, dir, numbers))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let took = peer::race(remotes)?;
     Ok(per_second(u64::from(count) * dirs.len() as u64, took))
 }

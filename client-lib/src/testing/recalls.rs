@@ -61,7 +61,7 @@ async fn who_is_only_asked_for_the_size_keeps_what_was_written() {
     file.write_at(0, &pattern(1, LEN)).await.expect("written");
     peers.mds.recall(file.fid(), Capability::Write);
     until("the answer", || answers(&peers) == 1).await;
-    let told = peers.mds.answers.lock()[0];
+    let told = peers.mds.answers.lock()[0].clone();
     assert!(told.size == LEN as u64 && told.mtime.is_some());
     assert!(!file.is_shared() && peers.mds.attr(file.fid()).size == 0);
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -16,6 +17,9 @@ use crate::capabilities::{CapabilityTable, Wait};
 
 /// Longest a request waits for other clients; then its client asks again.
 const HOLD_MAX: Duration = Duration::from_secs(10);
+
+/// Longest a look at attributes waits after a restart until every client has said what it has open.
+const LOOK_WAITS_MAX: Duration = Duration::from_secs(5);
 
 /// Attributes, and whether they last.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub(super) struct Capabilities {
     state: Mutex<State>,
     /// Told when somebody has answered, closed, or gone.
     changed: Notify,
+    /// How often that was.
+    changes: AtomicU64,
 }
 
 struct State {
@@ -49,7 +55,7 @@ impl Capabilities {
     pub fn new() -> Capabilities {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_micros() as u64);
         let state = State { table: CapabilityTable::new(now), listeners: HashMap::new() };
-        Capabilities { state: Mutex::new(state), changed: Notify::new() }
+        Capabilities { state: Mutex::new(state), changed: Notify::new(), changes: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -80,7 +86,7 @@ impl Capabilities {
         let mut state = self.lock();
         files.for_each(|fid| state.table.closed(session, fid));
         drop(state);
-        self.changed.notify_waiters();
+        self.tell();
     }
 
     /// A session ended; it is not among the clients any more.
@@ -91,6 +97,11 @@ impl Capabilities {
             listener.notify_waiters();
         }
         drop(state);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.changed.notify_waiters();
     }
 
@@ -176,9 +187,20 @@ impl FileSystem {
         session: SessionId,
         question: impl Fn(&dyn crate::store::ReadTxn) -> FsResult<Attr> + Clone + Send + 'static,
     ) -> FsResult<Looked> {
+        let capabilities = &self.shared.capabilities;
+        let before = capabilities.changes.load(Ordering::Acquire);
         let attr = self.read(question.clone()).await?;
         let fid = attr.fid;
-        if attr.file_type != FileType::Regular || !self.shared.capabilities.is_written_elsewhere(session, fid) {
+        if attr.file_type != FileType::Regular {
+            return Ok(Looked { attr, in_use: false });
+        }
+        // After a restart a writer may not have said yet that it is one. Not for long: one that is dead has taken what it kept
+        // along.
+        self.is_recovered(session, true, Instant::now() + LOOK_WAITS_MAX).await?;
+        if !capabilities.is_written_elsewhere(session, fid) {
+            // Who wrote may have reported and closed it since.
+            let same = capabilities.changes.load(Ordering::Acquire) == before;
+            let attr = if same { attr } else { self.read(question).await? };
             return Ok(Looked { attr, in_use: false });
         }
         let told = self.ask_writer(session, fid).await?;
@@ -222,7 +244,7 @@ impl FileSystem {
     ) -> FsResult<()> {
         self.touch(session)?;
         self.shared.capabilities.lock().table.answer(session, fid, number, using, unreported);
-        self.shared.capabilities.changed.notify_waiters();
+        self.shared.capabilities.tell();
         Ok(())
     }
 
@@ -277,6 +299,6 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         let capabilities = &self.fs.shared.capabilities;
         capabilities.lock().table.end_change(self.fid);
-        capabilities.changed.notify_waiters();
+        capabilities.tell();
     }
 }

@@ -37,8 +37,8 @@ fn flock(mode: LockMode) -> Lock {
 const SH: LockMode = LockMode::Shared;
 const EX: LockMode = LockMode::Exclusive;
 
-/// What one owner holds of one file: byte by byte, and by flock.
-type Held = ([Option<LockMode>; BYTES as usize], Option<LockMode>);
+/// What one owner holds of one file: byte by byte, by flock, and for an append.
+type Held = ([Option<LockMode>; BYTES as usize], Option<LockMode>, Option<LockMode>);
 
 #[derive(Default)]
 struct Model {
@@ -50,9 +50,10 @@ struct Model {
 impl Model {
     fn in_the_way(&self, file: usize, who: usize, lock: &Lock) -> Vec<usize> {
         let conflicts = |other: &usize| {
-            let (bytes, whole) = &self.held[file][*other];
+            let (bytes, whole, end) = &self.held[file][*other];
             match lock.class.space() {
                 LockSpace::Whole => whole.is_some_and(|m| m.conflicts(lock.mode)),
+                LockSpace::Ends => end.is_some_and(|m| m.conflicts(lock.mode)),
                 LockSpace::Bytes => bytes[lock.range.start() as usize..=lock.range.end() as usize]
                     .iter()
                     .any(|m| m.is_some_and(|m| m.conflicts(lock.mode))),
@@ -62,9 +63,10 @@ impl Model {
     }
 
     fn put(&mut self, file: usize, who: usize, class: LockClass, range: LockRange, mode: Option<LockMode>) {
-        let (bytes, whole) = &mut self.held[file][who];
+        let (bytes, whole, end) = &mut self.held[file][who];
         match class.space() {
             LockSpace::Whole => *whole = mode,
+            LockSpace::Ends => *end = mode,
             LockSpace::Bytes => {
                 bytes[range.start() as usize..=(range.end() as usize).min(BYTES as usize - 1)].fill(mode)
             }
@@ -114,8 +116,13 @@ enum Step {
 fn steps() -> impl Strategy<Value = Step> {
     let place = (0..FILES, 0..OWNERS);
     let bytes = (0..BYTES, 0..BYTES).prop_map(|(a, b)| range(a.min(b), a.max(b)));
-    let class = prop_oneof![4 => Just(LockClass::Posix), 1 => Just(LockClass::Ofd), 1 => Just(LockClass::Flock)];
-    let what = (class, bytes).prop_map(|(c, r)| (c, if c == LockClass::Flock { LockRange::WHOLE } else { r }));
+    let class = prop_oneof![
+        4 => Just(LockClass::Posix),
+        1 => Just(LockClass::Ofd),
+        1 => Just(LockClass::Flock),
+        1 => Just(LockClass::Append),
+    ];
+    let what = (class, bytes).prop_map(|(c, r)| (c, if c.space() == LockSpace::Bytes { r } else { LockRange::WHOLE }));
     let mode = prop_oneof![Just(SH), Just(EX)];
     prop_oneof![
         8 => (place.clone(), what.clone(), mode, any::<bool>()).prop_map(|((file, who), (class, range), mode, wait)| {
@@ -130,20 +137,21 @@ fn steps() -> impl Strategy<Value = Step> {
 
 fn check(table: &LockTable, model: &Model) {
     for (f, of_file) in model.held.iter().enumerate() {
-        for (who, (bytes, whole)) in of_file.iter().enumerate() {
+        for (who, (bytes, whole, end)) in of_file.iter().enumerate() {
             let set = |space| table.files.get(&fid(f)).and_then(|file| file.held.get(&(space, owner(who))));
             let at = |space, byte| set(space).and_then(|s| s.within(range(byte, byte)).first()).map(|l| l.mode);
             for byte in 0..BYTES {
                 assert_eq!(at(LockSpace::Bytes, byte), bytes[byte as usize], "byte {byte} of file {f}, owner {who}");
             }
             assert_eq!(at(LockSpace::Whole, 0), *whole, "flock of file {f}, owner {who}");
+            assert_eq!(at(LockSpace::Ends, 0), *end, "append of file {f}, owner {who}");
         }
         // Written out once more: no two owners exclude each other.
         for a in 0..OWNERS {
             for b in 0..a {
                 let (x, y) = (&of_file[a], &of_file[b]);
                 let clash = |p: Option<LockMode>, q: Option<LockMode>| p.zip(q).is_some_and(|(p, q)| p.conflicts(q));
-                assert!(!x.0.iter().zip(&y.0).any(|(p, q)| clash(*p, *q)) && !clash(x.1, y.1));
+                assert!(!x.0.iter().zip(&y.0).any(|(p, q)| clash(*p, *q)) && !clash(x.1, y.1) && !clash(x.2, y.2));
             }
         }
     }
