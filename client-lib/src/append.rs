@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use sateen_types::{Credential, FsCode, FsError, FsResult, Lock, LockClass, LockMode, LockRange};
+use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, Lock, LockClass, LockMode, LockRange};
 
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::locks::Holder;
 use crate::recalls;
+use crate::session::Session;
 use crate::write::{self, PIECE_BYTES, Where};
 
 /// Owner of append locks: within one client appends to a file wait for each other before they ask for it.
@@ -40,18 +41,28 @@ pub(crate) async fn append(inner: &Arc<Inner>, inode: &Arc<Inode>, data: &[u8], 
 
 async fn append_shared(inner: &Arc<Inner>, inode: &Arc<Inode>, piece: &[u8], cred: &Credential) -> FsResult<u64> {
     let _only_one = inode.appending.lock().await;
-    let holder = Holder { fid: inode.fid, owner: OWNER };
-    inner.session.lock(holder, LOCK, Some(std::future::pending())).await?;
+    lock(&inner.session, inode.fid).await?;
     let appended = async {
         recalls::refresh(inner, inode).await?;
-        let end = inode.state().size();
-        write::write_piece(inner, inode, Where::At(end), piece, cred).await?;
+        let end = write::write_piece(inner, inode, Where::LockedEnd, piece, cred).await?;
         write::store_now(inner, inode).await?;
-        Ok::<_, FsError>(end)
+        Ok::<_, FsError>(end.unwrap_or_default())
     };
     let appended = appended.await;
-    if let Err(error) = inner.session.unlock(holder, LockClass::Append, LockRange::WHOLE).await {
-        tracing::warn!(%error, fid = %inode.fid, "others cannot append until this client closes the file");
-    }
+    unlock(&inner.session, inode.fid).await;
     appended
+}
+
+/// Takes a file's append lock: nobody's end of the file moves, but that of a client that has it to itself.
+pub(crate) async fn lock(session: &Arc<Session>, fid: Fid) -> FsResult<()> {
+    let holder = Holder { fid, owner: OWNER };
+    session.lock(holder, LOCK, Some(std::future::pending())).await.map(drop)
+}
+
+/// Gives it up.
+pub(crate) async fn unlock(session: &Arc<Session>, fid: Fid) {
+    let holder = Holder { fid, owner: OWNER };
+    if let Err(error) = session.unlock(holder, LockClass::Append, LockRange::WHOLE).await {
+        tracing::warn!(%error, %fid, "others cannot append until this client does, or its session ends");
+    }
 }

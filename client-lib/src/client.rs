@@ -9,6 +9,7 @@ use sateen_types::{
 
 use crate::file::File;
 use crate::inner::Inner;
+use crate::inode::Inode;
 use crate::namespace::lookup;
 use crate::session::Session;
 use crate::{Forget, MountSource, Options, atime, recalls, tend};
@@ -141,7 +142,8 @@ impl Client {
 
     /// Whether other clients use a file that is open here, so that nothing may be kept of it.
     pub fn is_shared(&self, fid: Fid) -> bool {
-        self.inner.table.get(fid).is_some_and(|inode| inode.keeps() < Capability::Read)
+        let nothing_kept = |inode: Arc<Inode>| inode.keeps() < Capability::Read;
+        self.inner.table.get(fid).is_some_and(nothing_kept) && self.inner.session.is_open(fid)
     }
 
     /// Root of what this client shows: the file system's, or the source's subdirectory.

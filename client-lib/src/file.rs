@@ -108,8 +108,10 @@ impl File {
         mut registration: Registration,
     ) -> File {
         registration.opened = true;
-        let keeps = inner.session.granted(attr.fid, grant);
+        let keeps = inner.session.keeps(attr.fid);
         let (inode, cache_valid) = inner.table.opened(inner.session.facts.fs_id, attr, layout, keeps, &inner.cache);
+        // Only now: with it come the attributes that were taken in.
+        inner.session.granted(attr.fid, grant);
         let seen = inode.state().failure.seen_by_new_file();
         let open = Open {
             inner: Arc::clone(inner),
@@ -153,7 +155,7 @@ impl File {
 
     /// Whether other clients use the file so that nothing may be kept of it.
     pub fn is_shared(&self) -> bool {
-        self.open.inode.keeps() < Capability::Read
+        self.open.is_shared()
     }
 
     /// Up to `len` bytes at `offset`; fewer only at the end of the file. Copied together where they lie in several
@@ -255,7 +257,7 @@ impl File {
     /// Makes `[offset, offset + len)` a hole that reads as zeros; the size stays.
     pub async fn punch(&self, offset: u64, len: u64) -> FsResult<()> {
         self.may_write()?;
-        self.open.refresh_if_shared().await?;
+        self.open.refresh_all_if_shared().await?;
         self.open.inode.state().modified_by(&self.open.cred);
         truncate::punch(&self.open.inner, &self.open.inode, offset, len).await
     }
@@ -277,22 +279,27 @@ impl File {
             return Err(FsError::new(FsCode::NoSpace, format!("{len} bytes asked for, {available} are free"))
                 .with_hint("`lfs df` shows the space of every OST"));
         }
-        if !keep_size && end > self.open.inode.state().size() {
-            self.truncate(end).await?;
+        {
+            let mut state = self.open.inode.state();
+            state.modified_by(&self.open.cred);
+            if keep_size || end <= state.size() {
+                return Ok(());
+            }
+            // Not by a truncate, which would cut what others have appended meanwhile.
+            state.extend(end);
         }
-        self.open.inode.state().modified_by(&self.open.cred);
-        Ok(())
+        report::report(&self.open.inner, &self.open.inode).await
     }
 
     /// First data at or after `offset`; `None` if there is none before the end (ENXIO).
     pub async fn seek_data(&self, offset: u64) -> FsResult<Option<u64>> {
-        self.open.refresh_if_shared().await?;
+        self.open.refresh_all_if_shared().await?;
         seek::data(&self.open.inner, &self.open.inode, offset).await
     }
 
     /// First hole at or after `offset`, the end of the file being one; `None` at or beyond the end (ENXIO).
     pub async fn seek_hole(&self, offset: u64) -> FsResult<Option<u64>> {
-        self.open.refresh_if_shared().await?;
+        self.open.refresh_all_if_shared().await?;
         seek::hole(&self.open.inner, &self.open.inode, offset).await
     }
 
@@ -340,7 +347,9 @@ impl File {
     pub async fn close(self) -> FsResult<()> {
         let flushed = self.flush().await;
         self.open.release_all_locks().await;
-        self.open.end();
+        if let Some(registration) = self.open.end() {
+            linger(&self.open.inner, &self.open.inode, registration);
+        }
         flushed
     }
 
@@ -353,9 +362,22 @@ impl File {
 }
 
 impl Open {
-    /// Where nothing may be kept, size and layout are asked for anew.
+    /// Where nothing may be kept the size is asked for anew.
     async fn refresh_if_shared(&self) -> FsResult<()> {
-        if self.inode.keeps() < Capability::Read { recalls::refresh(&self.inner, &self.inode).await } else { Ok(()) }
+        if self.is_shared() { recalls::refresh(&self.inner, &self.inode).await } else { Ok(()) }
+    }
+
+    /// Size and layout: others may have written to parts that had no OSTs.
+    async fn refresh_all_if_shared(&self) -> FsResult<()> {
+        self.refresh_if_shared().await?;
+        if self.is_shared() && self.inode.layout_may_be_old() {
+            read::refresh_layout(&self.inner, &self.inode).await?;
+        }
+        Ok(())
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inode.keeps() < Capability::Read
     }
 
     fn holder(&self, owner: u64) -> Holder {
@@ -411,6 +433,25 @@ impl Open {
     }
 }
 
+/// The MDS hears of a close when what was written is durable: others may write then, and nothing of this client may come on
+/// top of that, as it would if an OST lost it and it were sent again. Nobody waits for it.
+fn linger(inner: &Arc<Inner>, inode: &Arc<Inode>, registration: Registration) {
+    if inode.state().unstable.is_empty() {
+        return drop(registration);
+    }
+    inode.lingering.lock().push(registration);
+    let (inner_, inode) = (Arc::clone(inner), Arc::clone(inode));
+    let task = async move {
+        match durable::commit(&inner_, &inode).await {
+            Ok(()) => inode.let_go(),
+            // With the next look at all files.
+            Err(error) => tracing::debug!(%error, fid = %inode.fid, "closed, and not yet durable"),
+        }
+        inner_.table.unpin_if_clean(&inode);
+    };
+    inner.tasks.spawn_on(task, &inner.runtime);
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         let Some(registration) = self.end() else { return };
@@ -426,7 +467,7 @@ impl Drop for Open {
                 // What cannot be given up goes with the session.
                 let _ = inner.session.release_locks(Holder { fid: inode.fid, owner }).await;
             }
-            drop(registration);
+            linger(&inner, &inode, registration);
             inner.table.unpin_if_clean(&inode);
         };
         self.inner.tasks.spawn_on(task, &self.inner.runtime);

@@ -62,7 +62,11 @@ impl Client {
 
     /// Attributes of an inode, with what was written here, and whether they last.
     pub async fn look(&self, fid: Fid) -> FsResult<Looked> {
-        let reply = ask!(self.inner.session, get_attr, GetAttrRequest { fid: Some(fid.into()) })?;
+        let asked = self.inner.session.ask_others(|mut client, session_id| {
+            let fid = Some(fid.into());
+            async move { client.get_attr(wire::GetAttrRequest { session_id, fid }).await }
+        });
+        let reply = asked.await?;
         Ok(self.merge_looked(convert::required(reply.attr, "attr")?.try_into()?, reply.in_use))
     }
 
@@ -74,6 +78,9 @@ impl Client {
             if let Some(inode) = &inode {
                 inode.forget_accesses();
             }
+        }
+        if inode.is_none() && set.size.is_some() {
+            return truncate::truncate_unknown(&self.inner, cred, set).await;
         }
         let Some(inode) = inode else {
             return expect_attr("SetAttr", self.execute(cred, Mutation::SetAttr(set)).await?);
@@ -405,11 +412,11 @@ pub(crate) async fn lookup(session: &Session, cred: &Credential, parent: Fid, na
 }
 
 async fn lookup_in_use(session: &Session, cred: &Credential, parent: Fid, name: &[u8]) -> FsResult<(Attr, bool)> {
-    let reply = ask!(
-        session,
-        lookup,
-        LookupRequest { credential: Some(cred.into()), parent: Some(parent.into()), name: name.to_vec() }
-    )?;
+    let asked = session.ask_others(|mut client, session_id| {
+        let (credential, parent, name) = (Some(cred.into()), Some(parent.into()), name.to_vec());
+        async move { client.lookup(wire::LookupRequest { session_id, credential, parent, name }).await }
+    });
+    let reply = asked.await?;
     Ok((convert::required(reply.attr, "attr")?.try_into()?, reply.in_use))
 }
 

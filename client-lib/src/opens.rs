@@ -121,29 +121,44 @@ impl Opens {
         self.creating -= 1;
     }
 
+    /// Where it stands what may be kept of a file that is open.
+    pub fn keeps(&self, fid: Fid) -> Arc<Keeps> {
+        self.files.get(&fid).map_or_else(Arc::default, |held| Arc::clone(&held.keeps))
+    }
+
     /// A file that is open may be kept so; unless that was recalled meanwhile.
-    pub fn granted(&mut self, fid: Fid, grant: Grant) -> Arc<Keeps> {
+    pub fn granted(&mut self, fid: Fid, grant: Grant) {
         let recalled = self.recalled;
-        let Some(held) = self.files.get_mut(&fid) else { return Arc::default() };
-        if grant.number > held.number.max(recalled) {
+        if let Some(held) = self.files.get_mut(&fid).filter(|held| grant.number > held.number.max(recalled)) {
             held.number = grant.number;
             held.keeps.set(grant.capability);
         }
-        Arc::clone(&held.keeps)
     }
 
-    /// The MDS wants back what is more than the recall leaves. Says what the file is used for.
-    pub fn recalled(&mut self, fid: Fid, recall: Recall) -> Using {
-        let Some(held) = self.files.get_mut(&fid) else {
-            self.recalled = self.recalled.max(recall.number);
-            // One of those that are being created may be it.
-            return if self.creating > 0 { Using::Writing } else { Using::Nothing };
-        };
-        if recall.number > held.number {
-            held.number = recall.number;
-            held.keeps.set(held.keeps.now().min(recall.keep));
+    /// Whether a file is open, or about to be.
+    pub fn is_open(&self, fid: Fid) -> bool {
+        self.files.contains_key(&fid)
+    }
+
+    /// The MDS wants back what is more than the recall leaves.
+    pub fn recalled(&mut self, fid: Fid, recall: Recall) {
+        match self.files.get_mut(&fid) {
+            Some(held) if recall.number > held.number => {
+                held.number = recall.number;
+                held.keeps.set(held.keeps.now().min(recall.keep));
+            }
+            Some(_) => {}
+            None => self.recalled = self.recalled.max(recall.number),
         }
-        held.using()
+    }
+
+    /// What a file is used for. One of those that are being created may be it, and be written to.
+    pub fn using(&self, fid: Fid) -> Using {
+        match self.files.get(&fid) {
+            _ if self.creating > 0 => Using::Writing,
+            Some(held) => held.using(),
+            None => Using::Nothing,
+        }
     }
 
     /// The session has expired: others may have been given what was kept. Gives the files that are open.
@@ -188,6 +203,9 @@ impl Opens {
         self.batch = None;
         self.told = self.all;
         self.number += 1;
+        // Another life of the server may count from less.
+        self.recalled = 0;
+        self.files.values_mut().for_each(|held| held.number = 0);
         let stated = |(fid, held): (&Fid, &Held)| {
             std::iter::repeat_n((*fid, held.using(), held.keeps.now()), held.opens as usize)
         };
@@ -303,15 +321,16 @@ mod tests {
         let recall = |number| Recall { number, keep: Capability::None };
         let mut opens = Opens::default();
         opens.opening(fid(1), true);
-        assert_eq!(opens.recalled(fid(1), recall(5)), Using::Writing);
-        let keeps = opens.granted(fid(1), grant(4, Capability::Write));
+        let keeps = opens.keeps(fid(1));
+        opens.recalled(fid(1), recall(5));
+        opens.granted(fid(1), grant(4, Capability::Write));
         assert_eq!(keeps.now(), Capability::None, "the recall came after it");
         opens.granted(fid(1), grant(6, Capability::Write));
         assert_eq!(keeps.now(), Capability::Write);
-        assert_eq!(opens.recalled(fid(1), recall(5)), Using::Writing, "a recall that is told twice");
-        assert_eq!(keeps.now(), Capability::Write);
+        opens.recalled(fid(1), recall(5));
+        assert_eq!((keeps.now(), opens.using(fid(1))), (Capability::Write, Using::Writing), "it was told twice");
         opens.closed(fid(1), true);
-        assert_eq!((keeps.now(), opens.recalled(fid(1), recall(7))), (Capability::None, Using::Nothing));
+        assert_eq!((keeps.now(), opens.using(fid(1))), (Capability::None, Using::Nothing));
     }
 
     #[test]
@@ -319,18 +338,20 @@ mod tests {
         let mut opens = Opens::default();
         opens.creating();
         let recall = Recall { number: 3, keep: Capability::None };
-        assert_eq!(opens.recalled(fid(1), recall), Using::Writing);
+        opens.recalled(fid(1), recall);
+        assert_eq!(opens.using(fid(1)), Using::Writing);
         opens.opening(fid(1), true);
         opens.created();
-        let keeps = opens.granted(fid(1), Grant { capability: Capability::Write, number: 2 });
-        assert_eq!(keeps.now(), Capability::None);
+        opens.granted(fid(1), Grant { capability: Capability::Write, number: 2 });
+        assert_eq!(opens.keeps(fid(1)).now(), Capability::None);
     }
 
     #[test]
     fn nothing_is_kept_in_a_new_session() {
         let mut opens = Opens::default();
         opens.opening(fid(1), false);
-        let keeps = opens.granted(fid(1), Grant { capability: Capability::Read, number: 2 });
+        opens.granted(fid(1), Grant { capability: Capability::Read, number: 2 });
+        let keeps = opens.keeps(fid(1));
         assert_eq!(opens.state().0, [(fid(1), Using::Reading, Capability::Read)]);
         assert_eq!(opens.lose_all(), [fid(1)]);
         assert_eq!((keeps.now(), opens.state().0[0].2), (Capability::None, Capability::None));

@@ -159,27 +159,33 @@ async fn begin(
 
 /// Stores and forgets what is more than the recall leaves.
 async fn give_up(inner: &Arc<Inner>, fid: Fid, recall: Recall) -> (Using, Unreported) {
-    let Some(inode) = inner.table.get(fid) else {
-        return (inner.session.recalled(fid, recall), Unreported::default());
-    };
-    let using = {
+    match inner.table.get(fid) {
         // Writes that begin after this are stored before they return.
-        let _alone = inode.exclusion.write().await;
-        inner.session.recalled(fid, recall)
-    };
+        Some(inode) => {
+            let _alone = inode.exclusion.write().await;
+            inner.session.recalled(fid, recall);
+        }
+        None => inner.session.recalled(fid, recall),
+    }
+    // Again: it may have been opened in between, with more than it may have now.
+    let Some(inode) = inner.table.get(fid) else { return (inner.session.using(fid), Unreported::default()) };
     if recall.keep < Capability::Write {
         // Also if it was given up before: an earlier recall may still be storing.
         forget(inner, &inode, recall.keep).await;
     }
-    (using, inode.unreported())
+    (inner.session.using(fid), inode.unreported())
 }
 
 /// Stores, commits and reports everything; and forgets what was read, unless that may be kept.
 async fn forget(inner: &Arc<Inner>, inode: &Arc<Inode>, keep: Capability) {
     inner.above.forget(inode.fid).await;
     if let Err(error) = write::store_now(inner, inode).await {
-        tracing::warn!(%error, fid = %inode.fid, "a file is given up before all that was written is stored and told");
+        // Nor will it be: others are about to write, and it must not come on top of that.
+        tracing::error!(%error, fid = %inode.fid, "what was written could not be stored, and another client wants the file");
+        inode.discard();
+        inode.state().failure.record(error);
     }
+    inode.let_go();
     if keep < Capability::Read {
         inode.drop_clean();
     }
@@ -226,9 +232,9 @@ async fn answer(session: &Session, incarnation: &Incarnation, fid: Fid, number: 
 /// Asks the MDS for attributes of a file that others may be changing, and takes them in.
 pub(crate) async fn refresh(inner: &Inner, inode: &Inode) -> FsResult<()> {
     let fid = Some(inode.fid.into());
-    let asked = inner
-        .session
-        .ask(|mut client, session_id| async move { client.get_attr(wire::GetAttrRequest { session_id, fid }).await });
+    let asked = inner.session.ask_others(|mut client, session_id| async move {
+        client.get_attr(wire::GetAttrRequest { session_id, fid }).await
+    });
     let attr = convert::required(asked.await?.attr, "attr")?.try_into()?;
     inode.observe(&attr);
     inode.drop_clean();

@@ -25,7 +25,7 @@ use sateen_types::{
     Using,
 };
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +44,8 @@ const RENEWALS_PER_LEASE: u32 = 3;
 const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// How long closes may wait for others, to be told together.
 const CLOSES_GATHER: Duration = Duration::from_millis(5);
+/// Slots that changes cannot take that wait for other clients.
+const SLOTS_KEPT: u32 = 16;
 /// How long ending the session may take; it expires by itself otherwise.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,8 @@ pub(crate) struct Facts {
 pub(crate) struct Incarnation {
     pub id: SessionId,
     slots: Arc<Slots>,
+    /// Room for changes that may wait for other clients. Fewer than slots: what those need in turn finds one.
+    waiting: Arc<Semaphore>,
     /// For changes of locks.
     pub lock_slots: Arc<Slots>,
     lease: Duration,
@@ -196,20 +200,23 @@ impl Session {
         cred: &Credential,
         op: Mutation,
     ) -> FsResult<(MutationReply, Grant)> {
-        let patience = match &op {
-            Mutation::Create(_) | Mutation::SetAttr(_) => self.patience_for_others(),
-            _ => self.options.retry_for,
-        };
+        let patience = if waits_for_others(&op) { self.patience_for_others() } else { self.options.retry_for };
         let work = async {
             if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
                 // A file that was closed here goes at once, and not as one that is open and loses its name.
                 self.tell_closes().await;
             }
             let incarnation = self.incarnation();
+            let room = match waits_for_others(&op) {
+                true => Some(Arc::clone(&incarnation.waiting).acquire_owned().await.map_err(|_| closed())?),
+                false => None,
+            };
             let slot = incarnation.slots.take().await;
             let session = Arc::clone(self);
             let cred = wire::Credential::from(cred);
             let run = self.tasks.spawn(async move {
+                // Like the slot, until the fate of the change is known.
+                let _room = room;
                 let stop = session.stop.clone();
                 tokio::select! {
                     reply = session.execute_to_the_end(incarnation, slot, cred, op.into()) => reply,
@@ -377,14 +384,29 @@ impl Session {
         if begins { opens.creating() } else { opens.created() }
     }
 
-    /// What may be kept of a file that is open.
-    pub fn granted(&self, fid: Fid, grant: Grant) -> Arc<Keeps> {
-        self.opens.lock().granted(fid, grant)
+    /// Where it stands what may be kept of a file that is open.
+    pub fn keeps(&self, fid: Fid) -> Arc<Keeps> {
+        self.opens.lock().keeps(fid)
     }
 
-    /// The MDS wants back what is more than the recall leaves; says what the file is used for.
-    pub fn recalled(&self, fid: Fid, recall: Recall) -> Using {
-        self.opens.lock().recalled(fid, recall)
+    /// What may be kept of a file that is open.
+    pub fn granted(&self, fid: Fid, grant: Grant) {
+        self.opens.lock().granted(fid, grant);
+    }
+
+    /// The MDS wants back what is more than the recall leaves.
+    pub fn recalled(&self, fid: Fid, recall: Recall) {
+        self.opens.lock().recalled(fid, recall);
+    }
+
+    /// What a file is used for.
+    pub fn using(&self, fid: Fid) -> Using {
+        self.opens.lock().using(fid)
+    }
+
+    /// Whether a file is open here.
+    pub fn is_open(&self, fid: Fid) -> bool {
+        self.opens.lock().is_open(fid)
     }
 
     /// Files of which nothing may be kept any more because the session had expired.
@@ -531,6 +553,20 @@ impl Session {
     }
 }
 
+/// Whether other clients may have to give something up before the change is made.
+fn waits_for_others(op: &Mutation) -> bool {
+    match op {
+        Mutation::Create(create) => create.open.is_some() && !create.exclusive,
+        Mutation::SetAttr(set) => set.size.is_some(),
+        Mutation::SetLayout { .. } => true,
+        _ => false,
+    }
+}
+
+fn closed() -> FsError {
+    FsError::new(FsCode::Unavailable, "the client is closing")
+}
+
 /// Renews the lease until the session is closed or dropped.
 async fn renew_loop(session: std::sync::Weak<Session>, stop: CancellationToken) {
     let mut interval = match session.upgrade() {
@@ -585,6 +621,7 @@ async fn open_incarnation(mds: &Mds, fs: &FsName, options: &Options) -> FsResult
     let incarnation = Incarnation {
         id: convert::session_id(&reply.session_id)?,
         slots: Slots::new(reply.slots),
+        waiting: Arc::new(Semaphore::new(reply.slots.saturating_sub(SLOTS_KEPT).max(1) as usize)),
         lock_slots: Slots::new(LOCK_SLOTS_MAX),
         lease: Duration::from_millis(u64::from(reply.lease_ms)),
     };

@@ -93,5 +93,6 @@ fn tend(inner: &Arc<Inner>, inode: &Arc<Inode>, work: Work) {
 pub(crate) async fn everything(inner: &Arc<Inner>, inode: &Arc<Inode>) -> sateen_types::FsResult<()> {
     write::drain(inner, inode).await;
     durable::commit(inner, inode).await?;
+    inode.let_go();
     report::report(inner, inode).await
 }

@@ -12,7 +12,7 @@ use sateen_types::{Attr, Credential, FsCode, FsError, FsResult};
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::plan::{self, ObjectRange};
-use crate::{durable, report, write};
+use crate::{append, durable, report, write};
 
 /// Rounds of committing until nothing of a chunk is unstable, or of punching until the OST was not restarted meanwhile.
 const ROUNDS_MAX: u32 = 8;
@@ -33,7 +33,39 @@ pub(crate) async fn truncate(
     set: SetAttr,
 ) -> FsResult<Attr> {
     let (inner_, inode, cred) = (Arc::clone(inner), Arc::clone(inode), cred.clone());
-    to_the_end(inner, async move { truncate_now(&inner_, &inode, &cred, set).await }).await
+    let work = async move {
+        if !inode.state().is_shared() {
+            return truncate_now(&inner_, &inode, &cred, set).await;
+        }
+        // What others append is stored and told before, or after; and of two that truncate one waits, so that it can answer
+        // the recall of the other.
+        let _only_one = inode.appending.lock().await;
+        append::lock(&inner_.session, inode.fid).await?;
+        let truncated = truncate_now(&inner_, &inode, &cred, set).await;
+        append::unlock(&inner_.session, inode.fid).await;
+        truncated
+    };
+    to_the_end(inner, work).await
+}
+
+/// [`truncate`] of a file that this client knows nothing of.
+pub(crate) async fn truncate_unknown(inner: &Arc<Inner>, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
+    let (inner_, cred) = (Arc::clone(inner), cred.clone());
+    let work = async move {
+        append::lock(&inner_.session, set.fid).await?;
+        let changed = inner_.session.execute(&cred, Mutation::SetAttr(set.clone())).await;
+        append::unlock(&inner_.session, set.fid).await;
+        let MutationReply::Attr(attr) = changed? else {
+            return Err(FsError::new(FsCode::Internal, "the MDS answered SetAttr with something else"));
+        };
+        if let Some(inode) = inner_.table.get(set.fid) {
+            // It was opened meanwhile, perhaps with the size of before.
+            inode.observe(&attr);
+            inode.drop_clean();
+        }
+        Ok(attr)
+    };
+    to_the_end(inner, work).await
 }
 
 async fn truncate_now(inner: &Arc<Inner>, inode: &Arc<Inode>, cred: &Credential, set: SetAttr) -> FsResult<Attr> {

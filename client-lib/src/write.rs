@@ -31,8 +31,10 @@ const SEAL_HERE_BYTES: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Where {
     At(u64),
-    /// The end, which is known only to a client that has the file to itself.
+    /// The end, which is known to a client that has the file to itself,
     End,
+    /// and to one that has the append lock and has asked for the size.
+    LockedEnd,
 }
 
 /// Writes `data` at `offset`: into the cache, waiting while too much is dirty; or, if others use the file, to the OSTs.
@@ -94,7 +96,7 @@ pub(crate) async fn write_piece(
         let offset = match at {
             Where::At(offset) => offset,
             Where::End if state.is_shared() => return Ok(None),
-            Where::End => state.size(),
+            Where::End | Where::LockedEnd => state.size(),
         };
         let spans = plan::spans(&state.layout, offset, data.len() as u64)?;
         if !spans.is_empty() {

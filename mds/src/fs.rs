@@ -267,25 +267,30 @@ impl FileSystem {
 
     /// A client's change; with a file that was opened, what may be kept of it. A truncate is answered when every OST has
     /// done its part, and nobody else keeps anything of the file meanwhile.
-    pub async fn execute(&self, request: Request) -> FsResult<(MutationReply, Option<Grant>)> {
+    pub async fn execute(self: &Arc<Self>, request: Request) -> FsResult<(MutationReply, Option<Grant>)> {
         let session = request.session;
         self.touch(session)?;
         let opens = matches!(&request.op, Mutation::Create(create) if create.open.is_some());
-        let truncated = match &request.op {
+        let resized = match &request.op {
             Mutation::SetAttr(op) if op.size.is_some() => Some(op.fid),
+            Mutation::SetLayout { fid, .. } => Some(*fid),
             _ => None,
         };
-        let _change = match truncated {
-            Some(fid) => Some(self.begin_change(session, fid).await?),
-            None => None,
+        let reply = match resized {
+            None => self.apply(request).await?,
+            Some(fid) => {
+                let change = self.begin_change(session, fid).await?;
+                let fs = Arc::clone(self);
+                // To its end, also if the client goes away: until then nothing of the file is granted to others.
+                let run = tokio::spawn(async move {
+                    let reply = fs.apply(request).await?;
+                    fs.await_truncate(fid).await?;
+                    drop(change);
+                    FsResult::Ok(reply)
+                });
+                run.await.map_err(|e| FsError::new(FsCode::Internal, format!("a change of {fid} failed: {e}")))??
+            }
         };
-        let outcome = self.submit(Command::Mutate(Box::new(request))).await?;
-        let Outcome::Reply { reply, .. } = outcome else {
-            return Err(FsError::new(FsCode::Internal, "a change was answered without a reply"));
-        };
-        if let Some(fid) = truncated {
-            self.await_truncate(fid).await?;
-        }
         match reply {
             MutationReply::Entry(entry) if opens && entry.existed => {
                 let fid = entry.attr.fid;
@@ -299,6 +304,13 @@ impl FileSystem {
                 Ok((MutationReply::Entry(entry), Some(grant)))
             }
             reply => Ok((reply, None)),
+        }
+    }
+
+    async fn apply(&self, request: Request) -> FsResult<MutationReply> {
+        match self.submit(Command::Mutate(Box::new(request))).await? {
+            Outcome::Reply { reply, .. } => Ok(reply),
+            _ => Err(FsError::new(FsCode::Internal, "a change was answered without a reply")),
         }
     }
 

@@ -61,6 +61,7 @@ fn what_a_mount_keeps_is_still_recalled_after_the_mds_was_killed() {
 #[test]
 fn appends_of_two_mounts_go_on_while_the_mds_is_killed() {
     const RECORDS: usize = 150;
+    const KILLS_MAX: usize = 8;
     let mut pair = Pair::new("append-kills", Duration::from_secs(60));
     drop(rw(&pair.a.join("log")));
     appears(&pair.b.join("log"));
@@ -81,11 +82,11 @@ fn appends_of_two_mounts_go_on_while_the_mds_is_killed() {
         let (done, writers) = (&done, &writers);
         let watch = move || writers.iter().all(|w| w.is_finished()) || done.load(Ordering::Relaxed);
         let mut kills = 0;
-        while !watch() {
+        while !watch() && kills < KILLS_MAX {
             cluster.kill_mds();
             cluster.start_mds();
             kills += 1;
-            std::thread::sleep(Duration::from_millis(400));
+            std::thread::sleep(Duration::from_millis(700));
         }
         eprintln!("{kills} kills");
     });

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, RwLock};
 use crate::cache::{ChunkCache, ChunkKey, Version};
 use crate::dirty::{Dirty, Outgoing};
 use crate::failure::Failure;
+use crate::file::Registration;
 use crate::opens::Keeps;
 use crate::plan::Span;
 use crate::seal::Outlook;
@@ -53,6 +54,8 @@ pub(crate) struct Inode {
     pub progress: Notify,
     /// One report to the MDS at a time, and none while times are being set.
     pub reporting: tokio::sync::Mutex<()>,
+    /// Opens that were closed and that the MDS hears of when what was written is durable.
+    pub lingering: Mutex<Vec<Registration>>,
     /// One append at a time while other clients write to the file, too.
     pub appending: tokio::sync::Mutex<()>,
     /// One Instantiate at a time.
@@ -141,6 +144,7 @@ impl Inode {
             exclusion: RwLock::new(()),
             progress: Notify::new(),
             reporting: tokio::sync::Mutex::new(()),
+            lingering: Mutex::default(),
             appending: tokio::sync::Mutex::new(()),
             instantiating: tokio::sync::Mutex::new(()),
             tended: AtomicBool::new(false),
@@ -183,6 +187,12 @@ impl Inode {
     /// What may be kept of the data now.
     pub fn keeps(&self) -> Capability {
         self.state().keeps.now()
+    }
+
+    /// What was written is durable, or will never be: the MDS may hear of the closes.
+    pub fn let_go(&self) {
+        let closed = std::mem::take(&mut *self.lingering.lock());
+        drop(closed);
     }
 
     /// Size and time as they are here.
@@ -317,6 +327,11 @@ impl State {
     /// See [`Inode::keeps`].
     pub fn keeps(&self) -> Capability {
         self.keeps.now()
+    }
+
+    /// The file reaches to `end` at least.
+    pub fn extend(&mut self, end: u64) {
+        self.written_end = self.written_end.max(end);
     }
 
     /// Whether others use the file, too, so that what is written must not be kept.

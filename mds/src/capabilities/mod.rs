@@ -151,7 +151,7 @@ impl CapabilityTable {
         self.number += 1;
         let number = self.number;
         let file = self.files.get_mut(&fid).ok_or_else(not_open)?;
-        let most = file.allowed(session).min(wanted(using));
+        let most = file.allowed(file.holder(session).ok_or_else(not_open)?, file.writers()).min(wanted(using));
         let holder = file.holder_mut(session).ok_or_else(not_open)?;
         // Its answer to a recall takes effect after this.
         let left = holder.recall.map_or(Capability::Write, |o| o.recall.keep);
@@ -183,6 +183,7 @@ impl CapabilityTable {
     /// that opens it again and again only once.
     fn recall_beside(&mut self, session: SessionId, fid: Fid, using: Using, opened: Option<u64>) -> Option<Wait> {
         let mut wait = None;
+        let writers = self.files.get(&fid)?.writers();
         for at in 0..self.files.get(&fid)?.holders.len() {
             let file = self.files.get(&fid)?;
             let holder = &file.holders[at];
@@ -190,7 +191,7 @@ impl CapabilityTable {
                 continue;
             }
             // Beside all, those who still wait included: so that it is asked once.
-            let keep = file.allowed(holder.session).min(allowed_beside(using));
+            let keep = file.allowed(holder, writers).min(allowed_beside(using));
             let limits = holder.using == Using::Writing || using == Using::Writing;
             let doubtful = limits && !holder.confirmed && opened.is_some_and(|opened| holder.heard <= opened);
             if holder.capability <= keep && !doubtful {
@@ -380,9 +381,19 @@ impl File {
         self.holders.iter_mut().find(|h| h.session == session)
     }
 
-    /// The most `session` may have beside all others.
-    fn allowed(&self, session: SessionId) -> Capability {
-        let others = self.holders.iter().filter(|h| h.session != session);
-        others.map(|h| allowed_beside(h.using)).min().unwrap_or(Capability::Write)
+    /// How many of those that have it open write.
+    fn writers(&self) -> usize {
+        self.holders.iter().filter(|h| h.using == Using::Writing).count()
+    }
+
+    /// The most one of the holders may have beside all others, `writers` of all.
+    fn allowed(&self, holder: &Holder, writers: usize) -> Capability {
+        let others = self.holders.len() - 1;
+        let other_writers = writers - usize::from(holder.using == Using::Writing);
+        match (others, other_writers) {
+            (_, 1..) => Capability::None,
+            (1.., 0) => Capability::Read,
+            (0, 0) => Capability::Write,
+        }
     }
 }

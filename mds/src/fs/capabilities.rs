@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sateen_types::{Attr, Fid, FileType, FsCode, FsError, FsResult, Grant, Recall, SessionId, Unreported, Using, op};
 use tokio::sync::Notify;
 
-use super::{FileSystem, Stated};
+use super::{FileSystem, Shared, Stated};
 use crate::capabilities::{CapabilityTable, Wait};
 
 /// Longest a request waits for other clients; then its client asks again.
@@ -173,12 +173,12 @@ impl FileSystem {
     }
 
     /// Takes everything that others keep of the file, for a change of its extent.
-    pub(super) async fn begin_change(&self, session: SessionId, fid: Fid) -> FsResult<Change<'_>> {
+    pub(super) async fn begin_change(&self, session: SessionId, fid: Fid) -> FsResult<Change> {
         let until = Instant::now() + HOLD_MAX;
         self.await_recovery(session, fid, until).await?;
         let begun = self.shared.capabilities.until(until, |table| Ok(table.begin_change(session, fid))).await?;
         begun.map_err(|wait| self.not_yet(fid, wait))?;
-        Ok(Change { fs: self, fid })
+        Ok(Change { shared: Arc::clone(&self.shared), fid })
     }
 
     /// Attributes that `question` finds, with what their writer has not reported yet.
@@ -290,14 +290,14 @@ impl FileSystem {
 }
 
 /// A change of a file's extent that is under way.
-pub(super) struct Change<'a> {
-    fs: &'a FileSystem,
+pub(super) struct Change {
+    shared: Arc<Shared>,
     fid: Fid,
 }
 
-impl Drop for Change<'_> {
+impl Drop for Change {
     fn drop(&mut self) {
-        let capabilities = &self.fs.shared.capabilities;
+        let capabilities = &self.shared.capabilities;
         capabilities.lock().table.end_change(self.fid);
         capabilities.tell();
     }
