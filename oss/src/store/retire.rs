@@ -2,7 +2,7 @@
 //!
 //! A record of the journal hides older ones of the same key in older segments. A segment may therefore only go when
 //!
-//! - every record of it that is still true is part of a later commit;
+//! - every record of it that is still true is part of a later commit, and so is whatever has made another one untrue;
 //! - the extents of every hidden record are holes, durably, so that a record that nothing hides any more is seen to be
 //!   dead. Segments go one at a time, lowest first, and each is durably gone before the next.
 //!
@@ -51,6 +51,9 @@ impl Store {
             if needed.records > 0 {
                 self.needed(id, &files, true)?;
                 self.commit_touched()?;
+            } else {
+                // What hides a record may not be committed yet: a power cut would take it, and the record with its segment.
+                self.commit_once()?;
             }
             self.segments.delete_doomed(id)?;
             self.segments.disk().sync_dir().map_err(|e| io_error("sync the directory of the segments", &e))?;
@@ -58,7 +61,7 @@ impl Store {
         Ok(())
     }
 
-    /// At start: what needs no commit; the rest waits for the first.
+    /// At start, when nothing is uncommitted: what needs no commit; the rest waits for the first.
     pub(super) fn retire_at_start(&self) -> FsResult<()> {
         let mut spared = Vec::new();
         while let Some(id) = self.segments.doomed() {

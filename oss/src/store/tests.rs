@@ -9,6 +9,7 @@ mod model;
 mod orphans;
 mod promises;
 mod rebuild;
+mod retire;
 mod under_way;
 
 use std::path::Path;
