@@ -114,6 +114,8 @@ impl Store {
         self.check_healthy()?;
         let touched = {
             let _gate = self.gate.write();
+            // A writer may have failed before it let the gate go. What it changed is not in the index.
+            self.check_healthy()?;
             if !self.dirty.swap(false, Ordering::AcqRel) {
                 return Ok(Vec::new());
             }
@@ -128,6 +130,7 @@ impl Store {
         let punched = unsynced.sync(&self.segments).map_err(|e| self.fail(&io_error("sync the segments", &e)))?;
         let dead = {
             let _gate = self.gate.write();
+            self.check_healthy()?;
             let settled = self.pending.lock().end();
             let mut batch = self.index.batch();
             batch.set_committed(sequence);

@@ -12,7 +12,7 @@
 //! last sync are lost or garbage. What RocksDB syncs by itself (tables, MANIFEST, CURRENT) is taken as it is; that it
 //! orders those syncs rightly is not tested here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -58,6 +58,20 @@ pub fn storage_call(call: Call) {
             watcher(call);
         }
     });
+}
+
+thread_local! {
+    static INDEX_FAILS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The next batch that this thread writes to an index fails, without effect.
+pub fn fail_index_write() {
+    INDEX_FAILS.set(true);
+}
+
+/// Whether the batch that is about to be written has to fail.
+pub fn index_write_fails() -> bool {
+    INDEX_FAILS.take()
 }
 
 /// A segment's bytes, and which of its blocks are not holes.

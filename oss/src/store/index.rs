@@ -344,7 +344,12 @@ impl Index {
     /// Applies a batch whole. It survives a crash of this process; [`Index::sync`] makes it survive a power cut.
     pub fn write(&self, batch: Batch<'_>) -> FsResult<()> {
         #[cfg(test)]
-        super::crashing::storage_call(super::crashing::Call::IndexWrite);
+        {
+            super::crashing::storage_call(super::crashing::Call::IndexWrite);
+            if super::crashing::index_write_fails() {
+                return Err(FsError::new(FsCode::Io, "cannot write the index: a test wants it so"));
+            }
+        }
         self.db.write_opt(batch.inner, &WriteOptions::default()).map_err(|e| error("write the index", &e))
     }
 

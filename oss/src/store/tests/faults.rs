@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sateen_types::FsCode;
 
+use super::super::crashing::{Call, fail_index_write, watch};
 use super::*;
 
 /// What may be read of an object: one of these versions.
@@ -108,6 +109,35 @@ fn after_a_failed_sync_the_store_refuses_changes_and_still_reads() {
     assert!(store.truncate(&object(1), CHUNK_LOG2, 0, None).is_err());
     assert!(store.destroy(&[object(1)]).is_err());
     assert_eq!(get(&store, object(1), 0, 4, true).expect("reads go on"), b"safe");
+}
+
+#[test]
+fn a_commit_that_waits_for_a_writer_which_fails_does_not_make_its_change_durable() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let store = Arc::new(open(dir.path()));
+    put(&store, object(1), 0, &noise(1, LEN)).expect("written");
+    store.commit().expect("committed");
+    put(&store, object(2), 0, b"uncommitted").expect("written");
+    let (of_writer, of_commit) = (store.clone(), store.clone());
+    let (begin, begins) = std::sync::mpsc::channel();
+    let commit = std::thread::spawn(move || begins.recv().map(|()| of_commit.commit()));
+    watch(Some(Box::new(move |call| {
+        if call != Call::IndexWrite {
+            return;
+        }
+        begin.send(()).expect("heard");
+        // The writer has the gate. Nobody else can take it from when on the commit, which found the store healthy, waits.
+        while of_writer.gate.try_read().is_some() {
+            std::thread::yield_now();
+        }
+        fail_index_write();
+    })));
+    put(&store, object(1), 0, &noise(2, LEN)).expect_err("its batch is not written");
+    watch(None);
+    commit.join().expect("no panic").expect("began").expect_err("never a false success");
+    drop(store);
+    let store = open(dir.path());
+    assert!(get(&store, object(1), 0, LEN as u32, true).expect("whole") == noise(1, LEN));
 }
 
 /// Destroys everything that was written and not synced.
