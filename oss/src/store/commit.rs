@@ -133,8 +133,7 @@ impl Store {
             self.check_healthy()?;
             let settled = self.pending.lock().end();
             let mut batch = self.index.batch();
-            batch.set_committed(sequence);
-            self.segments.settle(&mut batch);
+            self.segments.settle(&mut batch, sequence);
             for extent in &punched {
                 batch.forget_free(*extent);
             }

@@ -19,8 +19,8 @@ use sateen_types::{FsCode, FsError, FsResult};
 use super::disk::SegmentId;
 use super::keys::{
     CF_CHUNKS, CF_FREES, CF_META, CF_OBJECTS, CF_PENDING, CF_SEGMENTS, ChunkKey, META_COMMITTED, META_FORMAT,
-    META_JOURNAL, META_NEXT_SEGMENT, META_OBJECTS, META_SETTLED_OFFSET, META_SETTLED_SEGMENT, ObjectKey, free_from_key,
-    free_key, segment_from_key, segment_key,
+    META_JOURNAL, META_NEXT_SEGMENT, META_OBJECTS, META_SETTLED_NOTED, META_SETTLED_OFFSET, META_SETTLED_SEGMENT,
+    ObjectKey, free_from_key, free_key, segment_from_key, segment_key,
 };
 use super::mark::{self, Mark};
 use super::records::{ChunkRecord, Counter, ObjectRecord, PendingRecord, SegmentExtent, SegmentPlace};
@@ -81,7 +81,7 @@ impl Index {
                 batch.set_meta(META_FORMAT, FORMAT);
                 if before.is_none() {
                     // All that will be found was written by this format.
-                    batch.set_settled(SegmentPlace { segment: SegmentId(0), offset: 0 });
+                    batch.set_settled(SegmentPlace { segment: SegmentId(0), offset: 0 }, 0);
                     batch.set_journal(true);
                 }
                 index.write(batch)?;
@@ -312,6 +312,12 @@ impl Index {
         Ok(place.map(|(segment, offset)| SegmentPlace { segment, offset }))
     }
 
+    /// Whether every committed extent lies before the settled place, or has a row of `pending`. Earlier builds left the
+    /// place before a write that was under way, and so before what was committed behind.
+    pub fn settled_is_noted(&self) -> FsResult<bool> {
+        Ok(self.counter(CF_META, META_SETTLED_NOTED)? == Some(self.committed()? as i64))
+    }
+
     /// Number of the last commit whose batch is here.
     pub fn committed(&self) -> FsResult<u64> {
         Ok(self.counter(CF_META, META_COMMITTED)?.unwrap_or(0).unsigned_abs())
@@ -437,14 +443,12 @@ impl Batch<'_> {
         self.set_meta(META_NEXT_SEGMENT, next.0 as i64);
     }
 
-    /// Notes the place before which every extent is accounted for.
-    pub fn set_settled(&mut self, place: SegmentPlace) {
+    /// Notes the place before which every extent is accounted for, as of commit `sequence`, whose batch this is or which
+    /// is here already.
+    pub fn set_settled(&mut self, place: SegmentPlace, sequence: u64) {
         self.set_meta(META_SETTLED_SEGMENT, place.segment.0 as i64);
         self.set_meta(META_SETTLED_OFFSET, place.offset as i64);
-    }
-
-    /// Notes the number of a commit that ends with this batch.
-    pub fn set_committed(&mut self, sequence: u64) {
+        self.set_meta(META_SETTLED_NOTED, sequence as i64);
         self.set_meta(META_COMMITTED, sequence as i64);
     }
 
@@ -453,7 +457,7 @@ impl Batch<'_> {
         self.set_meta(META_JOURNAL, i64::from(whole));
     }
 
-    fn set_meta(&mut self, key: &[u8], value: i64) {
+    pub(super) fn set_meta(&mut self, key: &[u8], value: i64) {
         let cf = self.index.cf(CF_META);
         self.inner.put_cf(&cf, key, Counter(value).encode());
     }

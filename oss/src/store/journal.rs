@@ -27,7 +27,7 @@ use sateen_types::limits::BLOCK_BYTES;
 
 use super::disk::{Caching, SegmentFile, SegmentId, read_exact_at};
 use super::keys::{ChunkKey, ObjectKey};
-use super::records::{ChunkRecord, ObjectRecord, SegmentExtent, SegmentPlace, round_to_blocks};
+use super::records::{ChunkRecord, ObjectRecord, SegmentPlace, round_to_blocks};
 
 const MAGIC: &[u8; 8] = b"SATJRNL1";
 const HEADER: usize = 64;
@@ -51,16 +51,6 @@ pub enum JournalRecord {
     Gone(ObjectKey, SegmentId),
     /// From here on the journal says everything, also what is in segments without one ([`super::snapshot`]).
     Complete,
-}
-
-impl JournalRecord {
-    /// Where the chunk is that it says is stored.
-    pub fn extent(&self) -> Option<SegmentExtent> {
-        match self {
-            JournalRecord::Chunk(_, chunk) => chunk.map(|chunk| chunk.extent()),
-            _ => None,
-        }
-    }
 }
 
 /// Where a run is and what its header says.

@@ -45,6 +45,9 @@ pub const META_FORMAT: &[u8] = b"format";
 pub const META_NEXT_SEGMENT: &[u8] = b"next-segment";
 /// With [`META_SETTLED_OFFSET`]: every extent before this place is in the index, noted in `frees`, or punched.
 pub const META_SETTLED_SEGMENT: &[u8] = b"settled-segment";
+/// [`META_COMMITTED`] as it was when the settled place was. Another number, or none: an earlier build has moved the place
+/// since, and may have left it before extents that were committed.
+pub const META_SETTLED_NOTED: &[u8] = b"settled-noted";
 /// Number of the last commit whose batch is in the index.
 pub const META_COMMITTED: &[u8] = b"committed";
 /// 1: the journal in the segments says everything that the index does. Otherwise the next start writes it anew.

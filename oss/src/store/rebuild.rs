@@ -98,8 +98,7 @@ pub fn rebuild(dir: &Path, disk: &dyn Disk, owner: &SegmentOwner, cache: &IndexC
     let mut batch = index.batch();
     let next = SegmentId(all.last().map_or(1, |id| id.0 + 1));
     batch.set_next_segment(next);
-    batch.set_committed(report.last_commit);
-    batch.set_settled(SegmentPlace { segment: next, offset: 0 });
+    batch.set_settled(SegmentPlace { segment: next, offset: 0 }, report.last_commit);
     // Otherwise the next start writes down what is here.
     batch.set_journal(counted && report.is_whole());
     index.write(batch)?;

@@ -16,6 +16,9 @@ use super::keys::{ChunkKey, WHOLE_OBJECT};
 use super::records::{PendingRecord, SegmentExtent, SegmentPlace, round_to_blocks};
 use super::segments::{HEADER_BYTES, ReadError, Segments, State, has_no_header, io_error};
 
+/// Rows of the index that are read at once.
+const ROWS: usize = 16 << 10;
+
 /// What became of an extent that was to be punched.
 enum Punch {
     /// It is a hole, or its segment is gone.
@@ -179,17 +182,15 @@ impl Segments {
 
     /// At start, before recovery: punches what was written and never came into the index, because its writer died in
     /// between. It can only lie behind the settled place of the last commit, where every extent that is in the index
-    /// has a row of `pending`, or is named by a run if an earlier build has left the place too early.
+    /// has a row of `pending`; an earlier build may have left the place too early, and then every chunk is asked.
     ///
     /// A run of the journal there may be of a commit whose batch did not get into the index. What it names gets a row
     /// of `pending` too, so that recovery decides what is true and the next commit says it again. The number of the
     /// last commit in the journal is returned.
     pub fn punch_lost(&self) -> FsResult<u64> {
         let committed = self.index.committed()?;
-        let runs = match self.index.settled()? {
-            Some(settled) => self.punch_behind(settled, committed)?,
-            None => Vec::new(),
-        };
+        let settled = self.index.settled()?;
+        let runs = settled.map_or(Ok(Vec::new()), |settled| self.runs_from(settled.segment))?;
         let last = runs.iter().map(|run| run.header.sequence).max().unwrap_or(0).max(committed);
         if last > committed + 1 {
             return Err(FsError::new(
@@ -197,6 +198,10 @@ impl Segments {
                 format!("the index ends with commit {committed}, the journal in the segments with {last}"),
             )
             .with_hint("its log was damaged; make the index anew: sateen fsck --rebuild-index --dir DIR"));
+        }
+        // Not before: an index that has lost commits does not know what is lost.
+        if let Some(settled) = settled {
+            self.punch_behind(settled, &runs)?;
         }
         // In one batch, before recovery removes rows of `pending`, which tell what is not lost.
         let mut batch = self.index.batch();
@@ -214,8 +219,7 @@ impl Segments {
                 batch.set_pending(key, Some(&row));
             }
         }
-        self.settle(&mut batch);
-        batch.set_committed(last);
+        self.settle(&mut batch, last);
         self.index.write(batch)?;
         if last > committed {
             // Before recovery adds a run of its own: never are two of them unknown to the index.
@@ -224,24 +228,22 @@ impl Segments {
         Ok(last)
     }
 
-    /// Punches what is lost behind `settled`; returns the runs of the journal that are there. What is left is durable,
-    /// headers too: the settled place may move.
-    fn punch_behind(&self, settled: SegmentPlace, committed: u64) -> FsResult<Vec<Run>> {
-        let mut known: BTreeMap<SegmentPlace, u64> = BTreeMap::new();
-        for (key, row) in self.index.pending()? {
-            let records = [self.index.chunk(key)?, row.between, row.before];
-            known.extend(records.into_iter().flatten().map(|r| (r.extent().place(), r.extent().len)));
-        }
+    /// The runs of the journal in segment `first` and behind.
+    fn runs_from(&self, first: SegmentId) -> FsResult<Vec<Run>> {
         let mut runs = Vec::new();
+        for id in self.list()?.into_iter().filter(|id| *id >= first) {
+            self.journal_of(id, |run| runs.push(run))?;
+        }
+        Ok(runs)
+    }
+
+    /// Punches what is lost behind `settled`, where `runs` are of the journal. What is left is durable, headers too: the
+    /// settled place may move.
+    fn punch_behind(&self, settled: SegmentPlace, runs: &[Run]) -> FsResult<()> {
+        let mut known = self.known_behind(settled)?;
+        known.extend(runs.iter().map(|run| (run.header.place, run.header.length)));
         for id in self.list()?.into_iter().filter(|id| *id >= settled.segment) {
             self.begin_again(id)?;
-            self.journal_of(id, |run| {
-                known.insert(run.header.place, run.header.length);
-                // Earlier builds left the settled place before a write that was under way, and what was committed behind.
-                let committed = run.records.iter().filter(|_| run.header.sequence <= committed);
-                known.extend(committed.filter_map(JournalRecord::extent).map(|extent| (extent.place(), extent.len)));
-                runs.push(run);
-            })?;
             let from = if id == settled.segment { settled.offset.max(HEADER_BYTES) } else { HEADER_BYTES };
             let lost = self.punch_between(id, from, &known);
             let lost = lost.map_err(|e| io_error(&format!("give back lost space of segment {id}"), &e))?;
@@ -249,7 +251,31 @@ impl Segments {
                 tracing::info!(fs = %self.owner.fs, segment = %id, bytes = lost, "gave back what was written but not answered");
             }
         }
-        Ok(runs)
+        Ok(())
+    }
+
+    /// The extents behind `settled`, and their lengths, that recovery may need or that were committed.
+    fn known_behind(&self, settled: SegmentPlace) -> FsResult<BTreeMap<SegmentPlace, u64>> {
+        let mut known = BTreeMap::new();
+        for (key, row) in self.index.pending()? {
+            let records = [self.index.chunk(key)?, row.between, row.before];
+            known.extend(records.into_iter().flatten().map(|r| (r.extent().place(), r.extent().len)));
+        }
+        if self.index.settled_is_noted()? {
+            return Ok(known);
+        }
+        tracing::info!(fs = %self.owner.fs, "the last server was of an earlier build; looks for what it committed late");
+        let mut from = None;
+        loop {
+            let rows = self
+                .index
+                .chunks_from(from, ROWS)
+                .map_err(|e| e.with_hint("see what is wrong: sateen fsck --dir DIR"))?;
+            let Some((last, _)) = rows.last() else { return Ok(known) };
+            from = Some(last.object.chunk(last.number + 1));
+            let extents = rows.iter().map(|(_, record)| record.extent());
+            known.extend(extents.filter(|extent| extent.place() >= settled).map(|extent| (extent.place(), extent.len)));
+        }
     }
 
     /// Gives a segment its header if a power cut has taken it: what is in it may be whole, and is given back if not.

@@ -45,9 +45,9 @@ impl Segments {
         }
     }
 
-    /// Moves the settled place in `batch`: every extent before it is in the index, noted in `frees`, or was given back,
+    /// Moves the settled place in `batch`, which ends commit `sequence`: every extent before it is in the index, noted in `frees`, or was given back,
     /// and every header is durable. Asked while no other batch is under way.
-    pub fn settle(&self, batch: &mut Batch<'_>) {
+    pub fn settle(&self, batch: &mut Batch<'_>, sequence: u64) {
         let mut state = self.state.lock();
         for (place, reserved) in state.reserved.iter_mut().filter(|(_, reserved)| !reserved.noted) {
             batch.note_free(SegmentExtent { segment: place.segment, offset: place.offset, len: reserved.len });
@@ -59,7 +59,7 @@ impl Segments {
         };
         // What came since the commit took its list is not synced; all that is in it has rows of `pending`.
         let unsynced = state.without_header.keys().next().map(|id| SegmentPlace { segment: *id, offset: 0 });
-        batch.set_settled(unsynced.map_or(end, |unsynced| unsynced.min(end)));
+        batch.set_settled(unsynced.map_or(end, |unsynced| unsynced.min(end)), sequence);
     }
 }
 

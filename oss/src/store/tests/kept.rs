@@ -8,6 +8,9 @@
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use super::super::disk::SegmentId;
+use super::super::index::Index;
+use super::super::keys::{META_SETTLED_OFFSET, META_SETTLED_SEGMENT};
 use super::*;
 use crate::ost::{Ost, OstOptions};
 
@@ -178,6 +181,49 @@ fn directories_of_every_version_open_and_read_back_the_same_bytes() {
         for start in 1..=2 {
             let ost = Ost::open(dir.path(), ost_options()).expect("opens");
             check(&ost, &format!("version {version}, start {start}"));
+        }
+    }
+}
+
+/// The settled place is before all that was committed: as if one slow write had been under way all the time.
+fn settle_early(dir: &Path) {
+    let index = Index::open_existing(&dir.join("fs/1/index"), &IndexCache::new(32 << 20), false).expect("opens");
+    let mut batch = index.batch();
+    batch.set_meta(META_SETTLED_SEGMENT, 1);
+    batch.set_meta(META_SETTLED_OFFSET, 4096);
+    index.write(batch).expect("written");
+    index.sync().expect("synced");
+}
+
+/// Damages the first segment of the one file system: writes `bytes` where `place` finds what it looks for.
+fn damage(dir: &Path, bytes: &[u8], place: impl Fn(&[u8]) -> Option<u64>) {
+    let path = RealDisk::existing(&dir.join("fs/1/segments")).path(SegmentId(1));
+    let at = place(&std::fs::read(&path).expect("read")).expect("found");
+    std::fs::File::options().write(true).open(path).expect("opens").write_all_at(bytes, at).expect("written");
+}
+
+/// A place in the records of the first run of the journal.
+fn in_first_run(segment: &[u8]) -> Option<u64> {
+    let block = segment.chunks(4096).position(|block| block.starts_with(b"SATJRNL1"));
+    block.map(|block| block as u64 * 4096 + 70)
+}
+
+#[test]
+fn what_an_earlier_build_committed_behind_an_early_settled_place_is_kept() {
+    type Case = (&'static str, u32, fn(&Path));
+    let cases: [Case; 4] = [
+        ("no journal", 2, |_| ()),
+        ("a journal", 3, |_| ()),
+        ("a damaged run", 3, |dir| damage(dir, b"rot", in_first_run)),
+        ("no header", 3, |dir| damage(dir, &[0; 4096], |_| Some(0))),
+    ];
+    for (case, version, harm) in cases {
+        let dir = kept(version);
+        settle_early(dir.path());
+        harm(dir.path());
+        for start in 1..=2 {
+            let ost = Ost::open(dir.path(), ost_options()).expect("opens");
+            check(&ost, &format!("{case}, start {start}"));
         }
     }
 }

@@ -4,7 +4,10 @@
 use std::sync::atomic::AtomicBool;
 
 use super::super::Resize;
+use super::super::crashing::index_image;
 use super::super::disk::SegmentId;
+use super::super::keys::META_SETTLED_NOTED;
+use super::super::rebuild::rebuild;
 use super::super::records::SegmentPlace;
 use super::super::write::Run;
 use super::*;
@@ -74,7 +77,7 @@ fn what_an_overtaken_writer_does_not_need_is_nobody_elses() {
     let slow = store.segments.reserve(CHUNK).expect("a place");
     // The end of a commit that had written its run before.
     let mut batch = store.index.batch();
-    store.segments.settle(&mut batch);
+    store.segments.settle(&mut batch, 0);
     store.index.write(batch).expect("written");
     let slow = slow.shrink(4096);
     put_noise(&store, 1);
@@ -93,10 +96,40 @@ fn a_settled_place_before_committed_data_as_earlier_builds_left_it_costs_nothing
     put_noise(&store, 2);
     store.commit().expect("committed");
     put_noise(&store, 3);
+    // The last commit was of a build that knows nothing of the note.
     let mut batch = store.index.batch();
-    batch.set_settled(SegmentPlace { segment: SegmentId(1), offset: 4096 });
+    batch.set_settled(SegmentPlace { segment: SegmentId(1), offset: 4096 }, 2);
+    batch.set_meta(META_SETTLED_NOTED, 1);
     store.index.write(batch).expect("written");
+    assert!(!store.index.settled_is_noted().expect("read"));
     kill(store);
+    let store = open(dir.path());
+    assert!((1..=3).all(|oid| reads_noise(&store, oid)));
+    assert!(store.index.settled_is_noted().expect("read"), "asked once");
+}
+
+#[test]
+fn an_index_that_has_lost_commits_is_refused_before_anything_is_given_back() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let index = dir.path().join("index");
+    let store = open(dir.path());
+    put_noise(&store, 1);
+    store.commit().expect("committed");
+    let old = index_image(&index);
+    for oid in 2..=3 {
+        put_noise(&store, oid);
+        store.commit().expect("committed");
+    }
+    kill(store);
+    std::fs::remove_dir_all(&index).expect("removed");
+    std::fs::remove_file(dir.path().join("index.mark")).expect("removed");
+    std::fs::create_dir(&index).expect("made");
+    old.iter().for_each(|(name, bytes)| std::fs::write(index.join(name), bytes).expect("written"));
+    let refused = Store::open(dir.path(), options(None, 1)).err().expect("refused");
+    assert!(refused.message.contains("ends with commit 1") && refused.hint.is_some(), "{refused}");
+    let disk = RealDisk::existing(&dir.path().join("segments"));
+    let report = rebuild(dir.path(), &disk, &options(None, 1).owner, &IndexCache::new(32 << 20)).expect("rebuilt");
+    assert!(report.is_whole(), "{report:?}");
     let store = open(dir.path());
     assert!((1..=3).all(|oid| reads_noise(&store, oid)));
 }
