@@ -54,7 +54,7 @@ pub struct RebuildReport {
     /// Segments with a damaged header: chunks in them are known by others, their own journal cannot be read.
     pub headless: Vec<SegmentId>,
     /// Segments that nothing refers to, and that may hold something all the same because a part of the journal is
-    /// missing.
+    /// missing, or all of it.
     pub unclaimed: Vec<SegmentId>,
     /// Bytes that nobody refers to; the next start gives them back.
     pub freed: u64,
@@ -157,12 +157,20 @@ fn open_all(all: &[SegmentId], disk: &dyn Disk, owner: &SegmentOwner, report: &m
 
 /// Leaves out the segments whose header a power cut took: behind the last run, and without one of their own, they hold
 /// nothing that a commit was answered for ([`header_never_came`]). The next start deletes them.
+///
+/// Without any run nobody can tell them from segments that had no journal and whose headers are damaged: those that hold
+/// something are named, to be put aside.
 fn leave_out_uncommitted(files: &mut Files, last_run: Option<SegmentId>, report: &mut RebuildReport) -> FsResult<()> {
     for id in std::mem::take(&mut report.headless) {
         let failed = |e: io::Error| io_error(&format!("read segment {id}"), &e);
         let behind = last_run.is_none_or(|last| id > last);
         match files.get(&id) {
-            Some((file, _)) if behind && header_never_came(&**file).map_err(failed)? => drop(files.remove(&id)),
+            Some((file, _)) if behind && header_never_came(&**file).map_err(failed)? => {
+                if last_run.is_none() && file.length().map_err(failed)? > HEADER_BYTES {
+                    report.unclaimed.push(id);
+                }
+                files.remove(&id);
+            }
             _ => report.headless.push(id),
         }
     }

@@ -54,7 +54,10 @@ fn headers_that_a_power_cut_took_behind_the_last_commit_are_no_damage_to_a_rebui
             take_header(dir.path(), *id);
         }
         let report = rebuilt_without_index(dir.path());
-        assert!(report.is_whole() && report.unclaimed.is_empty(), "{report:?}");
+        assert!(report.is_whole(), "{report:?}");
+        // Without any run, these may be of a build that wrote none.
+        let unclaimed = if committed { &[] } else { &all[..all.len() - 1] };
+        assert_eq!(report.unclaimed, unclaimed, "{report:?}");
         assert_eq!(report.objects, u64::from(committed), "{report:?}");
         let store = open(dir.path());
         assert!(!committed || reads_noise(&store, 1, 9_000));

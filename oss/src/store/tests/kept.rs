@@ -227,3 +227,14 @@ fn what_an_earlier_build_committed_behind_an_early_settled_place_is_kept() {
         }
     }
 }
+
+#[test]
+fn segments_without_header_or_journal_are_put_aside_by_a_rebuild() {
+    for version in 1..NEWEST {
+        let dir = kept(version);
+        damage(dir.path(), &[0; 4096], |_| Some(0));
+        let segments = RealDisk::existing(&dir.path().join("fs/1/segments")).list().expect("listed");
+        let report = rebuild(dir.path()).expect("rebuilt");
+        assert_eq!((segments.len(), &report.unclaimed), (1, &segments), "version {version}: {report:?}");
+    }
+}
