@@ -29,6 +29,19 @@ enum Punch {
     Unreadable,
 }
 
+impl State {
+    /// An extent is dead. Its segment goes if that was the last one, and nothing more will be written there.
+    pub(super) fn lose(&mut self, extent: SegmentExtent) {
+        let live = self.live.entry(extent.segment).or_default();
+        *live -= extent.len;
+        let empty = *live == 0;
+        let sealed = self.active.as_ref().is_none_or(|active| active.id != extent.segment);
+        if empty && sealed {
+            self.doomed.insert(extent.segment);
+        }
+    }
+}
+
 impl Segments {
     /// Gives the space of dead extents back. They are noted in the index already ([`super::index::Batch::release`]);
     /// they stay noted until the punch is durable; what cannot be punched now is punched at the next start.
@@ -53,13 +66,7 @@ impl Segments {
         state.punched.append(&mut punched);
         for extent in extents {
             self.capacity.release(extent.len);
-            let live = state.live.entry(extent.segment).or_default();
-            *live -= extent.len;
-            let empty = *live == 0;
-            let sealed = state.active.as_ref().is_none_or(|a| a.id != extent.segment);
-            if empty && sealed {
-                state.doomed.insert(extent.segment);
-            }
+            state.lose(*extent);
         }
         Ok(())
     }

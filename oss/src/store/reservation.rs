@@ -147,8 +147,7 @@ impl Drop for Reservation<'_> {
             Err(e) => tracing::warn!(extent = ?self.extent, error = %e, "cannot punch what a failed write left"),
         }
         state.reserved.remove(&self.extent.place());
-        let live = state.live.entry(self.extent.segment).or_default();
-        *live -= self.extent.len;
+        state.lose(self.extent);
         self.segments.capacity.release(self.extent.len);
     }
 }

@@ -88,6 +88,21 @@ fn what_an_overtaken_writer_does_not_need_is_nobody_elses() {
 }
 
 #[test]
+fn a_segment_whose_last_writer_gives_up_is_deleted_by_the_next_commit() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let store = open(dir.path());
+    let slow = store.segments.reserve(SEGMENT_BYTES).expect("a segment of its own");
+    put_noise(&store, 1);
+    store.commit().expect("committed");
+    assert_eq!(store.segments.list().expect("listed"), [1, 2].map(SegmentId));
+    drop(slow);
+    put_noise(&store, 2);
+    store.commit().expect("committed");
+    assert_eq!(store.segments.list().expect("listed"), [SegmentId(2)]);
+    assert!(store.index.frees().expect("rows").is_empty());
+}
+
+#[test]
 fn a_settled_place_before_committed_data_as_earlier_builds_left_it_costs_nothing() {
     let dir = tempfile::tempdir().expect("temp dir");
     let store = open(dir.path());
