@@ -1,15 +1,17 @@
 //! Files in shared use when something fails: an MDS that comes back, a mount that stands still or dies.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Child, Command};
 use std::time::Duration;
 
+use sateen_tests::locker::Locker;
 use sateen_tests::rng::{noise, seeded};
 use sateen_tests::{Cluster, ClusterSpec, Mount, wait};
 
+/// Writes when it is told to.
+const LOCKER: &str = env!("CARGO_BIN_EXE_locker");
 /// Lease of a session where a mount dies.
 const LEASE: Duration = Duration::from_secs(3);
 /// Within it everything goes on again.
@@ -29,6 +31,16 @@ impl Pair {
     }
 }
 
+/// Ends with the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn rw(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).expect("open")
 }
@@ -38,58 +50,50 @@ fn appears(path: &Path) {
     wait::until("the name on the other mount", TIMEOUT, || path.exists().then_some(()));
 }
 
+/// Programs of their own use the files here: a process that starts a server copies its descriptors, and closing the copies
+/// waits for the very server.
 #[test]
 fn what_a_mount_keeps_is_still_recalled_after_the_mds_was_killed() {
-    let mut rng = seeded("recall after restart");
     let mut pair = Pair::new("recall-restart", Duration::from_secs(60));
     for round in 0..4 {
-        let name = format!("f{round}");
-        let writer = rw(&pair.a.join(&name));
-        let data = noise(&mut rng, 700_000);
-        writer.write_all_at(&data, 0).expect("write");
-        appears(&pair.b.join(&name));
+        let (ours, theirs) = (pair.a.join(format!("f{round}")), pair.b.join(format!("f{round}")));
+        fs::write(&ours, b"").expect("write");
+        let mut writer = Locker::start(LOCKER, &ours);
+        writer.ok("write 0 0 kept-to-itself");
+        appears(&theirs);
         pair.cluster.kill_mds();
         pair.cluster.start_mds();
         // Neither flushed nor closed: the MDS must have heard again who keeps it.
-        assert_eq!(fs::metadata(pair.b.join(&name)).expect("stat").size(), 700_000);
-        assert!(fs::read(pair.b.join(&name)).expect("read") == data, "round {round}");
-        writer.write_all_at(b"more", 700_000).expect("write");
-        assert_eq!(&fs::read(pair.b.join(&name)).expect("read")[700_000..], b"more");
+        assert_eq!(fs::metadata(&theirs).expect("stat").size(), 14);
+        assert_eq!(fs::read_to_string(&theirs).expect("read"), "kept-to-itself");
+        writer.ok("write 0 14 -and-more");
+        assert_eq!(fs::read_to_string(&theirs).expect("read"), "kept-to-itself-and-more");
     }
 }
 
 #[test]
 fn appends_of_two_mounts_go_on_while_the_mds_is_killed() {
     const RECORDS: usize = 150;
-    const KILLS_MAX: usize = 8;
+    const KILLS: usize = 4;
+    const SCRIPT: &str =
+        r#"exec 3>> "$1"; pad=; for ((n = 0; n < $3; n++)); do echo "$2 $n $pad." >&3; pad+=yyyyy; done"#;
     let mut pair = Pair::new("append-kills", Duration::from_secs(60));
-    drop(rw(&pair.a.join("log")));
+    fs::write(pair.a.join("log"), b"").expect("write");
     appears(&pair.b.join("log"));
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let writers: Vec<_> = [(0, pair.a.join("log")), (1, pair.b.join("log"))]
-            .into_iter()
-            .map(|(mount, path)| {
-                scope.spawn(move || {
-                    let mut log = File::options().append(true).open(path).expect("open");
-                    for n in 0..RECORDS {
-                        log.write_all(format!("{mount} {n} {}.\n", "y".repeat(n * 5)).as_bytes()).expect("append");
-                    }
-                })
-            })
-            .collect();
-        let cluster = &mut pair.cluster;
-        let (done, writers) = (&done, &writers);
-        let watch = move || writers.iter().all(|w| w.is_finished()) || done.load(Ordering::Relaxed);
-        let mut kills = 0;
-        while !watch() && kills < KILLS_MAX {
-            cluster.kill_mds();
-            cluster.start_mds();
-            kills += 1;
-            std::thread::sleep(Duration::from_millis(700));
-        }
-        eprintln!("{kills} kills");
-    });
+    let start = |mount: usize, point: &Mount| {
+        let mut command = Command::new("bash");
+        command.args(["-ec", SCRIPT, "append"]).arg(point.join("log")).args([mount.to_string(), RECORDS.to_string()]);
+        Program(command.spawn().expect("bash"))
+    };
+    let mut writers = [start(0, &pair.a), start(1, &pair.b)];
+    for _ in 0..KILLS {
+        pair.cluster.kill_mds();
+        pair.cluster.start_mds();
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    for writer in &mut writers {
+        assert!(writer.0.wait().expect("our own child").success(), "an append failed");
+    }
     let text = fs::read_to_string(pair.b.join("log")).expect("read");
     let mut next = [0; 2];
     for line in text.lines() {

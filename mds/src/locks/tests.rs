@@ -120,7 +120,6 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => Just(LockClass::Posix),
         1 => Just(LockClass::Ofd),
         1 => Just(LockClass::Flock),
-        1 => Just(LockClass::Append),
     ];
     let what = (class, bytes).prop_map(|(c, r)| (c, if c.space() == LockSpace::Bytes { r } else { LockRange::WHOLE }));
     let mode = prop_oneof![Just(SH), Just(EX)];
