@@ -1,0 +1,122 @@
+//! What the MDS is told of open files, and what is known of them: counts, closes, what may be kept.
+
+use std::sync::Arc;
+
+use sateen_proto::mds as wire;
+use sateen_types::{Fid, Grant, Recall, Using};
+
+use super::{CLOSES_GATHER, Session};
+use crate::opens::Keeps;
+
+impl Session {
+    /// A file is about to be opened.
+    pub fn opening(&self, fid: Fid, writes: bool) {
+        self.opens.lock().opening(fid, writes);
+    }
+
+    /// It could not be opened.
+    pub fn not_opened(&self, fid: Fid, writes: bool) {
+        self.opens.lock().not_opened(fid, writes);
+    }
+
+    /// A file was closed. The MDS is told soon, without anybody waiting for it.
+    pub fn closed(self: &Arc<Self>, fid: Fid, writes: bool) {
+        self.opens.lock().closed(fid, writes);
+        self.begin_telling();
+    }
+
+    /// A file is about to be made and opened, or (`false`) that is over.
+    pub fn creating(&self, begins: bool) {
+        let mut opens = self.opens.lock();
+        if begins { opens.creating() } else { opens.created() }
+    }
+
+    /// Where it stands what may be kept of a file that is open.
+    pub fn keeps(&self, fid: Fid) -> Arc<Keeps> {
+        self.opens.lock().keeps(fid)
+    }
+
+    /// What may be kept of a file that is open.
+    pub fn granted(&self, fid: Fid, grant: Grant) {
+        self.opens.lock().granted(fid, grant);
+    }
+
+    /// The MDS wants back what is more than the recall leaves.
+    pub fn recalled(&self, fid: Fid, recall: Recall) {
+        self.opens.lock().recalled(fid, recall);
+    }
+
+    /// What a file is used for.
+    pub fn using(&self, fid: Fid) -> Using {
+        self.opens.lock().using(fid)
+    }
+
+    /// Whether a file is open here.
+    pub fn is_open(&self, fid: Fid) -> bool {
+        self.opens.lock().is_open(fid)
+    }
+
+    /// Files of which nothing may be kept any more because the session had expired.
+    pub fn take_lost(&self) -> Vec<Fid> {
+        std::mem::take(&mut self.lost.lock())
+    }
+
+    pub(super) fn begin_telling(self: &Arc<Self>) {
+        if self.opens.lock().begin_telling() {
+            let session = Arc::clone(self);
+            self.spawn(async move { session.tell().await });
+        }
+    }
+
+    /// Tells the MDS of closes until there are none. The end of the session is the last of them.
+    async fn tell(&self) {
+        tokio::select! {
+            () = self.tell_all() => {}
+            () = self.stop.cancelled() => self.opens.lock().give_up(),
+        }
+        self.closes_told.notify_waiters();
+    }
+
+    async fn tell_all(&self) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(CLOSES_GATHER) => {}
+                () = self.closes_wanted.notified() => {}
+            }
+            let Some(closes) = self.opens.lock().next() else { return };
+            let fids: Vec<_> = closes.fids.into_iter().map(sateen_proto::common::Fid::from).collect();
+            let told = self.ask(|mut client, session_id| {
+                let request = wire::CloseRequest { session_id, number: closes.number, fids: fids.clone() };
+                async move { client.close(request).await }
+            });
+            match told.await {
+                Err(error) if error.code.is_retryable() => {
+                    tracing::debug!(%error, "the MDS was not told of closes; with the next renewal");
+                    return self.opens.lock().give_up();
+                }
+                outcome => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "the MDS does not want to know of closes");
+                    }
+                    self.opens.lock().told(closes.number);
+                    self.closes_told.notify_waiters();
+                }
+            }
+        }
+    }
+
+    /// Waits until the MDS knows of the closes so far, or cannot be told now.
+    pub(super) async fn tell_closes(&self) {
+        let closes = self.opens.lock().closes();
+        loop {
+            let told = self.closes_told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if !self.opens.lock().is_telling(closes) {
+                return;
+            }
+            self.closes_wanted.notify_one();
+            told.await;
+        }
+    }
+}
