@@ -62,7 +62,7 @@ impl Client {
 
     /// Attributes of an inode, with what was written here, and whether they last.
     pub async fn look(&self, fid: Fid) -> FsResult<Looked> {
-        let asked = self.inner.session.ask_others(|mut client, session_id| {
+        let asked = self.inner.session.ask(|mut client, session_id| {
             let fid = Some(fid.into());
             async move { client.get_attr(wire::GetAttrRequest { session_id, fid }).await }
         });
@@ -412,7 +412,7 @@ pub(crate) async fn lookup(session: &Session, cred: &Credential, parent: Fid, na
 }
 
 async fn lookup_in_use(session: &Session, cred: &Credential, parent: Fid, name: &[u8]) -> FsResult<(Attr, bool)> {
-    let asked = session.ask_others(|mut client, session_id| {
+    let asked = session.ask(|mut client, session_id| {
         let (credential, parent, name) = (Some(cred.into()), Some(parent.into()), name.to_vec());
         async move { client.lookup(wire::LookupRequest { session_id, credential, parent, name }).await }
     });

@@ -232,9 +232,9 @@ async fn answer(session: &Session, incarnation: &Incarnation, fid: Fid, number: 
 /// Asks the MDS for attributes of a file that others may be changing, and takes them in.
 pub(crate) async fn refresh(inner: &Inner, inode: &Inode) -> FsResult<()> {
     let fid = Some(inode.fid.into());
-    let asked = inner.session.ask_others(|mut client, session_id| async move {
-        client.get_attr(wire::GetAttrRequest { session_id, fid }).await
-    });
+    let asked = inner
+        .session
+        .ask(|mut client, session_id| async move { client.get_attr(wire::GetAttrRequest { session_id, fid }).await });
     let attr = convert::required(asked.await?.attr, "attr")?.try_into()?;
     inode.observe(&attr);
     inode.drop_clean();
