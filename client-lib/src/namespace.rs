@@ -321,7 +321,8 @@ impl Client {
             async move { client.open(wire::OpenRequest { session_id, credential, fid, read, write, exec }).await }
         });
         let reply = asked.await?;
-        let attr: Attr = convert::required(reply.attr, "attr")?.try_into()?;
+        let mut attr: Attr = convert::required(reply.attr, "attr")?.try_into()?;
+        attr.atime = self.inner.atimes.newest(fid, attr.atime);
         if attr.fid != fid {
             return Err(convert::bad("fid", format_args!("{fid} was asked for, {} answered", attr.fid)));
         }
