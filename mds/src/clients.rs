@@ -228,6 +228,11 @@ impl ClientTable {
         (self.unrestated > 0).then_some(self.recovery_ends)
     }
 
+    /// The same without this session.
+    pub fn others_recovery_ends(&self, session: SessionId) -> Option<Instant> {
+        (self.unrestated > usize::from(self.wants_restate(session))).then_some(self.recovery_ends)
+    }
+
     /// Whether the file is or may be open.
     pub fn may_be_open(&self, fid: Fid, now: Instant) -> bool {
         self.open.contains_key(&fid) || self.is_recovering(now)
@@ -324,7 +329,9 @@ mod tests {
         let known = || vec![(A, "a".to_owned()), (B, "b".to_owned())];
         let mut t = ClientTable::new(LEASE, known(), now);
         assert!(t.wants_restate(A) && t.may_be_open(F, now) && !t.claim(F, now));
+        assert_eq!(t.others_recovery_ends(A), Some(now + LEASE));
         t.restate(A, &[F, F], 0).expect("speaks");
+        assert_eq!((t.others_recovery_ends(A), t.others_recovery_ends(B)), (Some(now + LEASE), None));
         let other = Fid { oid: 2, ..F };
         assert!(t.may_be_open(other, now), "B has not spoken");
         t.restate(B, &[], 0).expect("speaks");

@@ -8,32 +8,10 @@ use std::time::Duration;
 
 use rand::Rng;
 use sateen_tests::rng::{noise, seeded};
-use sateen_tests::{Cluster, ClusterSpec, Mount, wait};
+use sateen_tests::{Pair, wait};
 
 /// Attributes and names may be this old on another mount (`attr_timeout`, `entry_timeout`), with room for a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Two mounts and their cluster; the mounts are dropped first.
-struct Pair {
-    a: Mount,
-    b: Mount,
-    cluster: Cluster,
-}
-
-impl Pair {
-    fn new(label: &'static str) -> Pair {
-        let cluster = Cluster::start(ClusterSpec::new(label));
-        Pair { a: cluster.mount(), b: cluster.mount(), cluster }
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.cluster.assert_runs();
-        }
-    }
-}
 
 fn write_and_close(path: &Path, bytes: &[u8]) {
     let mut file = File::options().write(true).create(true).truncate(true).open(path).expect("open");
@@ -52,7 +30,7 @@ fn close_on_one_mount_then_open_on_the_other_sees_everything() {
     let pair = Pair::new("coherence");
     // The name must be known on both sides before the rounds: names have a time to live of their own.
     write_and_close(&pair.a.join("f"), b"");
-    wait::until("the name on the other mount", TIMEOUT, || pair.b.join("f").exists().then_some(()));
+    pair.appears("f");
     for round in 0..150 {
         let (writer, reader) = if round % 2 == 0 { (&pair.a, &pair.b) } else { (&pair.b, &pair.a) };
         let len = match round % 5 {
@@ -107,7 +85,7 @@ fn a_file_unlinked_on_one_mount_stays_readable_where_it_is_open() {
 fn rename_over_a_file_is_atomic_for_the_other_mount() {
     let pair = Pair::new("rename-over");
     write_and_close(&pair.a.join("f"), &[0; 5_000]);
-    wait::until("the name on the other mount", TIMEOUT, || pair.b.join("f").exists().then_some(()));
+    pair.appears("f");
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for n in 1..=60u8 {
@@ -135,7 +113,7 @@ fn names_and_attributes_reach_the_other_mount_within_their_timeout() {
     let pair = Pair::new("attributes-other");
     fs::create_dir(pair.a.join("d")).expect("mkdir");
     write_and_close(&pair.a.join("d/f"), b"one");
-    wait::until("the new file", TIMEOUT, || pair.b.join("d/f").exists().then_some(()));
+    pair.appears("d/f");
     assert_eq!(fs::metadata(pair.b.join("d/f")).expect("stat").size(), 3);
     write_and_close(&pair.a.join("d/f"), b"three");
     wait::until("the new size", TIMEOUT, || {
@@ -156,7 +134,7 @@ fn fsync_makes_bytes_visible_while_the_file_stays_open() {
     for n in 1..=20u64 {
         log.write_all(&[b'x'; 1_000]).expect("write");
         log.sync_all().expect("fsync");
-        wait::until("the name", TIMEOUT, || pair.b.join("log").exists().then_some(()));
+        pair.appears("log");
         assert_eq!(open_and_read(&pair.b.join("log")).len() as u64, n * 1_000);
     }
 }

@@ -7,55 +7,28 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sateen_tests::locker::Locker;
-use sateen_tests::ports::Port;
-use sateen_tests::{Cluster, ClusterSpec, Mount, run_ok, wait};
-
-/// Two mounts with a file `f` that both know, and their cluster; the mounts are dropped first.
-struct Pair {
-    a: Mount,
-    b: Mount,
-    cluster: Cluster,
-    metrics: Port,
-}
-
-impl Pair {
-    fn new(label: &'static str) -> Pair {
-        Pair::with_lease(label, 60_000)
-    }
-
-    fn with_lease(label: &'static str, lease_ms: u32) -> Pair {
-        let metrics = Port::free();
-        let mds_extra = format!("metrics_listen = \"{}\"\n[session]\nlease_ms = {lease_ms}\n", metrics.address());
-        let cluster = Cluster::start(ClusterSpec { mds_extra, ..ClusterSpec::new(label) });
-        let pair = Pair { a: cluster.mount(), b: cluster.mount(), cluster, metrics };
-        pair.file("f");
-        pair
-    }
-
-    /// Makes a file and waits until both mounts know it.
-    fn file(&self, name: &str) {
-        File::create(self.a.join(name)).expect("create");
-        wait::until("the name on the other mount", wait::SERVER, || self.b.join(name).exists().then_some(()));
-    }
-
-    /// Waits until so many requests wait for locks at the MDS.
-    #[track_caller]
-    fn wait_for_waiters(&self, count: u64) {
-        wait::until(&format!("{count} waiters"), wait::SERVER, || (self.figure("lock_waiters") == count).then_some(()));
-    }
-
-    fn figure(&self, name: &str) -> u64 {
-        use std::io::{Read, Write};
-        let mut connection = std::net::TcpStream::connect(self.metrics.address()).expect("metrics are served");
-        connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sent");
-        let mut page = String::new();
-        connection.read_to_string(&mut page).expect("answered");
-        let line = page.lines().find_map(|l| l.strip_prefix(&format!("sateen_mds_{name}{{fs=\"scratch\"}} ")));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{page}"))
-    }
-}
+use sateen_tests::{Mount, Pair, run_ok, wait};
 
 const LOCKER: &str = env!("CARGO_BIN_EXE_locker");
+
+/// Two mounts with a file `f` that both know.
+fn pair_with_lease(label: &'static str, lease_ms: u64) -> Pair {
+    let pair = Pair::with(label, Duration::from_millis(lease_ms), &["allow_other"]);
+    pair.file("f");
+    pair
+}
+
+fn pair(label: &'static str) -> Pair {
+    let pair = Pair::new(label);
+    pair.file("f");
+    pair
+}
+
+/// Waits until so many requests wait for locks at the MDS.
+#[track_caller]
+fn wait_for_waiters(pair: &Pair, count: u64) {
+    wait::until(&format!("{count} waiters"), wait::SERVER, || (pair.figure("lock_waiters") == count).then_some(()));
+}
 
 fn locker(path: impl AsRef<Path>) -> Locker {
     Locker::start(LOCKER, path.as_ref())
@@ -63,7 +36,7 @@ fn locker(path: impl AsRef<Path>) -> Locker {
 
 #[test]
 fn locks_of_one_mount_exclude_those_of_the_other_by_range_and_mode() {
-    let pair = Pair::new("locks-pair");
+    let pair = pair("locks-pair");
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("f")));
     a.ok("set 0 w 10 10");
     b.fails("set 0 r 15 1", libc::EAGAIN);
@@ -103,20 +76,20 @@ fn locks_of_one_mount_exclude_those_of_the_other_by_range_and_mode() {
 
 #[test]
 fn who_came_first_goes_on_first_when_a_lock_goes() {
-    let pair = Pair::new("locks-fifo");
+    let pair = pair("locks-fifo");
     let mut holder = locker(pair.a.join("f"));
     holder.ok("set 0 w 0 10");
     let mut waiting: Vec<Locker> = Vec::new();
     for (i, mount) in [&pair.b, &pair.a, &pair.b].into_iter().enumerate() {
         let mut next = locker(mount.join("f"));
         next.begin("setw 0 w 0 1");
-        pair.wait_for_waiters(i as u64 + 1);
+        wait_for_waiters(&pair, i as u64 + 1);
         waiting.push(next);
     }
     holder.ok("set 0 u 0 0");
     for i in 0..waiting.len() {
         assert_eq!(waiting[i].answer(), "ok");
-        pair.wait_for_waiters(2 - i as u64);
+        wait_for_waiters(&pair, 2 - i as u64);
         assert!(waiting[i + 1..].iter_mut().all(Locker::is_waiting));
         waiting[i].ok("set 0 u 0 0");
     }
@@ -124,7 +97,7 @@ fn who_came_first_goes_on_first_when_a_lock_goes() {
 
 #[test]
 fn a_deadlock_over_two_mounts_and_two_files_is_told_to_one() {
-    let pair = Pair::new("locks-deadlock");
+    let pair = pair("locks-deadlock");
     pair.file("g");
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("g")));
     a.ok(&format!("open 1 rw {}", pair.a.join("g").display()));
@@ -132,7 +105,7 @@ fn a_deadlock_over_two_mounts_and_two_files_is_told_to_one() {
     a.ok("set 0 w 0 1");
     b.ok("set 0 w 0 1");
     a.begin("setw 1 w 0 1");
-    pair.wait_for_waiters(1);
+    wait_for_waiters(&pair, 1);
     b.fails("setw 1 r 0 0", libc::EDEADLK);
     b.ok("set 0 u 0 0");
     assert_eq!(a.answer(), "ok");
@@ -140,7 +113,7 @@ fn a_deadlock_over_two_mounts_and_two_files_is_told_to_one() {
 
 #[test]
 fn a_signal_ends_a_wait_and_kill_9_leaves_nothing_waiting() {
-    let pair = Pair::new("locks-signals");
+    let pair = pair("locks-signals");
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("f")));
     a.ok("set 0 w 0 0");
     a.ok("flock 0 ex");
@@ -152,9 +125,9 @@ fn a_signal_ends_a_wait_and_kill_9_leaves_nothing_waiting() {
     for wait in ["setw 0 w 0 1", "flock 0 sh"] {
         let mut victim = locker(pair.b.join("f"));
         victim.begin(wait);
-        pair.wait_for_waiters(1);
+        wait_for_waiters(&pair, 1);
         victim.kill9();
-        pair.wait_for_waiters(0);
+        wait_for_waiters(&pair, 0);
     }
     // Nothing of theirs is in the way.
     a.ok("set 0 u 0 0");
@@ -165,7 +138,7 @@ fn a_signal_ends_a_wait_and_kill_9_leaves_nothing_waiting() {
 
 #[test]
 fn locks_belong_to_processes_as_posix_says() {
-    let pair = Pair::new("locks-posix");
+    let pair = pair("locks-posix");
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("f")));
     a.ok("set 0 w 0 10");
     a.ok("child-closes 0");
@@ -186,7 +159,7 @@ fn locks_belong_to_processes_as_posix_says() {
 
 #[test]
 fn what_is_written_under_a_lock_is_read_under_the_next() {
-    let pair = Pair::new("locks-data");
+    let pair = pair("locks-data");
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("f")));
     const ROUNDS: usize = 300;
     a.begin(&format!("count 0 {ROUNDS}"));
@@ -207,14 +180,14 @@ fn what_is_written_under_a_lock_is_read_under_the_next() {
 
 #[test]
 fn locks_survive_a_kill_of_the_mds_and_nobody_gets_one_early() {
-    let mut pair = Pair::with_lease("locks-mds", 6_000);
+    let mut pair = pair_with_lease("locks-mds", 6_000);
     pair.file("g");
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("f")));
     let mut c = locker(pair.b.join("g"));
     a.ok("set 0 w 0 10");
     a.ok("flock 0 sh");
     b.begin("setw 0 w 5 1");
-    pair.wait_for_waiters(1);
+    wait_for_waiters(&pair, 1);
     for _ in 0..3 {
         pair.cluster.kill_mds();
         // Asked of a server that is not there; the answer must wait for what `a` says it holds.
@@ -223,7 +196,7 @@ fn locks_survive_a_kill_of_the_mds_and_nobody_gets_one_early() {
         assert_eq!(early.answer(), "ok");
         early.fails("flock 0 ex nb", libc::EAGAIN);
         early.fails("set 0 r 0 1", libc::EAGAIN);
-        pair.wait_for_waiters(1);
+        wait_for_waiters(&pair, 1);
         assert!(b.is_waiting());
         c.ok("set 0 w 0 0");
     }
@@ -240,7 +213,7 @@ fn locks_survive_a_kill_of_the_mds_and_nobody_gets_one_early() {
 
 #[test]
 fn the_locks_of_a_mount_that_dies_go_with_its_session() {
-    let mut pair = Pair::with_lease("locks-death", 3_000);
+    let mut pair = pair_with_lease("locks-death", 3_000);
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("f")));
     a.ok("set 0 w 0 0");
     a.ok("flock 0 ex");
@@ -254,7 +227,7 @@ fn the_locks_of_a_mount_that_dies_go_with_its_session() {
 
 #[test]
 fn a_mount_that_was_silent_for_longer_than_its_lease_tells_who_had_locks() {
-    let pair = Pair::with_lease("locks-silent", 2_000);
+    let pair = pair_with_lease("locks-silent", 2_000);
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(pair.b.join("f")));
     let mut bystander = locker(pair.a.join("f"));
     a.ok("set 0 w 0 1");
@@ -275,7 +248,7 @@ fn signal(pid: u32, name: &str) {
 
 #[test]
 fn with_localflock_locks_are_those_of_one_mount() {
-    let pair = Pair::new("locks-local");
+    let pair = pair("locks-local");
     let local = pair.cluster.mount_with(&["allow_other", "localflock"]);
     let (mut a, mut b) = (locker(pair.a.join("f")), locker(local.join("f")));
     let mut c = locker(local.join("f"));
@@ -289,7 +262,7 @@ fn with_localflock_locks_are_those_of_one_mount() {
 
 #[test]
 fn flock_of_the_shell_counts_without_loss_over_two_mounts() {
-    let pair = Pair::new("locks-shell");
+    let pair = pair("locks-shell");
     fs::write(pair.a.join("counter"), "0\n").expect("write");
     wait::until("the counter on the other mount", wait::SERVER, || pair.b.join("counter").exists().then_some(()));
     const SCRIPT: &str = r#"
@@ -314,7 +287,7 @@ fn flock_of_the_shell_counts_without_loss_over_two_mounts() {
 
 #[test]
 fn sqlite_on_two_mounts_at_once_keeps_one_database_whole() {
-    let pair = Pair::new("locks-sqlite");
+    let pair = pair("locks-sqlite");
     let sqlite = |db: PathBuf, sql: &str| {
         let mut command = Command::new("sqlite3");
         command.args(["-bail", "-cmd", ".timeout 120000"]).arg(db).arg(sql);

@@ -13,42 +13,20 @@ use rand::rngs::StdRng;
 use rustix::fs::FallocateFlags;
 use sateen_tests::map::Map;
 use sateen_tests::rng::{noise, seeded};
-use sateen_tests::{Cluster, ClusterSpec, Mount, run_ok, size, wait};
+use sateen_tests::{Pair, run_ok, size, wait};
 
 /// A name is seen on the other mount within `entry_timeout`, with room for a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Two mounts and their cluster; the mounts are dropped first.
-struct Pair {
-    a: Mount,
-    b: Mount,
-    cluster: Cluster,
-}
-
-impl Pair {
-    fn new(label: &'static str) -> Pair {
-        let cluster = Cluster::start(ClusterSpec::new(label));
-        Pair { a: cluster.mount(), b: cluster.mount(), cluster }
-    }
-
-    /// A file that both have open for reading and writing.
-    fn open_both(&self, name: &str) -> [File; 2] {
-        let a = rw(&self.a.join(name), true);
-        wait::until("the name on the other mount", TIMEOUT, || self.b.join(name).exists().then_some(()));
-        [a, rw(&self.b.join(name), false)]
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.cluster.assert_runs();
-        }
-    }
-}
-
 fn rw(path: &Path, create: bool) -> File {
     File::options().read(true).write(true).create(create).truncate(false).open(path).expect("open")
+}
+
+/// A file that both have open for reading and writing.
+fn open_both(pair: &Pair, name: &str) -> [File; 2] {
+    let a = rw(&pair.a.join(name), true);
+    pair.appears(name);
+    [a, rw(&pair.b.join(name), false)]
 }
 
 fn appender(path: &Path) -> File {
@@ -157,7 +135,7 @@ fn two_mounts_see_one_file() {
     let steps = size::amount("two_mounts_see_one_file", 3_000, 200_000);
     let rng = seeded("two mounts");
     let mut model = Model { bytes: Vec::new(), rng, log: Vec::new() };
-    let files = pair.open_both("f");
+    let files = open_both(&pair, "f");
     let paths = [pair.a.join("f"), pair.b.join("f")];
     let appenders = [appender(&paths[0]), appender(&paths[1])];
     told(&mut model, |model| {
@@ -186,7 +164,7 @@ fn two_mounts_see_one_file_that_they_open_and_close() {
     let pair = Pair::new("two-mount-open");
     let rounds = size::amount("two_mounts_see_one_file_that_they_open_and_close", 300, 10_000);
     let mut model = Model { bytes: Vec::new(), rng: seeded("opened and closed"), log: Vec::new() };
-    drop(pair.open_both("f"));
+    drop(open_both(&pair, "f"));
     let paths = [pair.a.join("f"), pair.b.join("f")];
     let mut open: [Option<(File, File)>; 2] = [None, None];
     told(&mut model, |model| {
@@ -213,7 +191,7 @@ fn appends_from_two_mounts_lose_nothing_and_are_whole() {
     const WRITERS: usize = 2;
     const RECORDS: usize = 300;
     let pair = Pair::new("appends");
-    drop(pair.open_both("log"));
+    drop(open_both(&pair, "log"));
     std::thread::scope(|scope| {
         for (mount, point) in [&pair.a, &pair.b].into_iter().enumerate() {
             for writer in 0..WRITERS {
@@ -247,7 +225,7 @@ fn appends_from_two_mounts_lose_nothing_and_are_whole() {
 #[test]
 fn a_reader_follows_a_file_that_grows_on_another_mount() {
     let pair = Pair::new("tail");
-    let [mut writer, mut reader] = pair.open_both("log");
+    let [mut writer, mut reader] = open_both(&pair, "log");
     for n in 0..200u32 {
         let line = format!("line {n}\n");
         writer.write_all(line.as_bytes()).expect("write");
@@ -284,7 +262,7 @@ fn a_truncate_by_name_meets_what_another_mount_keeps() {
     let mut rng = seeded("truncate by name");
     let pair = Pair::new("truncate-name");
     let writer = rw(&pair.a.join("f"), true);
-    wait::until("the name on the other mount", TIMEOUT, || pair.b.join("f").exists().then_some(()));
+    pair.appears("f");
     for _ in 0..30 {
         let data = noise(&mut rng, 300_000);
         writer.write_all_at(&data, 0).expect("write");
@@ -303,7 +281,7 @@ fn what_is_mapped_on_one_mount_is_stored_when_another_opens_the_file() {
     let pair = Pair::new("mmap-recall");
     let file = rw(&pair.a.join("f"), true);
     file.set_len(100_000).expect("ftruncate");
-    wait::until("the name on the other mount", TIMEOUT, || pair.b.join("f").exists().then_some(()));
+    pair.appears("f");
     let mut map = Map::shared(&file, 100_000);
     map.bytes().fill(9);
     // Neither msync nor close: the open alone recalls it.

@@ -1,14 +1,16 @@
 //! Files in shared use when something fails: an MDS that comes back, a mount that stands still or dies.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use sateen_tests::locker::Locker;
+use sateen_tests::pair::LONG_LEASE;
 use sateen_tests::rng::{noise, seeded};
-use sateen_tests::{Cluster, ClusterSpec, Mount, wait};
+use sateen_tests::{Mount, Pair, wait};
 
 /// Writes when it is told to.
 const LOCKER: &str = env!("CARGO_BIN_EXE_locker");
@@ -17,18 +19,8 @@ const LEASE: Duration = Duration::from_secs(3);
 /// Within it everything goes on again.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-struct Pair {
-    a: Mount,
-    b: Mount,
-    cluster: Cluster,
-}
-
-impl Pair {
-    fn new(label: &'static str, lease: Duration) -> Pair {
-        let mds_extra = format!("[session]\nlease_ms = {}\n", lease.as_millis());
-        let cluster = Cluster::start(ClusterSpec { mds_extra, ..ClusterSpec::new(label) });
-        Pair { a: cluster.mount_with(&["hard"]), b: cluster.mount_with(&["hard"]), cluster }
-    }
+fn pair(label: &'static str) -> Pair {
+    Pair::with(label, LONG_LEASE, &["hard"])
 }
 
 /// Ends with the test.
@@ -45,22 +37,17 @@ fn rw(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).expect("open")
 }
 
-/// The name is there within `entry_timeout`.
-fn appears(path: &Path) {
-    wait::until("the name on the other mount", TIMEOUT, || path.exists().then_some(()));
-}
-
 /// Programs of their own use the files here: a process that starts a server copies its descriptors, and closing the copies
 /// waits for the very server.
 #[test]
 fn what_a_mount_keeps_is_still_recalled_after_the_mds_was_killed() {
-    let mut pair = Pair::new("recall-restart", Duration::from_secs(60));
+    let mut pair = pair("recall-restart");
     for round in 0..4 {
         let (ours, theirs) = (pair.a.join(format!("f{round}")), pair.b.join(format!("f{round}")));
         fs::write(&ours, b"").expect("write");
         let mut writer = Locker::start(LOCKER, &ours);
         writer.ok("write 0 0 kept-to-itself");
-        appears(&theirs);
+        pair.appears(&format!("f{round}"));
         pair.cluster.kill_mds();
         pair.cluster.start_mds();
         // Neither flushed nor closed: the MDS must have heard again who keeps it.
@@ -73,52 +60,63 @@ fn what_a_mount_keeps_is_still_recalled_after_the_mds_was_killed() {
 
 #[test]
 fn appends_of_two_mounts_go_on_while_the_mds_is_killed() {
-    const RECORDS: usize = 150;
     const KILLS: usize = 4;
-    const SCRIPT: &str =
-        r#"exec 3>> "$1"; pad=; for ((n = 0; n < $3; n++)); do echo "$2 $n $pad." >&3; pad+=yyyyy; done"#;
-    let mut pair = Pair::new("append-kills", Duration::from_secs(60));
-    fs::write(pair.a.join("log"), b"").expect("write");
-    appears(&pair.b.join("log"));
+    /// So much is appended between two kills.
+    const PROGRESS: u64 = 10_000;
+    const SCRIPT: &str = r#"exec 3>> "$1"; pad=
+        for ((n = 0; 1; n++)); do
+            if [ -e "$3" ]; then echo $n; exit; fi
+            ((n % 100)) || pad=
+            echo "$2 $n $pad." >&3; pad+=yyyyy
+        done"#;
+    let mut pair = pair("append-kills");
+    pair.file("log");
+    let stop = pair.cluster.dir().join("stop");
     let start = |mount: usize, point: &Mount| {
         let mut command = Command::new("bash");
-        command.args(["-ec", SCRIPT, "append"]).arg(point.join("log")).args([mount.to_string(), RECORDS.to_string()]);
-        Program(command.spawn().expect("bash"))
+        command.args(["-ec", SCRIPT, "append"]).arg(point.join("log")).arg(mount.to_string()).arg(&stop);
+        Program(command.stdout(Stdio::piped()).spawn().expect("bash"))
     };
-    let mut writers = [start(0, &pair.a), start(1, &pair.b)];
+    let writers = [start(0, &pair.a), start(1, &pair.b)];
     for _ in 0..KILLS {
+        let before = fs::metadata(pair.b.join("log")).expect("stat").size();
+        wait::until("appends", TIMEOUT, || {
+            (fs::metadata(pair.b.join("log")).expect("stat").size() > before + PROGRESS).then_some(())
+        });
         pair.cluster.kill_mds();
         pair.cluster.start_mds();
-        std::thread::sleep(Duration::from_millis(700));
     }
-    for writer in &mut writers {
+    fs::write(&stop, b"").expect("write");
+    let counts = writers.map(|mut writer| {
+        let mut count = String::new();
+        writer.0.stdout.take().expect("piped").read_to_string(&mut count).expect("reads");
         assert!(writer.0.wait().expect("our own child").success(), "an append failed");
-    }
+        count.trim().parse::<usize>().expect("a number of records")
+    });
     let text = fs::read_to_string(pair.b.join("log")).expect("read");
     let mut next = [0; 2];
     for line in text.lines() {
         let mut words = line.split(' ');
         let mount: usize = words.next().expect("a mount").parse().expect("a mount");
         let n: usize = words.next().expect("a number").parse().expect("a number");
-        assert_eq!((n, words.next()), (next[mount], Some(&*format!("{}.", "y".repeat(n * 5)))), "{line}");
+        assert_eq!((n, words.next()), (next[mount], Some(&*format!("{}.", "y".repeat(n % 100 * 5)))), "{line}");
         next[mount] += 1;
     }
-    assert_eq!(next, [RECORDS; 2]);
+    assert_eq!(next, counts);
 }
 
 #[test]
 fn an_open_waits_for_a_mount_that_stands_still_and_sees_what_it_kept() {
     let mut rng = seeded("frozen");
-    let pair = Pair::new("recall-frozen", Duration::from_secs(60));
+    let pair = pair("recall-frozen");
     let writer = rw(&pair.a.join("f"));
     let data = noise(&mut rng, 300_000);
     writer.write_all_at(&data, 0).expect("write");
-    appears(&pair.b.join("f"));
+    pair.appears("f");
     pair.a.freeze();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| fs::read(pair.b.join("f")).expect("read"));
-        // Long enough for an answer that does not wait; that it is not there yet proves nothing, that it is would.
-        std::thread::sleep(Duration::from_secs(1));
+        wait::until("the recall", wait::SERVER, || (pair.figure("recalls_unanswered") > 0).then_some(()));
         assert!(!reader.is_finished(), "the open did not wait");
         pair.a.thaw();
         assert!(reader.join().expect("read") == data);
@@ -128,10 +126,10 @@ fn an_open_waits_for_a_mount_that_stands_still_and_sees_what_it_kept() {
 #[test]
 fn a_mount_that_dies_keeps_others_waiting_for_its_lease_and_no_longer() {
     let mut rng = seeded("dead holder");
-    let mut pair = Pair::new("recall-dead", LEASE);
+    let mut pair = Pair::with("recall-dead", LEASE, &["hard"]);
     let stored = noise(&mut rng, 200_000);
     fs::write(pair.a.join("f"), &stored).expect("write");
-    appears(&pair.b.join("f"));
+    pair.appears("f");
     let writer = rw(&pair.a.join("f"));
     writer.sync_all().expect("fsync");
     writer.write_all_at(b"kept to itself", 0).expect("write");

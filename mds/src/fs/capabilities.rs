@@ -18,11 +18,8 @@ use crate::capabilities::{CapabilityTable, Wait};
 /// Longest a request waits for other clients; then its client asks again.
 const HOLD_MAX: Duration = Duration::from_secs(10);
 
-/// Longest a look at attributes waits after a restart until every client has said what it has open.
+/// Longest a look at attributes waits after a restart until every other client has said what it has open.
 const LOOK_WAITS_MAX: Duration = Duration::from_secs(5);
-
-/// How soon it looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Attributes, and whether they last.
 #[derive(Clone, Debug)]
@@ -199,11 +196,7 @@ impl FileSystem {
         }
         // After a restart a writer may not have said yet that it is one. Not for long: one that is dead has taken what it kept
         // along.
-        let until = Instant::now() + LOOK_WAITS_MAX;
-        while !self.is_recovered(session, true, until).await? && Instant::now() < until {
-            // The session itself has not: its client is about to.
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        self.have_others_recovered(session, Instant::now() + LOOK_WAITS_MAX).await?;
         if !capabilities.is_written_elsewhere(session, fid) {
             // Who wrote may have reported and closed it since.
             let same = capabilities.changes.load(Ordering::Acquire) == before;

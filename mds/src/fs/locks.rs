@@ -14,6 +14,7 @@ use sateen_types::{Attr, Fid, FsResult, Lock, OwnedLock, SessionId};
 use tokio::sync::Notify;
 
 use super::FileSystem;
+use crate::clients::ClientTable;
 use crate::locks::{LockTable, Number, Outcome, Owner, Ticket};
 use crate::namespace;
 
@@ -181,24 +182,44 @@ impl FileSystem {
         self.shared.locks.lock().table.counts()
     }
 
-    /// Whether the session's own locks are known again and, for `everybody`, those of all others. The others are waited for
-    /// until `until`; the session itself must first be told that it has to say them.
+    /// Whether what the session itself holds is known again and, for `everybody`, what all others do. The others are waited
+    /// for until `until`; the session itself must first be told that it has to say so.
     pub(super) async fn is_recovered(&self, session: SessionId, everybody: bool, until: Instant) -> FsResult<bool> {
+        let missing = |clients: &ClientTable| match clients.wants_restate(session) {
+            true => Missing::Asker,
+            false => clients.recovery_ends().filter(|_| everybody).map_or(Missing::Nobody, Missing::Others),
+        };
+        self.await_statements(session, until, missing).await
+    }
+
+    /// Whether what all other sessions hold is known again, as soon as it is or at `until`.
+    pub(super) async fn have_others_recovered(&self, session: SessionId, until: Instant) -> FsResult<bool> {
+        let missing =
+            |clients: &ClientTable| clients.others_recovery_ends(session).map_or(Missing::Nobody, Missing::Others);
+        self.await_statements(session, until, missing).await
+    }
+
+    async fn await_statements(
+        &self,
+        session: SessionId,
+        until: Instant,
+        missing: impl Fn(&ClientTable) -> Missing,
+    ) -> FsResult<bool> {
         loop {
             let told = self.shared.locks.recovered.notified();
             tokio::pin!(told);
             told.as_mut().enable();
             let now = Instant::now();
-            let ends = {
+            let missing = {
                 let mut clients = self.shared.clients.lock();
                 clients.touch(session, now)?;
-                if clients.wants_restate(session) {
-                    return Ok(false);
-                }
-                clients.recovery_ends().filter(|ends| everybody && *ends > now)
+                missing(&clients)
             };
-            let Some(ends) = ends else { return Ok(true) };
-            let left = ends.min(until).saturating_duration_since(now);
+            let left = match missing {
+                Missing::Asker => return Ok(false),
+                Missing::Others(ends) if ends > now => ends.min(until).saturating_duration_since(now),
+                Missing::Nobody | Missing::Others(_) => return Ok(true),
+            };
             if left.is_zero() {
                 return Ok(false);
             }
@@ -206,4 +227,13 @@ impl FileSystem {
             let _ = tokio::time::timeout(left, told).await;
         }
     }
+}
+
+/// Who has not said yet after a restart what it holds.
+enum Missing {
+    Nobody,
+    /// Who asks.
+    Asker,
+    /// They have until then.
+    Others(Instant),
 }
