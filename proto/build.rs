@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "sateen/common/v1/common.proto",
+    "sateen/common/v1/fsck.proto",
     "sateen/mds/v1/capabilities.proto",
     "sateen/mds/v1/cluster.proto",
     "sateen/mds/v1/locks.proto",
+    "sateen/mds/v1/maintenance.proto",
     "sateen/mds/v1/namespace.proto",
     "sateen/oss/v1/object_store.proto",
     "sateen/oss/v1/maintenance.proto",

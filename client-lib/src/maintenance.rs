@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use sateen_proto::oss::maintenance_client::MaintenanceClient;
-use sateen_proto::{convert, oss, status};
+use sateen_proto::{common, convert, oss, status};
 use sateen_types::{Finding, FsCode, FsError, FsResult, FsckEvent, OstIndex, Tally};
 use tonic::transport::Channel;
 
@@ -101,6 +101,6 @@ impl Maintenance {
     }
 }
 
-fn convert_finding(finding: oss::Finding) -> FsResult<Finding> {
+fn convert_finding(finding: common::Finding) -> FsResult<Finding> {
     finding.try_into().map_err(|e: FsError| convert::bad("damaged", e.message))
 }

@@ -14,13 +14,13 @@ use sateen_runtime::{DirLock, durable, rocksdb_log};
 use sateen_types::{Finding, FindingKind, FsCode, FsError, FsId, FsResult, FsckEvent, OstUuid, Repair, Tally};
 
 use crate::store::disk::{RealDisk, SegmentId};
-use crate::store::fsck::report::Report;
 use crate::store::fsck::rows::View;
 use crate::store::fsck::{self, Job, Offline};
 use crate::store::index::{Index, IndexCache};
 use crate::store::rebuild::rebuild;
 use crate::store::segments::{SegmentOwner, io_error};
 use crate::superblock::{self, Superblock};
+use sateen_types::fsck::Report;
 
 /// Memory for the index.
 const INDEX_CACHE_BYTES: usize = 64 << 20;

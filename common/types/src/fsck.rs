@@ -1,4 +1,9 @@
-//! What a check of an OST finds: one vocabulary for the store that checks, the wire, and the command that shows it.
+//! What a check of an OST or of an MDT finds: one vocabulary for the stores that check, the wire, and the command that
+//! shows it; and the [`Report`] that counts and hands on.
+
+mod report;
+
+pub use report::Report;
 
 use std::fmt;
 
@@ -14,7 +19,7 @@ pub enum FindingKind {
     Superblock,
     /// The index, or a part of it, cannot be read.
     IndexUnreadable,
-    /// A row of the index does not decode.
+    /// A row of the index, or of the metadata, does not decode.
     Row,
     /// An object's counters, size or chunks contradict each other.
     Object,
@@ -46,11 +51,29 @@ pub enum FindingKind {
     Journal,
     /// The index was made anew. Not damage.
     Rebuilt,
+    /// The rows of one name contradict each other, or the name stands for nothing.
+    Name,
+    /// Counts of a directory contradict its names, or the directory itself is gone.
+    Directory,
+    /// A file's link count contradicts its names, or its place among files without a name is wrong.
+    Links,
+    /// A file or directory that no name leads to.
+    Unreachable,
+    /// A layout is missing, belongs to nothing, or names an OST that does not exist.
+    Layout,
+    /// Extended attributes, ACLs or a default layout contradict their inode.
+    Attribute,
+    /// What an OST is to do contradicts the rest of the metadata.
+    Intent,
+    /// A reply record without a session.
+    Session,
+    /// An object whose file does not exist.
+    ObjectOrphan,
 }
 
 impl FindingKind {
     /// Every kind, in the order of the wire numbers, which begin with 1.
-    pub const ALL: [FindingKind; 18] = [
+    pub const ALL: [FindingKind; 27] = [
         FindingKind::Superblock,
         FindingKind::IndexUnreadable,
         FindingKind::Row,
@@ -69,6 +92,15 @@ impl FindingKind {
         FindingKind::Unsettled,
         FindingKind::Journal,
         FindingKind::Rebuilt,
+        FindingKind::Name,
+        FindingKind::Directory,
+        FindingKind::Links,
+        FindingKind::Unreachable,
+        FindingKind::Layout,
+        FindingKind::Attribute,
+        FindingKind::Intent,
+        FindingKind::Session,
+        FindingKind::ObjectOrphan,
     ];
 
     /// Whether it is only worth knowing.
@@ -97,6 +129,15 @@ impl FindingKind {
             FindingKind::Unsettled => "unsettled",
             FindingKind::Journal => "journal",
             FindingKind::Rebuilt => "rebuilt",
+            FindingKind::Name => "name",
+            FindingKind::Directory => "directory",
+            FindingKind::Links => "links",
+            FindingKind::Unreachable => "unreachable",
+            FindingKind::Layout => "layout",
+            FindingKind::Attribute => "attribute",
+            FindingKind::Intent => "intent",
+            FindingKind::Session => "session",
+            FindingKind::ObjectOrphan => "object-orphan",
         }
     }
 }
@@ -162,6 +203,12 @@ impl Finding {
     #[must_use]
     pub fn in_fs(self, fs: FsId) -> Finding {
         Finding { fs: Some(fs.0), ..self }
+    }
+
+    /// About this file.
+    #[must_use]
+    pub fn file(self, fid: Fid) -> Finding {
+        Finding { fid: Some(fid), ..self }
     }
 
     /// About this object.
@@ -230,6 +277,12 @@ pub struct Tally {
     pub notices: u64,
     /// Findings that were repaired.
     pub repaired: u64,
+    /// Files and directories checked.
+    #[serde(default)]
+    pub inodes: u64,
+    /// Names checked.
+    #[serde(default)]
+    pub names: u64,
 }
 
 /// What a check says while it runs. The last one is `Done`; without it the check was cut off.

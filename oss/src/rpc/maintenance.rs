@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sateen_proto::convert::ost_index;
-use sateen_proto::oss;
 use sateen_proto::oss::maintenance_server::Maintenance;
 use sateen_proto::status::to_status;
+use sateen_proto::{common, oss};
 use sateen_types::{FsCode, FsError, FsResult, FsckEvent, OstIndex};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::scrub::Scrub;
-use crate::store::fsck::report::Report;
+use sateen_types::fsck::Report;
 
 /// Events that wait for a slow reader; then the check waits.
 const EVENTS_MAX: usize = 64;
@@ -48,7 +48,7 @@ impl MaintenanceService {
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    type FsckStream = ReceiverStream<Result<oss::FsckEvent, Status>>;
+    type FsckStream = ReceiverStream<Result<common::FsckEvent, Status>>;
 
     async fn fsck(&self, request: Request<oss::FsckRequest>) -> Result<Response<Self::FsckStream>, Status> {
         let oss::FsckRequest { ost, deep } = request.into_inner();
@@ -88,14 +88,14 @@ impl Maintenance for MaintenanceService {
         for store in scrub.ost().open_stores() {
             reply.damaged_chunks += store.damaged().count();
             let room = DAMAGED_MAX - reply.damaged.len();
-            reply.damaged.extend(store.damaged().findings(store.file_system(), room).iter().map(oss::Finding::from));
+            reply.damaged.extend(store.damaged().findings(store.file_system(), room).iter().map(common::Finding::from));
         }
         Ok(Response::new(reply))
     }
 }
 
 /// Checks every store of an OST; a receiver that goes away stops it.
-fn check(scrub: &Scrub, deep: bool, events: &mpsc::Sender<Result<oss::FsckEvent, Status>>) -> FsResult<()> {
+fn check(scrub: &Scrub, deep: bool, events: &mpsc::Sender<Result<common::FsckEvent, Status>>) -> FsResult<()> {
     let mut sink = |event: FsckEvent| match events.blocking_send(Ok((&event).into())) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),

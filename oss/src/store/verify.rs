@@ -7,7 +7,6 @@ use rocksdb::{Direction, IteratorMode, ReadOptions};
 use sateen_types::{FsCode, FsError, FsResult};
 
 use super::Store;
-use super::fsck::report::Report;
 use super::fsck::rows::View;
 use super::fsck::{self, Job, Online};
 use super::index::error;
@@ -15,6 +14,7 @@ use super::keys::{CF_CHUNKS, ChunkKey};
 use super::read;
 use super::records::ChunkRecord;
 use super::segments::ReadError;
+use sateen_types::fsck::Report;
 
 /// Chunks looked up at once for a scrub.
 const STEP_CHUNKS: usize = 64;

@@ -3,7 +3,7 @@
 use sateen_types::{Finding, FindingKind, FsError, FsResult, FsckEvent, Repair, Tally};
 
 use super::{bad, required};
-use crate::oss;
+use crate::common;
 
 /// Longest description that is sent or taken.
 const WHAT_CHARS_MAX: usize = 1024;
@@ -12,15 +12,15 @@ fn cut(text: &str) -> String {
     text.chars().take(WHAT_CHARS_MAX).collect()
 }
 
-impl From<&Finding> for oss::Finding {
-    fn from(f: &Finding) -> oss::Finding {
+impl From<&Finding> for common::Finding {
+    fn from(f: &Finding) -> common::Finding {
         let repair = match f.repair {
-            Repair::Impossible => oss::Repair::Impossible,
-            Repair::Possible => oss::Repair::Possible,
-            Repair::Done => oss::Repair::Done,
+            Repair::Impossible => common::Repair::Impossible,
+            Repair::Possible => common::Repair::Possible,
+            Repair::Done => common::Repair::Done,
         };
         let kind = FindingKind::ALL.iter().position(|k| *k == f.kind).map_or(0, |i| i as u32 + 1);
-        oss::Finding {
+        common::Finding {
             kind,
             repair: repair.into(),
             fs_id: f.fs,
@@ -34,14 +34,14 @@ impl From<&Finding> for oss::Finding {
     }
 }
 
-impl TryFrom<oss::Finding> for Finding {
+impl TryFrom<common::Finding> for Finding {
     type Error = FsError;
-    fn try_from(w: oss::Finding) -> FsResult<Finding> {
+    fn try_from(w: common::Finding) -> FsResult<Finding> {
         let kind = (w.kind as usize).checked_sub(1).and_then(|i| FindingKind::ALL.get(i));
-        let repair = match oss::Repair::try_from(w.repair) {
-            Ok(oss::Repair::Impossible) => Repair::Impossible,
-            Ok(oss::Repair::Possible) => Repair::Possible,
-            Ok(oss::Repair::Done) => Repair::Done,
+        let repair = match common::Repair::try_from(w.repair) {
+            Ok(common::Repair::Impossible) => Repair::Impossible,
+            Ok(common::Repair::Possible) => Repair::Possible,
+            Ok(common::Repair::Done) => Repair::Done,
             Err(_) => return Err(bad("repair", format_args!("{} is unknown", w.repair))),
         };
         Ok(Finding {
@@ -59,36 +59,59 @@ impl TryFrom<oss::Finding> for Finding {
     }
 }
 
-impl From<Tally> for oss::FsckTally {
-    fn from(t: Tally) -> oss::FsckTally {
-        let Tally { file_systems, objects, chunks, segments, bytes_verified, damage, notices, repaired } = t;
-        oss::FsckTally { file_systems, objects, chunks, segments, bytes_verified, damage, notices, repaired }
+impl From<Tally> for common::FsckTally {
+    fn from(t: Tally) -> common::FsckTally {
+        let Tally { file_systems, objects, chunks, segments, bytes_verified, damage, notices, repaired, inodes, names } =
+            t;
+        common::FsckTally {
+            file_systems,
+            objects,
+            chunks,
+            segments,
+            bytes_verified,
+            damage,
+            notices,
+            repaired,
+            inodes,
+            names,
+        }
     }
 }
 
-impl From<oss::FsckTally> for Tally {
-    fn from(w: oss::FsckTally) -> Tally {
-        let oss::FsckTally { file_systems, objects, chunks, segments, bytes_verified, damage, notices, repaired } = w;
-        Tally { file_systems, objects, chunks, segments, bytes_verified, damage, notices, repaired }
+impl From<common::FsckTally> for Tally {
+    fn from(w: common::FsckTally) -> Tally {
+        let common::FsckTally {
+            file_systems,
+            objects,
+            chunks,
+            segments,
+            bytes_verified,
+            damage,
+            notices,
+            repaired,
+            inodes,
+            names,
+        } = w;
+        Tally { file_systems, objects, chunks, segments, bytes_verified, damage, notices, repaired, inodes, names }
     }
 }
 
-impl From<&FsckEvent> for oss::FsckEvent {
-    fn from(event: &FsckEvent) -> oss::FsckEvent {
-        use oss::fsck_event::Event;
+impl From<&FsckEvent> for common::FsckEvent {
+    fn from(event: &FsckEvent) -> common::FsckEvent {
+        use common::fsck_event::Event;
         let event = match event {
             FsckEvent::Finding(finding) => Event::Finding(finding.into()),
             FsckEvent::Progress(tally) => Event::Progress((*tally).into()),
             FsckEvent::Done(tally) => Event::Done((*tally).into()),
         };
-        oss::FsckEvent { event: Some(event) }
+        common::FsckEvent { event: Some(event) }
     }
 }
 
-impl TryFrom<oss::FsckEvent> for FsckEvent {
+impl TryFrom<common::FsckEvent> for FsckEvent {
     type Error = FsError;
-    fn try_from(w: oss::FsckEvent) -> FsResult<FsckEvent> {
-        use oss::fsck_event::Event;
+    fn try_from(w: common::FsckEvent) -> FsResult<FsckEvent> {
+        use common::fsck_event::Event;
         Ok(match required(w.event, "event")? {
             Event::Finding(finding) => FsckEvent::Finding(finding.try_into()?),
             Event::Progress(tally) => FsckEvent::Progress(tally.into()),
@@ -108,11 +131,11 @@ mod tests {
         for kind in FindingKind::ALL {
             let finding = Finding::new(kind, Repair::Possible, "x").of(&object).chunk(7).segment(9);
             for event in [FsckEvent::Finding(finding), FsckEvent::Done(Tally { chunks: 4, ..Tally::default() })] {
-                assert_eq!(FsckEvent::try_from(oss::FsckEvent::from(&event)).expect("own message"), event);
+                assert_eq!(FsckEvent::try_from(common::FsckEvent::from(&event)).expect("own message"), event);
             }
         }
-        assert!(FsckEvent::try_from(oss::FsckEvent { event: None }).is_err());
-        assert!(Finding::try_from(oss::Finding::default()).is_err());
-        assert!(Finding::try_from(oss::Finding { kind: 1, repair: 77, ..Default::default() }).is_err());
+        assert!(FsckEvent::try_from(common::FsckEvent { event: None }).is_err());
+        assert!(Finding::try_from(common::Finding::default()).is_err());
+        assert!(Finding::try_from(common::Finding { kind: 1, repair: 77, ..Default::default() }).is_err());
     }
 }

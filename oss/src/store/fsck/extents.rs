@@ -16,7 +16,7 @@ use super::super::segments::{ENVELOPE_BYTES, HEADER_BYTES, ReadError, classify};
 use super::Job;
 use super::objects::Usage;
 use super::repair::Repairs;
-use super::report::Report;
+use sateen_types::fsck::Report;
 
 /// Extents that are sorted in memory at once: about 100 bytes each. A larger store is gone through in several passes.
 pub const BATCH_EXTENTS: u64 = 1 << 20;

@@ -17,7 +17,6 @@
 pub mod extents;
 pub mod objects;
 pub mod repair;
-pub mod report;
 pub mod rows;
 pub mod space;
 
@@ -30,8 +29,8 @@ use super::index::Index;
 use super::keys::ChunkKey;
 use super::segments::{ReadError, SegmentOwner};
 use repair::Repairs;
-use report::Report;
 use rows::View;
+use sateen_types::fsck::Report;
 
 /// A store to check, and how.
 pub struct Job<'a> {

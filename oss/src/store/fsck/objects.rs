@@ -10,7 +10,7 @@ use super::super::keys::{CF_CHUNKS, CF_OBJECTS, CF_PENDING, ChunkKey, ObjectKey}
 use super::super::records::{ChunkRecord, ObjectRecord, PendingRecord, SegmentExtent};
 use super::Job;
 use super::repair::Repairs;
-use super::report::Report;
+use sateen_types::fsck::Report;
 
 /// What the chunks say about the segments and the store.
 #[derive(Default)]

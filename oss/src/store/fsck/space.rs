@@ -16,7 +16,7 @@ use super::Job;
 use super::extents::free_extent;
 use super::objects::{Usage, unreadable};
 use super::repair::Repairs;
-use super::report::Report;
+use sateen_types::fsck::Report;
 
 /// Checks `segments`, `frees`, `meta` and the list of files.
 pub fn check(job: &Job<'_>, usage: &Usage, repairs: &Repairs<'_>, report: &mut Report<'_>) -> FsResult<()> {

@@ -6,7 +6,6 @@ use rocksdb::WriteOptions;
 use sateen_types::{Finding, FindingKind, FsCode, FsckEvent, Repair};
 
 use super::super::disk::SegmentId;
-use super::super::fsck::report::Report;
 use super::super::fsck::rows::View;
 use super::super::fsck::{Job, Offline, check};
 use super::super::index::Index;
@@ -16,6 +15,7 @@ use super::super::keys::{
 };
 use super::super::records::{Counter, ObjectRecord};
 use super::*;
+use sateen_types::fsck::Report;
 
 /// The check of a closed store.
 fn run(dir: &Path, deep: bool, repair: bool) -> Vec<Finding> {

@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use sateen_types::{Finding, FsCode, FsError, FsResult, FsckEvent, Repair, Tally};
+use super::{Finding, FsckEvent, Repair, Tally};
+use crate::status::{FsCode, FsError, FsResult};
 
 /// Rows and blocks of data between two reports of progress.
 const STEPS: u64 = 2048;
