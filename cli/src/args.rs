@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use sateen_runtime::ByteSize;
 use sateen_types::FsName;
 
@@ -45,8 +45,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check OSTs: at work through their OSS, or at rest in a directory; exit code 7 if something is wrong.
+    /// Check OSTs or the MDT: at work through their servers, or at rest in a directory; exit code 7 if something is wrong.
     #[command(after_help = "Examples:\n  sateen fsck --ost 3 --deep\n  sateen fsck --status\n  \
+                            sateen fsck --mdt --fs scratch --repair\n  \
                             sateen fsck --dir /srv/ost0 --deep --repair   (its OSS stopped)")]
     Fsck {
         /// What and how.
@@ -75,24 +76,31 @@ pub struct Mds {
 
 /// `sateen fsck`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("repairable").args(["dir", "mdt"]))]
 pub struct Fsck {
     /// Only this OST. Default: all.
     #[arg(long, value_name = "N", conflicts_with = "dir")]
     pub ost: Option<u16>,
-    /// Directory of an OST that no OSS serves.
+    /// Directory of an OST or of the MDT that no server uses.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Names and attributes, through the MDS.
+    #[arg(long, conflicts_with_all = ["ost", "deep", "rebuild_index", "status"])]
+    pub mdt: bool,
+    /// Of the MDT only this file system. Default: all.
+    #[arg(long = "fs", value_name = "NAME", requires = "repairable")]
+    pub file_system: Option<FsName>,
     /// Read and verify every stored byte. At work: not faster than [scrub] bytes_per_second.
     #[arg(long)]
     pub deep: bool,
-    /// Correct counters, and move what nobody knows to lost+found. Damaged data stays as it is.
-    #[arg(long, requires = "dir")]
+    /// Correct what is certain, and move what nobody knows to lost+found. Damaged data stays as it is.
+    #[arg(long, requires = "repairable")]
     pub repair: bool,
     /// Make the index anew from the segments, keep the old one beside it, then check.
     #[arg(long, requires = "dir", conflicts_with = "repair")]
     pub rebuild_index: bool,
     /// Check nothing; tell how far the scrub is and what is known to be damaged.
-    #[arg(long, conflicts_with_all = ["dir", "deep", "repair"])]
+    #[arg(long, conflicts_with_all = ["dir", "mdt", "deep", "repair"])]
     pub status: bool,
     /// One JSON document instead of text.
     #[arg(long)]

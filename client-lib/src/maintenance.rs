@@ -1,11 +1,13 @@
-//! Maintenance of OSTs as an administrator sees it: checks, and what the scrub knows. Talks to the OSS directly.
+//! Maintenance as an administrator sees it: checks of OSTs and of namespaces, and what the scrub knows. Talks to the
+//! servers directly.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use sateen_proto::oss::maintenance_client::MaintenanceClient;
-use sateen_proto::{common, convert, oss, status};
-use sateen_types::{Finding, FsCode, FsError, FsResult, FsckEvent, OstIndex, Tally};
+use sateen_proto::{common, convert, mds, oss, status};
+use sateen_types::{Finding, FsCode, FsError, FsName, FsResult, FsckEvent, OstIndex, Tally};
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::transport;
@@ -53,29 +55,11 @@ impl Maintenance {
     }
 
     /// Checks the OST while it serves; every event goes to `sink`, which ends the check by breaking.
-    pub async fn fsck(&self, deep: bool, mut sink: impl FnMut(FsckEvent) -> ControlFlow<()>) -> FsResult<Tally> {
+    pub async fn fsck(&self, deep: bool, sink: impl FnMut(FsckEvent) -> ControlFlow<()>) -> FsResult<Tally> {
         let request = oss::FsckRequest { ost: u32::from(self.ost.0), deep };
         let mut client = MaintenanceClient::new(self.channel.clone());
-        let mut events = transport::within(self.timeout, &self.peer(), client.fsck(request)).await?;
-        loop {
-            let cut_off = |why: String| {
-                FsError::new(FsCode::Unavailable, format!("the check of {} was cut off: {why}", self.peer()))
-            };
-            let event = match tokio::time::timeout(SILENCE_MAX, events.message()).await {
-                Err(_) => return Err(cut_off(format!("nothing was heard for {SILENCE_MAX:?}"))),
-                Ok(Err(s)) if s.details().is_empty() => return Err(cut_off(s.message().to_owned())),
-                Ok(Err(s)) => return Err(status::from_status(&s)),
-                Ok(Ok(None)) => return Err(cut_off("the server ended it".to_owned())),
-                Ok(Ok(Some(event))) => FsckEvent::try_from(event)?,
-            };
-            let done = if let FsckEvent::Done(tally) = event { Some(tally) } else { None };
-            if sink(event).is_break() {
-                return Err(FsError::new(FsCode::Interrupted, "the check was stopped"));
-            }
-            if let Some(tally) = done {
-                return Ok(tally);
-            }
-        }
+        let events = transport::within(self.timeout, &self.peer(), client.fsck(request)).await?;
+        follow(events, &self.peer(), sink).await
     }
 
     /// What the scrub knows.
@@ -98,6 +82,48 @@ impl Maintenance {
 
     fn peer(&self) -> String {
         format!("OST {} at {}", self.ost, self.address)
+    }
+}
+
+/// Checks the namespace of one file system (`None`: of all) while it serves, through the MDS at `address` (`HOST:PORT`);
+/// every event goes to `sink`, which ends the check by breaking. With `repair` it corrects what is certain.
+pub async fn check_namespaces(
+    address: &str,
+    file_system: Option<&FsName>,
+    repair: bool,
+    timeout: Duration,
+    sink: impl FnMut(FsckEvent) -> ControlFlow<()>,
+) -> FsResult<Tally> {
+    let channel = transport::channel(address, timeout, REQUEST_MAX)?;
+    let file_system = file_system.map_or_else(String::new, FsName::to_string);
+    let mut client = mds::maintenance_client::MaintenanceClient::new(channel);
+    let peer = format!("the MDS at {address}");
+    let events = transport::within(timeout, &peer, client.fsck(mds::FsckRequest { file_system, repair })).await?;
+    follow(events, &peer, sink).await
+}
+
+/// Hands the events of a check on, up to the last.
+async fn follow(
+    mut events: Streaming<common::FsckEvent>,
+    peer: &str,
+    mut sink: impl FnMut(FsckEvent) -> ControlFlow<()>,
+) -> FsResult<Tally> {
+    let cut_off = |why: String| FsError::new(FsCode::Unavailable, format!("the check of {peer} was cut off: {why}"));
+    loop {
+        let event = match tokio::time::timeout(SILENCE_MAX, events.message()).await {
+            Err(_) => return Err(cut_off(format!("nothing was heard for {SILENCE_MAX:?}"))),
+            Ok(Err(s)) if s.details().is_empty() => return Err(cut_off(s.message().to_owned())),
+            Ok(Err(s)) => return Err(status::from_status(&s)),
+            Ok(Ok(None)) => return Err(cut_off("the server ended it".to_owned())),
+            Ok(Ok(Some(event))) => FsckEvent::try_from(event)?,
+        };
+        let done = if let FsckEvent::Done(tally) = event { Some(tally) } else { None };
+        if sink(event).is_break() {
+            return Err(FsError::new(FsCode::Interrupted, "the check was stopped"));
+        }
+        if let Some(tally) = done {
+            return Ok(tally);
+        }
     }
 }
 

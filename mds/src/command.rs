@@ -9,6 +9,7 @@ use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, Fid, LayoutTemplate, SessionId, Timestamp};
 
 use crate::placement::Candidate;
+use crate::store::Table;
 use crate::store::keys::IntentId;
 
 /// One change.
@@ -51,6 +52,20 @@ pub enum Command {
         /// Each with the change of the file's disk space, bytes (truncates only).
         done: Vec<(IntentId, i64)>,
     },
+    /// Corrects what a check has found ([`crate::fsck`]).
+    Mend(Mend),
+}
+
+/// A correction of rows that nothing else would change: all of it, if the rows it follows from are still as they were
+/// seen, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mend {
+    /// Rows as they were seen; `None`: there was none.
+    pub expected: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    /// Rows as they shall be.
+    pub changes: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    /// Change of the counter of inodes.
+    pub inodes: i64,
 }
 
 /// A change a client asks for, numbered within its session.

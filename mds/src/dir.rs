@@ -14,7 +14,9 @@ use sateen_types::{ClusterId, FsCode, FsError, FsId, FsResult};
 
 /// What a superblock of the MDS looks like. Body: cluster id, 16 bytes.
 const SUPERBLOCK: envelope::Kind =
-    envelope::Kind { magic: b"SATMDSSB", version: 1, features: 0, what: "MDS superblock" };
+    envelope::Kind { magic: envelope::MDS_SUPERBLOCK, version: 1, features: 0, what: "MDS superblock" };
+/// Its name in the directory.
+pub const SUPERBLOCK_FILE: &str = "superblock";
 /// A superblock is a few dozen bytes; anything much larger is none.
 const SUPERBLOCK_BYTES_MAX: u64 = 4096;
 
@@ -42,7 +44,7 @@ impl MdsDir {
                 .with_hint("give an MDS directory this user may write: dir = \"...\" in the configuration")
         })?;
         let lock = DirLock::acquire(path)?;
-        let file = path.join("superblock");
+        let file = path.join(SUPERBLOCK_FILE);
         let cluster = match std::fs::metadata(&file) {
             Ok(meta) if meta.len() > SUPERBLOCK_BYTES_MAX => {
                 return Err(FsError::new(

@@ -1,9 +1,9 @@
 //! The real program: what it says when it cannot start, and what a `kill -9` leaves.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+mod support;
+
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,19 +17,7 @@ use sateen_proto::mds::*;
 use sateen_proto::version;
 use sateen_types::Fid;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sateen-mds");
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn config(dir: &Path, port: u16) -> std::path::PathBuf {
-    let file = dir.join(format!("mds-{port}.toml"));
-    let text = format!("listen = \"127.0.0.1:{port}\"\ndir = {:?}\n", dir.join("mds"));
-    std::fs::write(&file, text).expect("writes");
-    file
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("binds").port()
-}
+use support::{PATIENCE, PROGRAM, Server, config, free_port};
 
 /// Runs it to its end, which must come in time.
 fn run(config: &Path) -> Output {
@@ -51,46 +39,6 @@ fn refused(output: &Output, what: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("error: ") && text.contains(what) && text.contains("\nhint: "), "{text}");
-}
-
-/// A server process; killed when dropped.
-struct Server(Child);
-
-impl Server {
-    /// Returns when it says that it is ready.
-    fn start(config: &Path) -> Server {
-        let spawned = Command::new(PROGRAM).arg("--config").arg(config).stderr(Stdio::piped()).spawn();
-        let mut server = Server(spawned.expect("starts"));
-        let lines = BufReader::new(server.0.stderr.take().expect("piped")).lines();
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                // The reader stays to keep the pipe empty; the test may have gone.
-                let _ = tell.send(line);
-            }
-        });
-        let start = Instant::now();
-        let mut seen = String::new();
-        while let Ok(line) = told.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
-            seen.push_str(&line);
-            if line.contains("ready") {
-                return server;
-            }
-        }
-        panic!("not ready: {seen}");
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().expect("kills");
-        self.0.wait().expect("ends");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -273,6 +273,13 @@ impl Cluster {
         servers.filter_map(|s| s.process.as_mut()).for_each(Process::assert_runs);
     }
 
+    /// Checks the namespaces while they are served.
+    #[track_caller]
+    pub fn assert_names_sound(&self) {
+        let done = self.sateen(&["fsck", "--mdt"]);
+        assert!(done.success(), "{done}");
+    }
+
     /// Id of the process of an OSS, which must run.
     pub fn oss_id(&self, i: usize) -> u32 {
         self.oss[i].process.as_ref().expect("the OSS runs").id()

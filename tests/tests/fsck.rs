@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use sateen_tests::cluster::lfs_ok;
+use sateen_tests::command::sh;
 use sateen_tests::damage::{find_bytes, flip, segments};
 use sateen_tests::rng::{noise, seeded};
-use sateen_tests::{Cluster, ClusterSpec};
+use sateen_tests::{Cluster, ClusterSpec, wait};
 
 #[test]
 fn a_damaged_file_is_named_at_work_and_at_rest_and_survives_a_repair_as_an_error() {
@@ -69,4 +70,46 @@ fn a_damaged_file_is_named_at_work_and_at_rest_and_survives_a_repair_as_an_error
     assert_eq!(fs::read(mount.join("good")).expect("read"), bytes[..500_000]);
     let error = fs::read(mount.join("bad")).expect_err("neither zeros nor old bytes");
     assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+}
+
+/// Names of every kind, some of which go again.
+const NAMES: &str = r#"
+set -e
+cd "$1"
+mkdir -p a/b/c d
+for i in $(seq 200); do echo "$i" > "a/f$i"; done
+for i in $(seq 0 4 200); do ln -f "a/f$((i + 1))" "d/l$i" 2>/dev/null || true; done
+ln -s ../a d/link
+mkfifo d/pipe
+setfattr -n user.note -v text a/f7
+mv a/b d/b
+mv -f a/f1 a/f2
+rm a/f3 a/f5 d/l8
+rmdir d/b/c
+truncate -s 10 a/f9
+"#;
+
+#[test]
+fn names_are_found_sound_after_work_while_they_are_served_and_at_rest() {
+    let mut cluster = Cluster::start(ClusterSpec::new("fsck-mdt"));
+    let mount = cluster.mount();
+    let done = sh(NAMES, &[&mount.path()], wait::SERVER);
+    assert!(done.success(), "{done}");
+    for more in [&[][..], &["--fs", "scratch"], &["--repair"]] {
+        let done = cluster.sateen(&[&["fsck", "--mdt"][..], more].concat());
+        assert!(done.success() && done.stdout.contains("clean"), "{done}");
+    }
+    cluster.sateen(&["fsck", "--mdt", "--fs", "other"]).assert_fails_with_hint(3);
+    let dir = cluster.mds_dir().display().to_string();
+    cluster.sateen(&["fsck", "--dir", &dir]).assert_fails_with_hint(1).assert_says("--mdt");
+    cluster.stop_mds();
+    cluster.sateen(&["fsck", "--mdt"]).assert_fails_with_hint(5);
+    cluster.sateen(&["fsck", "--dir", &dir, "--deep"]).assert_fails_with_hint(1);
+    let json = cluster.sateen(&["fsck", "--dir", &dir, "--repair", "--json"]);
+    assert!(json.success(), "{json}");
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("one document");
+    assert_eq!(report["mdts"][0]["clean"], true, "{json}");
+    assert!(report["mdts"][0]["tally"]["names"].as_u64().is_some_and(|names| names > 200), "{json}");
+    cluster.start_mds();
+    assert_eq!(fs::read_to_string(mount.join("a/f7")).expect("read"), "7\n");
 }

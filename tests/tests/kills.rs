@@ -94,6 +94,7 @@ fn a_copy_goes_on_when_the_mds_and_each_oss_are_killed_and_started_again() {
     ledger.assert_kept();
     tree::assert_same_by_diff(&sources, &copy);
     cluster.assert_runs();
+    cluster.assert_names_sound();
 }
 
 #[test]
@@ -118,6 +119,7 @@ fn a_killed_mount_process_fails_its_programs_and_loses_nothing_fsynced() {
     std::fs::remove_dir_all(&copy).expect("rm -r");
     std::fs::write(&copy, b"a file now").expect("write");
     cluster.assert_runs();
+    cluster.assert_names_sound();
 }
 
 /// Kills in CI, and all.
@@ -157,6 +159,7 @@ fn an_oss_that_is_killed_again_and_again_loses_nothing_answered() {
     }
     eprintln!("{killed} kills, {fsynced} promises (files, and versions of 40 chunks), all kept");
     cluster.assert_runs();
+    cluster.assert_names_sound();
 }
 
 /// Holds a file open, unlinked and with data not yet written back, over whatever happens until a line comes.
@@ -198,4 +201,5 @@ fn a_file_open_and_unlinked_survives_a_restart_of_the_mds() {
     assert!(wait::until("the end of the holder", wait::SERVER, || ended(&mut holder)).success());
     assert!(!path.exists());
     cluster.assert_runs();
+    cluster.assert_names_sound();
 }

@@ -1,4 +1,5 @@
-//! `sateen fsck`: checks OSTs, at work through their OSS or at rest in their directory, and shows what the scrub knows.
+//! `sateen fsck`: checks OSTs and the MDT, at work through their servers or at rest in their directory, and shows what the
+//! scrub knows.
 //!
 //! Exit code 0: nothing is wrong, or all of it was repaired; 7: something is wrong; 1: the check itself failed.
 
@@ -9,7 +10,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use sateen_client::admin::{Ost, OstState};
-use sateen_client::maintenance::Maintenance;
+use sateen_client::maintenance::{Maintenance, check_namespaces};
 use sateen_types::{FsCode, FsError, FsResult, OstIndex, Tally};
 use serde_json::{Value, json};
 
@@ -23,17 +24,20 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the verb.
 pub fn run(fsck: &Fsck, mds: &Mds) -> FsResult<u8> {
+    let mut of = if fsck.mdt { Of::Mdt } else { Of::Ost };
     let checked = match &fsck.dir {
         Some(dir) => {
+            of = offline::what_is(dir);
             let target = dir.display().to_string();
-            let mut show = Show::new(&target, fsck.json);
-            let outcome = offline::check(dir, fsck, &mut |event| show.event(&event));
+            let mut show = Show::new(&target, of, fsck.json);
+            let outcome = offline::check(dir, of, fsck, &mut |event| show.event(&event));
             vec![(target, outcome.map(|tally| show.done(&tally)))]
         }
+        None if fsck.mdt => vec![("MDT".to_owned(), block_on(names(fsck, &mds.address())))],
         None => block_on(online(fsck, &mds.address()))?,
     };
     if fsck.json {
-        say!("{}", report(&checked));
+        say!("{}", report(of, &checked));
     }
     let mut failed = checked.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
     failed.clone().for_each(print_error);
@@ -44,7 +48,16 @@ pub fn run(fsck: &Fsck, mds: &Mds) -> FsResult<u8> {
     Ok(if well { 0 } else { DEGRADED })
 }
 
-/// What a check of one OST came to.
+/// What is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Objects and their data.
+    Ost,
+    /// Names and attributes.
+    Mdt,
+}
+
+/// What a check of one target came to.
 struct Checked {
     tally: Tally,
     json: Value,
@@ -56,15 +69,18 @@ impl Checked {
     }
 }
 
-fn report(checked: &[(String, FsResult<Checked>)]) -> Value {
-    let osts: Vec<Value> = checked
+fn report(of: Of, checked: &[(String, FsResult<Checked>)]) -> Value {
+    let targets: Vec<Value> = checked
         .iter()
         .map(|(target, outcome)| match outcome {
             Ok(checked) => checked.json.clone(),
             Err(e) => json!({ "target": target, "error": e.message }),
         })
         .collect();
-    json!({ "osts": osts })
+    match of {
+        Of::Ost => json!({ "osts": targets }),
+        Of::Mdt => json!({ "mdts": targets }),
+    }
 }
 
 async fn online(fsck: &Fsck, host: &str) -> FsResult<Vec<(String, FsResult<Checked>)>> {
@@ -99,8 +115,20 @@ fn reach(ost: &Ost) -> FsResult<Maintenance> {
     Maintenance::new(ost.index, &ost.address, TIMEOUT)
 }
 
+/// Checks namespaces through the MDS.
+async fn names(fsck: &Fsck, host: &str) -> FsResult<Checked> {
+    let admin = admin(host).await?;
+    let mut show = Show::new("MDT", Of::Mdt, fsck.json);
+    let sink = |event| {
+        show.event(&event);
+        ControlFlow::Continue(())
+    };
+    let tally = check_namespaces(admin.host(), fsck.file_system.as_ref(), fsck.repair, TIMEOUT, sink).await?;
+    Ok(show.done(&tally))
+}
+
 async fn check(ost: &Ost, target: &str, fsck: &Fsck) -> FsResult<Checked> {
-    let mut show = Show::new(target, fsck.json);
+    let mut show = Show::new(target, Of::Ost, fsck.json);
     let sink = |event| {
         show.event(&event);
         ControlFlow::Continue(())

@@ -6,7 +6,7 @@ use sateen_client::maintenance::ScrubStatus;
 use sateen_types::{Finding, FsckEvent, Repair, Tally};
 use serde_json::{Value, json};
 
-use super::Checked;
+use super::{Checked, Of};
 use crate::table::{bytes, percent};
 
 /// Width of the output.
@@ -19,6 +19,7 @@ const DAMAGED_SHOWN: usize = 8;
 /// Shows one check.
 pub struct Show {
     target: String,
+    of: Of,
     json: bool,
     terminal: bool,
     findings: Vec<Finding>,
@@ -26,8 +27,8 @@ pub struct Show {
 
 impl Show {
     /// Of `target`.
-    pub fn new(target: &str, json: bool) -> Show {
-        Show { target: target.to_owned(), json, terminal: std::io::stderr().is_terminal(), findings: Vec::new() }
+    pub fn new(target: &str, of: Of, json: bool) -> Show {
+        Show { target: target.to_owned(), of, json, terminal: std::io::stderr().is_terminal(), findings: Vec::new() }
     }
 
     /// Something was found, or done.
@@ -40,7 +41,7 @@ impl Show {
             }
             FsckEvent::Finding(finding) => say_text!("{}", finding_text(finding)),
             FsckEvent::Progress(tally) if self.terminal && !self.json => {
-                crate::say::err(format_args!("\r{:<width$}\r", progress_text(tally), width = COLUMNS - 1));
+                crate::say::err(format_args!("\r{:<width$}\r", progress_text(self.of, tally), width = COLUMNS - 1));
             }
             FsckEvent::Progress(_) | FsckEvent::Done(_) => {}
         }
@@ -49,7 +50,7 @@ impl Show {
     /// It is over.
     pub fn done(self, tally: &Tally) -> Checked {
         if !self.json {
-            say_text!("{}", summary(&self.target, tally));
+            say_text!("{}", summary(&self.target, self.of, tally));
         }
         let json = json!({
             "target": self.target,
@@ -62,9 +63,21 @@ impl Show {
     }
 }
 
-fn progress_text(tally: &Tally) -> String {
-    let verified = bytes(tally.bytes_verified);
-    format!("{} objects, {} chunks, {verified} verified, {} found", tally.objects, tally.chunks, tally.damage)
+fn progress_text(of: Of, tally: &Tally) -> String {
+    format!("{}, {} found", amounts(of, tally), tally.damage)
+}
+
+fn amounts(of: Of, tally: &Tally) -> String {
+    match of {
+        Of::Ost => {
+            let verified = bytes(tally.bytes_verified);
+            format!(
+                "{} objects, {} chunks, {} segments, {verified} verified",
+                tally.objects, tally.chunks, tally.segments
+            )
+        }
+        Of::Mdt => format!("{} inodes, {} names, {} objects", tally.inodes, tally.names, tally.objects),
+    }
 }
 
 /// A finding in lines of at most 80 columns.
@@ -98,15 +111,8 @@ fn wrap(text: &str) -> String {
     out
 }
 
-fn summary(target: &str, tally: &Tally) -> String {
-    let mut out = wrap(&format!(
-        "{target}: {} file systems, {} objects, {} chunks, {} segments, {} verified",
-        tally.file_systems,
-        tally.objects,
-        tally.chunks,
-        tally.segments,
-        bytes(tally.bytes_verified),
-    ));
+fn summary(target: &str, of: Of, tally: &Tally) -> String {
+    let mut out = wrap(&format!("{target}: {} file systems, {}", tally.file_systems, amounts(of, tally)));
     let left = tally.damage - tally.repaired.min(tally.damage);
     match (left, tally.repaired) {
         (0, 0) => out.push_str("  clean\n"),
@@ -186,7 +192,10 @@ mod tests {
             damaged_chunks: 99,
             damaged: vec![finding(); 20],
         };
-        let text = finding_text(&finding()) + &summary("OST 8149", &tally) + &status_text("OST 8149", &status);
+        let text = finding_text(&finding())
+            + &summary("OST 8149", Of::Ost, &tally)
+            + &summary("MDT", Of::Mdt, &tally)
+            + &status_text("OST 8149", &status);
         assert!(text.contains("[0x2ffffffff:0x1ffff:0x0]") && text.contains("(50%)"), "{text}");
         for line in text.lines() {
             assert!(line.chars().count() <= COLUMNS, "{line:?}");
@@ -195,11 +204,11 @@ mod tests {
 
     #[test]
     fn a_clean_check_says_so_and_a_repaired_one_too() {
-        assert!(summary("x", &Tally::default()).ends_with("  clean\n"));
+        assert!(summary("x", Of::Ost, &Tally::default()).ends_with("  clean\n"));
         let repaired = Tally { damage: 2, repaired: 2, ..Tally::default() };
-        assert!(summary("x", &repaired).ends_with("clean now\n"));
+        assert!(summary("x", Of::Ost, &repaired).ends_with("clean now\n"));
         let left = Tally { damage: 3, ..repaired };
-        assert!(summary("x", &left).contains("DAMAGED: 1 findings, 2 repaired"));
+        assert!(summary("x", Of::Ost, &left).contains("DAMAGED: 1 findings, 2 repaired"));
         assert_eq!(Show::new("x", true).done(&left).json["clean"], false);
     }
 }

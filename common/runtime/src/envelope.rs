@@ -16,6 +16,9 @@ use sateen_types::{FsCode, FsError, FsResult};
 
 const HEADER_BYTES: usize = 24;
 
+/// Magic of the superblock of an MDS directory: tells it from that of an OST.
+pub const MDS_SUPERBLOCK: &[u8; 8] = b"SATMDSSB";
+
 /// A kind of file.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {

@@ -1,5 +1,5 @@
-//! Verifies a whole file system's tables: what every operation must leave behind. Run after each step in tests and by
-//! the checker; it reads everything, so never on a hot path.
+//! Verifies a whole file system's tables: what every operation must leave behind. Run after each step in tests, with all
+//! of the tables in memory; `sateen fsck` is [`crate::fsck`], and is held against this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 

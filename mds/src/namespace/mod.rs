@@ -10,6 +10,7 @@ mod create;
 mod intents;
 mod layout;
 mod link;
+mod mend;
 mod mkdir;
 mod perm;
 mod read;
@@ -18,7 +19,7 @@ mod rename;
 mod room;
 mod session;
 mod setattr;
-mod tree;
+pub(crate) mod tree;
 mod unlink;
 mod write_done;
 mod xattr;
@@ -63,6 +64,10 @@ pub fn apply(tx: &mut dyn Txn, command: &Command, inputs: &Inputs) -> FsResult<O
         }
         Command::IntentsDone { done } => {
             intents::finish(tx, done)?;
+            Ok(Outcome::Done)
+        }
+        Command::Mend(correction) => {
+            mend::mend(tx, correction)?;
             Ok(Outcome::Done)
         }
     }
@@ -113,4 +118,4 @@ fn mutate(tx: &mut dyn Txn, who: &Credential, op: &Mutation, inputs: &Inputs) ->
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

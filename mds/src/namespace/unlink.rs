@@ -87,9 +87,13 @@ pub fn last_name(tx: &dyn ReadTxn, parent: Fid, name: &Name) -> FsResult<Option<
     Ok(tree::find_inode(tx, entry.fid)?.filter(|i| i.nlink <= 1).map(|_| entry.fid))
 }
 
-/// Ends a file in the orphans table; one that is not there is left alone.
+/// Ends a file in the orphans table; one that is not there is left alone, and so is one that has names for all that it
+/// counts: that is damage, and for a check to decide.
 pub fn drop_orphan(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
     if tx.get(Table::Orphans, &keys::fid(fid))?.is_none() {
+        return Ok(());
+    }
+    if tree::find_inode(tx, fid)?.is_none_or(|inode| inode.nlink > 0 || inode.is_dir()) {
         return Ok(());
     }
     tx.delete(Table::Orphans, keys::fid(fid));

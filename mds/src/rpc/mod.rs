@@ -6,6 +6,7 @@ mod cluster;
 pub use cluster::Service as ClusterRpc;
 mod locks;
 pub use locks::Service as LocksRpc;
+mod maintenance;
 mod namespace;
 pub use namespace::Service as NamespaceRpc;
 
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use sateen_proto::mds::capabilities_server::CapabilitiesServer;
 use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::locks_server::LocksServer;
+use sateen_proto::mds::maintenance_server::MaintenanceServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
 use sateen_proto::status::to_status;
 use sateen_runtime::Shutdown;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{FsCode, FsResult};
+use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
 use crate::cluster::Cluster;
@@ -51,6 +54,12 @@ pub fn cluster_service(cluster: Arc<Cluster>) -> ClusterServer<cluster::Service>
 /// The service about locks.
 pub fn locks_service(cluster: Arc<Cluster>) -> LocksServer<locks::Service> {
     LocksServer::new(locks::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service about checks, which end when `stop` is requested.
+pub fn maintenance_service(cluster: Arc<Cluster>, stop: Shutdown) -> MaintenanceServer<maintenance::Service> {
+    let one = Arc::new(Semaphore::new(1));
+    MaintenanceServer::new(maintenance::Service { cluster, stop, one }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The service about names.

@@ -1,8 +1,9 @@
 //! Tables in memory: for tests, with the same behaviour as RocksDB but nothing durable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::RwLock;
 use sateen_types::FsResult;
 
 use super::txn::{ReadTxn, Row, Store, Table, WriteSet, pending_range};
@@ -12,12 +13,13 @@ type Tables = [BTreeMap<Vec<u8>, Vec<u8>>; Table::COUNT];
 /// See the module.
 #[derive(Default)]
 pub struct MemStore {
-    tables: RwLock<Tables>,
+    /// Copied by a commit while a view of them is held.
+    tables: RwLock<Arc<Tables>>,
 }
 
-struct View<'a>(RwLockReadGuard<'a, Tables>);
+struct View(Arc<Tables>);
 
-impl ReadTxn for View<'_> {
+impl ReadTxn for View {
     fn get(&self, table: Table, key: &[u8]) -> FsResult<Option<Vec<u8>>> {
         Ok(self.0[table as usize].get(key).cloned())
     }
@@ -30,11 +32,12 @@ impl ReadTxn for View<'_> {
 
 impl Store for MemStore {
     fn snapshot(&self) -> Box<dyn ReadTxn + '_> {
-        Box::new(View(self.tables.read()))
+        Box::new(View(self.tables.read().clone()))
     }
 
     fn commit(&self, changes: &WriteSet) -> FsResult<()> {
         let mut tables = self.tables.write();
+        let tables = Arc::make_mut(&mut tables);
         for table in Table::OF_FILE_SYSTEM.iter().chain(Table::OF_CLUSTER) {
             for (key, value) in changes.of(*table) {
                 match value {

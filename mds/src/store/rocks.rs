@@ -63,16 +63,18 @@ impl RocksStore {
             tracing::warn!(dir = %dir.display(), bytes = cut, "cut a change that was never answered off the end of the log");
         }
         let cache = Cache::new_lru_cache(bounds.block_cache_bytes);
-        let options = database_options(bounds);
-        let families = tables.iter().map(|t| ColumnFamilyDescriptor::new(t.name(), family_options(&cache, bounds)));
-        // RocksDB insists on its "default" family; it stays empty.
-        let default = ColumnFamilyDescriptor::new("default", family_options(&cache, bounds));
-        let db = Db::open_cf_descriptors(&options, dir, families.chain([default])).map_err(|e| {
-            FsError::new(FsCode::Io, format!("cannot open the database in {}: {e}", dir.display())).with_hint(
-                "if another process holds it, stop that one; if it is damaged, restore the directory from a backup",
-            )
-        })?;
-        Ok(RocksStore { db, tables, dir: dir.to_owned() })
+        let db = Db::open_cf_descriptors(&database_options(bounds), dir, families(&cache, tables, bounds));
+        Ok(RocksStore { db: db.map_err(|e| open_error(dir, &e))?, tables, dir: dir.to_owned() })
+    }
+
+    /// Opens the store in `dir` to look at it: nothing on disk changes. Refuses (`Corrupt`) a log that ends in garbage, as a
+    /// power cut may leave it: [`RocksStore::open`] cuts that off.
+    pub fn open_read_only(dir: &Path, tables: &'static [Table], bounds: RocksOptions) -> FsResult<RocksStore> {
+        rocksdb_log::check_readable(dir)?;
+        let cache = Cache::new_lru_cache(bounds.block_cache_bytes);
+        let (options, families) = (database_options(bounds), families(&cache, tables, bounds));
+        let db = Db::open_cf_descriptors_read_only(&options, dir, families, false);
+        Ok(RocksStore { db: db.map_err(|e| open_error(dir, &e))?, tables, dir: dir.to_owned() })
     }
 
     fn family(&self, table: Table) -> &ColumnFamily {
@@ -86,6 +88,17 @@ impl RocksStore {
         };
         FsError::new(code, format!("{what} {} of {}: {e}", table.name(), self.dir.display()))
     }
+}
+
+fn open_error(dir: &Path, e: &rocksdb::Error) -> FsError {
+    FsError::new(FsCode::Io, format!("cannot open the database in {}: {e}", dir.display()))
+        .with_hint("if another process holds it, stop that one; if it is damaged, restore the directory from a backup")
+}
+
+/// The families of `tables`. RocksDB insists on its "default" family; it stays empty.
+fn families(cache: &Cache, tables: &[Table], bounds: RocksOptions) -> Vec<ColumnFamilyDescriptor> {
+    let names = tables.iter().map(|t| t.name()).chain(["default"]);
+    names.map(|name| ColumnFamilyDescriptor::new(name, family_options(cache, bounds))).collect()
 }
 
 fn database_options(bounds: RocksOptions) -> Options {

@@ -2,7 +2,7 @@
 //! [`super::check`] runs after every command.
 
 mod acl;
-mod bench;
+pub(crate) mod bench;
 mod files;
 mod model;
 mod names;
