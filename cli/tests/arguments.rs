@@ -57,9 +57,16 @@ fn a_check_that_cannot_be_says_why() {
     let mds = dead_mds();
     refused(&["fsck", "--mds", &mds], 5, &mds, "sateen-mds");
     refused(&["fsck", "--status", "--mds", &mds], 5, &mds, "sateen-mds");
-    for words in
-        [&["fsck", "--repair"][..], &["fsck", "--dir", "/x", "--ost", "1"], &["fsck", "--dir", "/x", "--status"]]
-    {
+    refused(&["fsck", "--mdt", "--repair", "--mds", &mds], 5, &mds, "sateen-mds");
+    for words in [
+        &["fsck", "--repair"][..],
+        &["fsck", "--dir", "/x", "--ost", "1"],
+        &["fsck", "--dir", "/x", "--status"],
+        &["fsck", "--dir", "/x", "--mdt"],
+        &["fsck", "--mdt", "--deep"],
+        &["fsck", "--fs", "scratch"],
+        &["fsck", "--mdt", "--fs", "no/name"],
+    ] {
         let (code, _, stderr) = sateen(words);
         assert_eq!(code, 2, "{words:?}: {stderr}");
     }

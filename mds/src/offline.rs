@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use sateen_runtime::rocksdb_log;
 use sateen_types::fsck::Report;
@@ -138,6 +139,8 @@ fn file_system(
         fs,
         store: &store,
         osts,
+        objects: None,
+        grace: Duration::ZERO,
         mender: if repair { Some(&mender) } else { None },
         pace: &|_| Ok(()),
         now: &Timestamp::now,

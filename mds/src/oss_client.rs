@@ -1,4 +1,4 @@
-//! What the MDS asks of OSSs: cut objects, destroy objects, drop a file system. One lazily connected channel per
+//! What the MDS asks of OSSs: cut, destroy and list objects, drop a file system. One lazily connected channel per
 //! address; every call has a deadline; a call may be repeated without harm.
 
 use std::collections::HashMap;
@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sateen_proto::oss::maintenance_client::MaintenanceClient;
 use sateen_proto::oss::object_store_client::ObjectStoreClient;
-use sateen_proto::oss::{DestroyRequest, DropFileSystemRequest, TruncateRequest};
+use sateen_proto::oss::{DestroyRequest, DropFileSystemRequest, ListObjectsRequest, TruncateRequest};
 use sateen_proto::status::from_status;
+use sateen_types::limits::LIST_OBJECTS_MAX;
 use sateen_types::{FsCode, FsError, FsId, FsResult, ObjectId, OstIndex};
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
@@ -46,9 +48,13 @@ fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
 
 impl OssClient {
     fn client(&self, address: &str) -> FsResult<ObjectStoreClient<Channel>> {
+        self.channel(address).map(ObjectStoreClient::new)
+    }
+
+    fn channel(&self, address: &str) -> FsResult<Channel> {
         let mut channels = self.channels.lock();
         if let Some(channel) = channels.get(address) {
-            return Ok(ObjectStoreClient::new(channel.clone()));
+            return Ok(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| FsError::new(FsCode::Invalid, format!("{address:?} is not an address of an OSS: {e}")))?;
@@ -57,7 +63,7 @@ impl OssClient {
             channels.clear();
         }
         channels.insert(address.to_owned(), channel.clone());
-        Ok(ObjectStoreClient::new(channel))
+        Ok(channel)
     }
 
     /// Cuts one object; gives the change of its disk space in bytes.
@@ -93,6 +99,24 @@ impl OssClient {
         let message = DestroyRequest { ost: u32::from(ost.0), objects };
         let call = self.client(address)?.destroy(with_deadline(message, CALL_TIMEOUT)).await;
         call.map(drop).map_err(|s| from_status(&s))
+    }
+
+    /// Objects of a file system from `from` on, at most `max`, and whether those are all.
+    pub async fn list_objects(
+        &self,
+        address: &str,
+        ost: OstIndex,
+        fs: FsId,
+        from: Option<ObjectId>,
+        max: usize,
+    ) -> FsResult<(Vec<ObjectId>, bool)> {
+        let (from, max) = (from.map(Into::into), max.min(LIST_OBJECTS_MAX) as u32);
+        let message = ListObjectsRequest { ost: u32::from(ost.0), fs_id: fs.0, from, max };
+        let mut client = MaintenanceClient::new(self.channel(address)?);
+        let call = client.list_objects(with_deadline(message, CALL_TIMEOUT)).await;
+        let reply = call.map_err(|s| from_status(&s))?.into_inner();
+        let objects = reply.objects.into_iter().map(ObjectId::try_from).collect::<FsResult<_>>()?;
+        Ok((objects, reply.complete))
     }
 
     /// Removes everything of a file system.

@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 
+use sateen_proto::oss::{GetAttrRequest, ObjectId};
 use sateen_tests::cluster::lfs_ok;
 use sateen_tests::command::sh;
 use sateen_tests::damage::{find_bytes, flip, segments};
+use sateen_tests::plain;
 use sateen_tests::rng::{noise, seeded};
+use sateen_tests::rpc::block_on;
 use sateen_tests::{Cluster, ClusterSpec, wait};
 
 #[test]
@@ -112,4 +115,45 @@ fn names_are_found_sound_after_work_while_they_are_served_and_at_rest() {
     assert!(report["mdts"][0]["tally"]["names"].as_u64().is_some_and(|names| names > 200), "{json}");
     cluster.start_mds();
     assert_eq!(fs::read_to_string(mount.join("a/f7")).expect("read"), "7\n");
+}
+
+/// Bytes on disk of an object on OST 0.
+async fn allocated(cluster: &Cluster, object: &ObjectId) -> u64 {
+    let mut store = plain::object_store(cluster.mds_address(), 0).await;
+    let request = GetAttrRequest { ost: 0, object: Some(*object) };
+    store.get_attr(request).await.expect("GetAttr").into_inner().allocated
+}
+
+#[test]
+fn an_object_that_a_late_write_made_again_is_found_and_destroyed() {
+    let spec = ClusterSpec { oss: 1, osts_per_oss: 1, ..ClusterSpec::new("fsck-leak") };
+    let cluster = Cluster::start(spec);
+    let mount = cluster.mount();
+    let [gone, kept] = ["gone", "kept"].map(|name| {
+        let path = mount.join(name);
+        fs::write(&path, name).expect("write");
+        File::open(&path).and_then(|f| f.sync_all()).expect("fsync");
+        path
+    });
+    let fid = lfs_ok(&[&"path2fid", &gone]).trim().to_owned();
+    fs::remove_file(&gone).expect("unlink");
+    let parsed: sateen_types::Fid = fid.parse().expect("a FID");
+    let object = ObjectId { fs_id: 1, fid: Some(parsed.into()), component: 1, stripe: 0 };
+    let is_gone = || block_on(allocated(&cluster, &object)) == 0;
+    wait::until("the end of the object", wait::SERVER, || is_gone().then_some(()));
+
+    // What a client could send that had been cut off for long.
+    let late = plain::write(0, &object, vec![plain::raw(0, b"late", true)], b"late".to_vec());
+    block_on(async { plain::object_store(cluster.mds_address(), 0).await.write(late).await.expect("Write") });
+    assert!(!is_gone());
+    let done = cluster.sateen(&["fsck", "--mdt"]);
+    assert_eq!(done.code, Some(7), "{done}");
+    assert!(done.stdout.contains("object-orphan") && done.stdout.contains(&fid), "{done}");
+    assert!(!is_gone(), "a check without --repair changes nothing");
+    let done = cluster.sateen(&["fsck", "--mdt", "--repair"]);
+    assert!(done.success() && done.stdout.contains("repaired 1"), "{done}");
+    wait::until("the end of the object", wait::SERVER, || is_gone().then_some(()));
+    let done = cluster.sateen(&["fsck", "--mdt", "--repair"]);
+    assert!(done.success() && done.stdout.contains("  clean"), "{done}");
+    assert_eq!(fs::read_to_string(&kept).expect("read"), "kept");
 }

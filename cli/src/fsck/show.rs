@@ -209,6 +209,6 @@ mod tests {
         assert!(summary("x", Of::Ost, &repaired).ends_with("clean now\n"));
         let left = Tally { damage: 3, ..repaired };
         assert!(summary("x", Of::Ost, &left).contains("DAMAGED: 1 findings, 2 repaired"));
-        assert_eq!(Show::new("x", true).done(&left).json["clean"], false);
+        assert_eq!(Show::new("x", Of::Ost, true).done(&left).json["clean"], false);
     }
 }

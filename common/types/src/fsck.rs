@@ -69,11 +69,13 @@ pub enum FindingKind {
     Session,
     /// An object whose file does not exist.
     ObjectOrphan,
+    /// Something was not looked at. Not damage.
+    Unchecked,
 }
 
 impl FindingKind {
     /// Every kind, in the order of the wire numbers, which begin with 1.
-    pub const ALL: [FindingKind; 27] = [
+    pub const ALL: [FindingKind; 28] = [
         FindingKind::Superblock,
         FindingKind::IndexUnreadable,
         FindingKind::Row,
@@ -101,11 +103,12 @@ impl FindingKind {
         FindingKind::Intent,
         FindingKind::Session,
         FindingKind::ObjectOrphan,
+        FindingKind::Unchecked,
     ];
 
     /// Whether it is only worth knowing.
     pub fn is_notice(self) -> bool {
-        matches!(self, FindingKind::Unsettled | FindingKind::Rebuilt)
+        matches!(self, FindingKind::Unsettled | FindingKind::Rebuilt | FindingKind::Unchecked)
     }
 
     /// Its name, as printed and in JSON.
@@ -138,6 +141,7 @@ impl FindingKind {
             FindingKind::Intent => "intent",
             FindingKind::Session => "session",
             FindingKind::ObjectOrphan => "object-orphan",
+            FindingKind::Unchecked => "unchecked",
         }
     }
 }

@@ -47,6 +47,8 @@ pub const BLOCK_BYTES: u32 = 4096;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Most files in one Close.
 pub const CLOSES_MAX: usize = 4096;
+/// Most objects in one page of a list of objects.
+pub const LIST_OBJECTS_MAX: usize = 4096;
 /// Most Reads in one ReadMany.
 pub const READ_MANY_MAX: usize = 64;
 /// Most bytes that the Reads of one ReadMany may ask for together.

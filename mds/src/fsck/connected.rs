@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use sateen_types::{Fid, FsResult, Name};
+use sateen_types::{Fid, FindingKind, FsResult, Name};
 
 use super::draft::Draft;
 use super::links::{names_of, put_aside};
 use super::rows::Stored;
-use super::{Broken, Facts};
+use super::{Broken, Facts, Remedy};
 use crate::namespace::tree;
 use crate::store::records::Dentry;
 use crate::store::{ReadTxn, Table, keys};
@@ -87,7 +87,10 @@ pub fn look(tx: &dyn ReadTxn, facts: &Facts, dir: Fid) -> FsResult<Option<Broken
     let (_, Some((parent, name))) = names_of(tx, dir, 1)? else { return Ok(None) };
     let what = format!("is below itself, as {name:?} in {parent}; it belongs into /lost+found");
     let mut draft = Draft::new(tx);
-    remove(&mut draft, facts, parent, &name)?;
+    if remove(&mut draft, facts, parent, &name).is_err() {
+        // What it is in does not decode, or does not count it.
+        return Ok(facts.broken(FindingKind::Unreachable, what, Remedy::LostAndFound).file(dir));
+    }
     put_aside(draft, facts, dir, what)
 }
 

@@ -39,6 +39,9 @@ pub fn walk(check: &mut Check<'_, '_>) -> FsResult<()> {
             continue;
         };
         let inode = inode_of(check, fid, inode)?;
+        if !inode.is_missing() {
+            check.decided.see(fid);
+        }
         let names = count_names(check, view, fid, &mut parents, &group)?;
         let capable = see_xattrs(check, fid, &mut xattrs, &group, inode.is_missing())?;
 

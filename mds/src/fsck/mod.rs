@@ -6,6 +6,7 @@
 //!    attributes belong to it?
 //! 3. [`queues`]: do intents and replies name what exists?
 //! 4. [`counters`]: are the counters of the file system as a whole right?
+//! 5. [`objects`], where OSTs can be asked: does every object belong to a file?
 //!
 //! # Invariants
 //!
@@ -28,6 +29,7 @@ mod links;
 mod lost_and_found;
 mod name;
 mod names;
+mod objects;
 mod owned;
 mod queues;
 mod rows;
@@ -36,6 +38,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sateen_types::fsck::Report;
 use sateen_types::{Fid, Finding, FindingKind, FsCode, FsId, FsResult, OstIndex, Repair, Timestamp};
@@ -44,6 +47,8 @@ use crate::command::{Command, Inputs, Mend, Outcome};
 use crate::namespace;
 use crate::store::{Overlay, ReadTxn, Store, Table};
 
+use objects::Decided;
+pub use objects::ListObjects;
 use rows::Rows;
 
 /// So often a repair is tried again when what it follows from changes under it.
@@ -57,6 +62,10 @@ pub struct Job<'a> {
     pub store: &'a dyn Store,
     /// OSTs that layouts may name.
     pub osts: &'a BTreeSet<OstIndex>,
+    /// Asks OSTs for their objects.
+    pub objects: Option<ListObjects<'a>>,
+    /// How long what looks like an object without a file is left alone before it is looked at again.
+    pub grace: Duration,
     /// Applies commands as the writer does; without it nothing is repaired.
     pub mender: Option<&'a dyn Fn(Command) -> FsResult<Outcome>>,
     /// Called with the rows read since its last call, to keep the check slow, or to end it.
@@ -86,8 +95,8 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
 
 /// Checks one namespace. Errors are only those of the check itself: it was stopped, or a repair could not be written.
 pub fn check(job: &Job<'_>, report: &mut Report<'_>) -> FsResult<()> {
-    let mut check = Check { job, report, lost_and_found: None };
-    let passes = [counters::readable, names::walk, files::walk, queues::walk, counters::check];
+    let mut check = Check { job, report, lost_and_found: None, decided: Decided::default() };
+    let passes = [counters::readable, names::walk, files::walk, queues::walk, counters::check, objects::walk];
     let done = passes.into_iter().try_for_each(|pass| pass(&mut check));
     match done {
         Err(e) if matches!(e.code, FsCode::Corrupt | FsCode::Io) => {
@@ -139,6 +148,7 @@ struct Check<'a, 'r> {
     job: &'a Job<'a>,
     report: &'a mut Report<'r>,
     lost_and_found: Option<Fid>,
+    decided: Decided,
 }
 
 impl<'a> Check<'a, '_> {
@@ -166,6 +176,8 @@ impl<'a> Check<'a, '_> {
                     }
                     Err(e) => return Err(e),
                 },
+                // It is there, and that was not enough.
+                (Remedy::LostAndFound, _) if self.lost_and_found.is_some() => Repair::Impossible,
                 (Remedy::LostAndFound, Some(mender)) => match lost_and_found::find_or_make(self.job, mender)? {
                     Some(dir) => {
                         self.lost_and_found = Some(dir);

@@ -28,6 +28,8 @@ const ROWS_PER_SECOND: u64 = 200_000;
 const EVENTS_MAX: usize = 64;
 /// How long a check waits for the one before it, which may just be ending.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long what looks like an object without a file is left alone before it is looked at again.
+const GRACE: Duration = Duration::from_secs(2);
 /// A check that has nothing to tell says so much later that it goes on.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -104,16 +106,24 @@ fn check(
         }
         Ok(())
     };
+    let handle = tokio::runtime::Handle::current();
     let mut report = Report::new(&mut sink);
     for fs in file_systems {
         // Deleted meanwhile.
         let Some(store) = fs.store_handle().upgrade() else { continue };
         let osts: BTreeSet<OstIndex> = cluster.registry.read().candidates().iter().map(|c| c.index).collect();
+        let list = |ost, from, max| {
+            let address = cluster.registry.read().address(ost);
+            let address = address.ok_or_else(|| FsError::new(FsCode::Unavailable, format!("OST {ost} is down")))?;
+            handle.block_on(cluster.oss.list_objects(&address, ost, fs.info.id, from, max))
+        };
         let mender = |command: Command| fs.submit_blocking(command);
         let job = Job {
             fs: fs.info.id,
             store: &*store,
             osts: &osts,
+            objects: Some(&list),
+            grace: GRACE,
             mender: if repair { Some(&mender) } else { None },
             pace: &pace,
             now: &Timestamp::now,

@@ -1,19 +1,21 @@
-//! The `Maintenance` service: checks on demand and what the scrub knows.
+//! The `Maintenance` service: checks on demand, what the scrub knows, and what objects there are.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sateen_proto::convert::ost_index;
+use sateen_proto::convert::{bad, fs_id, ost_index};
 use sateen_proto::oss::maintenance_server::Maintenance;
 use sateen_proto::status::to_status;
 use sateen_proto::{common, oss};
-use sateen_types::{FsCode, FsError, FsResult, FsckEvent, OstIndex};
+use sateen_types::limits::LIST_OBJECTS_MAX;
+use sateen_types::{FsCode, FsError, FsId, FsResult, FsckEvent, ObjectId, OstIndex};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::ost::Ost;
 use crate::scrub::Scrub;
 use sateen_types::fsck::Report;
 
@@ -92,6 +94,38 @@ impl Maintenance for MaintenanceService {
         }
         Ok(Response::new(reply))
     }
+
+    async fn list_objects(
+        &self,
+        request: Request<oss::ListObjectsRequest>,
+    ) -> Result<Response<oss::ListObjectsReply>, Status> {
+        let decode = |r: oss::ListObjectsRequest| {
+            let max = r.max as usize;
+            if !(1..=LIST_OBJECTS_MAX).contains(&max) {
+                return Err(bad("max", format_args!("{max} is not between 1 and {LIST_OBJECTS_MAX}")));
+            }
+            Ok((self.ost(r.ost)?, fs_id(r.fs_id)?, r.from.map(ObjectId::try_from).transpose()?, max))
+        };
+        let (scrub, fs, from, max) = decode(request.into_inner()).map_err(to_status)?;
+        let work = tokio::task::spawn_blocking(move || list(scrub.ost(), fs, from.as_ref(), max));
+        let stopping = |_| to_status(FsError::new(FsCode::Unavailable, "this OSS is stopping"));
+        let (objects, complete) = work.await.map_err(stopping)?.map_err(to_status)?;
+        Ok(Response::new(oss::ListObjectsReply { objects: objects.into_iter().map(Into::into).collect(), complete }))
+    }
+}
+
+/// Objects from `from` on, at most `max`, and whether those are all.
+fn list(ost: &Ost, fs: FsId, from: Option<&ObjectId>, max: usize) -> FsResult<(Vec<ObjectId>, bool)> {
+    let mut found = match ost.store(fs) {
+        Ok(Some(store)) => store.list(from, max + 1)?,
+        Ok(None) => Vec::new(),
+        // Gone with its objects.
+        Err(e) if e.code == FsCode::Stale => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    let complete = found.len() <= max;
+    found.truncate(max);
+    Ok((found, complete))
 }
 
 /// Checks every store of an OST; a receiver that goes away stops it.

@@ -231,6 +231,18 @@ impl Index {
         rows.filter(|row| !matches!(row, Ok((key, _)) if Some(*key) == after)).take(max).collect()
     }
 
+    /// At most `max` keys of objects, from `from` on, in order, whatever is stored under them.
+    pub fn object_keys(&self, from: Option<ObjectKey>, max: usize) -> FsResult<Vec<ObjectKey>> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let from = from.as_ref().map(ObjectKey::as_bytes);
+        let mode = from.map_or(IteratorMode::Start, |key| IteratorMode::From(key, Direction::Forward));
+        let rows = self.db.iterator_cf_opt(&self.cf(CF_OBJECTS), options, mode);
+        let keys =
+            rows.map(|row| row.map(|(key, _)| ObjectKey::from_bytes(&key)).map_err(|e| error("list objects", &e)));
+        keys.filter_map(Result::transpose).take(max).collect()
+    }
+
     /// The number of the first stored chunk of `object`.
     pub fn first_chunk(&self, object: ObjectKey) -> FsResult<Option<u64>> {
         self.first_chunk_with(object, ReadOptions::default()).map_err(|e| error("read chunks", &e))?.transpose()

@@ -239,6 +239,12 @@ impl Store {
         self.index.objects()
     }
 
+    /// At most `max` objects from `from` on, in order.
+    pub fn list(&self, from: Option<&ObjectId>, max: usize) -> FsResult<Vec<ObjectId>> {
+        let keys = self.index.object_keys(from.map(ObjectKey::of), max)?;
+        Ok(keys.iter().map(|key| key.object(self.owner.fs)).collect())
+    }
+
     /// The file system it belongs to.
     pub fn file_system(&self) -> FsId {
         self.owner.fs

@@ -69,8 +69,26 @@ fn a_directory_that_is_in_itself_is_cut() {
             (Table::Parents, &keys::parent(a, a, &name("self")), Some(b"")),
         ],
     );
+    let found = findings(&store, false);
+    assert!(found.iter().any(|f| f.kind == FindingKind::Unreachable), "{found:#?}");
+    assert!(found.iter().all(|f| f.repair == Repair::Possible), "{found:#?}");
     assert!(findings(&store, true).iter().all(|f| f.repair == Repair::Done));
     assert_sound(&store);
+}
+
+#[test]
+fn what_lies_in_the_place_of_lost_and_found_is_left_alone() {
+    let store = MemStore::default();
+    let mut b = bench(&store);
+    b.create(Fid::ROOT, "lost+found").expect("made");
+    let dir = b.mkdir(Fid::ROOT, "dir").expect("made");
+    let entry = keys::dentry(Fid::ROOT, &name("dir"));
+    set(&store, &[(Table::Dentries, &entry, None), (Table::DirIndex, &keys::dirindex(Fid::ROOT, 4), None)]);
+    let found = findings(&store, true);
+    assert!(kinds(&found).contains(&(FindingKind::Unreachable, Repair::Impossible)), "{found:#?}");
+    let again = findings(&store, true);
+    assert_eq!(kinds(&again), [(FindingKind::Unreachable, Repair::Impossible)], "{again:#?}");
+    assert_eq!(again[0].fid, Some(dir));
 }
 
 #[test]
@@ -177,7 +195,16 @@ fn a_repair_that_comes_too_late_changes_nothing_and_is_made_again() {
     };
     let osts = (0..4).map(OstIndex).collect();
     let now = || Timestamp { seconds: 1, nanos: 0 };
-    let job = Job { fs: FsId(1), store: &store, osts: &osts, mender: Some(&mender), pace: &|_| Ok(()), now: &now };
+    let job = Job {
+        fs: FsId(1),
+        store: &store,
+        osts: &osts,
+        objects: None,
+        grace: Duration::ZERO,
+        mender: Some(&mender),
+        pace: &|_| Ok(()),
+        now: &now,
+    };
     let mut sink = |_| ControlFlow::Continue(());
     let mut report = Report::new(&mut sink);
     check(&job, &mut report).expect("works");

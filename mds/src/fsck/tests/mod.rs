@@ -2,13 +2,15 @@
 
 mod damage;
 mod directed;
+mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::time::Duration;
 
 use sateen_types::fsck::Report;
 use sateen_types::op::Mutation;
 use sateen_types::{Credential, Finding, FindingKind, FsId, FsckEvent, OstIndex, Repair, Timestamp, XattrName};
-use std::ops::ControlFlow;
 
 use super::{Job, apply_alone, check};
 use crate::command::Command;
@@ -35,7 +37,10 @@ fn dump(store: &dyn Store) -> Dump {
     Table::OF_FILE_SYSTEM.iter().flat_map(of).collect()
 }
 
-fn set(store: &dyn Store, changes: &[(Table, &[u8], Option<&[u8]>)]) {
+/// A row as it shall be; `None`: gone.
+type Change<'a> = (Table, &'a [u8], Option<&'a [u8]>);
+
+fn set(store: &dyn Store, changes: &[Change<'_>]) {
     let view = store.snapshot();
     let mut tx = Overlay::new(&*view);
     for (table, key, value) in changes {
@@ -57,6 +62,8 @@ fn findings(store: &dyn Store, repair: bool) -> Vec<Finding> {
         fs: FsId(1),
         store,
         osts: &osts,
+        objects: None,
+        grace: Duration::ZERO,
         mender: if repair { Some(&mender) } else { None },
         pace: &|_| Ok(()),
         now: &|| Timestamp { seconds: 2_000_000, nanos: 0 },
