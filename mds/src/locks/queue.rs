@@ -1,7 +1,7 @@
 //! Requests that wait, and how they go on: the oldest that can be granted first.
 
 use sateen_types::limits::{FILE_LOCK_WAITERS_MAX, SESSION_LOCK_WAITERS_MAX};
-use sateen_types::{Fid, FsCode, FsError, FsResult, Lock, SessionId};
+use sateen_types::{Fid, FsCode, FsError, FsResult, Lock, LockMode, SessionId};
 
 use super::{LockTable, Owner, Ticket};
 
@@ -55,26 +55,36 @@ impl LockTable {
         true
     }
 
-    /// Something of the file may have become free: grants in the order of the queue. What is granted may itself make room
-    /// (a weaker lock in place of a stronger), so it goes on until a whole pass grants nothing.
+    /// Something of the file may have become free: grants in the order of the queue. What is granted may itself make room (a
+    /// weaker lock in place of a stronger); then it begins again, so that older requests come first.
     pub(super) fn grant(&mut self, fid: Fid) {
         loop {
             let waiting: Vec<(Ticket, Waiter)> = match self.files.get(&fid) {
                 Some(file) => file.waiting.iter().map(|(t, w)| (*t, *w)).collect(),
                 None => return,
             };
-            let mut granted = false;
+            let mut weakened = false;
             for (ticket, Waiter { owner, lock }) in waiting {
                 if self.is_free(fid, owner, &lock) {
                     self.leave_queue(ticket, owner.session);
+                    weakened = lock.mode == LockMode::Shared && self.holds_exclusive(fid, owner, &lock);
                     // Without room it is out of the queue as well: its client asks again, and is told.
-                    granted |= self.take(fid, owner, lock).is_ok();
+                    weakened &= self.take(fid, owner, lock).is_ok();
+                    if weakened {
+                        break;
+                    }
                 }
             }
-            if !granted {
+            if !weakened {
                 return;
             }
         }
+    }
+
+    /// Whether the owner has an exclusive lock of a part of what it asks for.
+    fn holds_exclusive(&self, fid: Fid, owner: Owner, lock: &Lock) -> bool {
+        let held = self.files.get(&fid).and_then(|file| file.held.get(&(lock.class.space(), owner)));
+        held.is_some_and(|held| held.within(lock.range).iter().any(|part| part.mode == LockMode::Exclusive))
     }
 
     /// Those of `tickets` that do not wait (any more).

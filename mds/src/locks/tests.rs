@@ -120,6 +120,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => Just(LockClass::Posix),
         1 => Just(LockClass::Ofd),
         1 => Just(LockClass::Flock),
+        1 => Just(LockClass::Append),
     ];
     let what = (class, bytes).prop_map(|(c, r)| (c, if c.space() == LockSpace::Bytes { r } else { LockRange::WHOLE }));
     let mode = prop_oneof![Just(SH), Just(EX)];
@@ -304,6 +305,28 @@ fn a_circle_over_files_and_sessions_is_refused_and_open_files_are_not_asked() {
     assert_eq!(refused.code, FsCode::Deadlock);
     let ofd = lock(LockClass::Ofd, EX, range(0, 0));
     assert!(matches!(t.set(fid(0), owner(2), ofd, true), Ok(Outcome::Queued(_))), "as on Linux");
+}
+
+#[test]
+fn a_weaker_lock_that_is_granted_makes_room_for_older_requests_first() {
+    let (mut table, mut model) = (LockTable::default(), Model::default());
+    let set = |who, lock, wait| Step::Set { file: 0, who, lock, wait };
+    for step in [
+        set(0, posix(EX, 0, 2), false),
+        set(3, posix(EX, 3, 3), false),
+        // Older, and in the way of nothing but the exclusive lock of byte 3.
+        set(2, posix(SH, 0, 3), true),
+        // Takes byte 3 as well, in place of that.
+        set(3, posix(SH, 0, 3), true),
+        // Younger, and against both.
+        set(1, posix(EX, 3, 3), true),
+        set(0, posix(SH, 0, 2), false),
+    ] {
+        run(&mut table, &mut model, step);
+        check(&table, &model);
+    }
+    assert_eq!(model.held[0][2].0[3], Some(SH));
+    assert_eq!(model.waiting.len(), 1, "the youngest waits");
 }
 
 #[test]
