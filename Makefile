@@ -32,7 +32,7 @@ status:
 	@$(BIN)/sateen dev status
 
 down:
-	@if [ -x $(BIN)/sateen ]; then $(BIN)/sateen dev down; else echo 'nothing was built, so nothing runs'; fi
+	@if [ -x $(BIN)/sateen ]; then $(BIN)/sateen dev down; else echo 'no $(BIN)/sateen: nothing was built, so nothing runs (or CARGO_TARGET_DIR is another than for make up)'; fi
 
 test: lint deny unit
 
