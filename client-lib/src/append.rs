@@ -45,7 +45,7 @@ async fn append_shared(inner: &Arc<Inner>, inode: &Arc<Inode>, piece: &[u8], cre
     let appended = async {
         recalls::refresh(inner, inode).await?;
         let end = write::write_piece(inner, inode, Where::LockedEnd, piece, cred).await?;
-        write::store_now(inner, inode).await?;
+        write::store_through(inner, inode).await?;
         Ok::<_, FsError>(end.unwrap_or_default())
     };
     let appended = appended.await;

@@ -158,6 +158,11 @@ impl File {
         self.open.is_shared()
     }
 
+    /// Whether what is written may stay here: a write waits for no server then.
+    pub fn keeps_writes(&self) -> bool {
+        self.open.inode.keeps() == Capability::Write
+    }
+
     /// Up to `len` bytes at `offset`; fewer only at the end of the file. Copied together where they lie in several
     /// chunks; [`File::read_pieces`] copies nothing.
     pub async fn read_at(&self, offset: u64, len: usize) -> FsResult<Bytes> {

@@ -55,10 +55,17 @@ pub(crate) async fn write_at(
     store_if_shared(inner, inode).await
 }
 
-/// What may not be kept is stored, and the MDS told, before a write returns. What cannot be stored is told by the next
-/// flush or fsync, as ever.
+/// What may not be kept is stored, and the MDS told, before a write returns.
 pub(crate) async fn store_if_shared(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
-    if inode.state().is_shared() { store_now(inner, inode).await } else { Ok(()) }
+    if inode.state().is_shared() { store_through(inner, inode).await } else { Ok(()) }
+}
+
+/// [`store_now`] for a write that others see when it returns: what cannot be stored is its error.
+pub(crate) async fn store_through(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
+    let mut seen = inode.state().failure.seen_by_new_file();
+    let stored = store_now(inner, inode).await;
+    inode.state().failure.take(&mut seen)?;
+    stored
 }
 
 /// Stores what was written, makes it durable, and tells the MDS. What others may write to afterwards must not be sent again

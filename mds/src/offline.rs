@@ -71,7 +71,10 @@ pub fn check(path: &Path, options: &Options, sink: &mut dyn FnMut(FsckEvent) -> 
         }
     }
     match &options.file_system {
-        Some(name) if !found => Err(FsError::new(FsCode::NotFound, format!("there is no file system {name}"))),
+        Some(name) if !found => {
+            let what = format!("there is no file system {name} in {}", path.display());
+            Err(FsError::new(FsCode::NotFound, what).with_hint("without --fs all of them are checked"))
+        }
         _ => report.done(),
     }
 }

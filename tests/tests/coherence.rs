@@ -113,7 +113,7 @@ fn names_and_attributes_reach_the_other_mount_within_their_timeout() {
     let pair = Pair::new("attributes-other");
     fs::create_dir(pair.a.join("d")).expect("mkdir");
     write_and_close(&pair.a.join("d/f"), b"one");
-    pair.appears("d/f");
+    wait::until("the new file", TIMEOUT, || pair.b.join("d/f").exists().then_some(()));
     assert_eq!(fs::metadata(pair.b.join("d/f")).expect("stat").size(), 3);
     write_and_close(&pair.a.join("d/f"), b"three");
     wait::until("the new size", TIMEOUT, || {

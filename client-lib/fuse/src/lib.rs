@@ -6,6 +6,7 @@
 //! * `shell.rs`: callbacks, nothing but decoding and replying; `worker.rs`: the threads behind them;
 //!   `answers.rs`: data to the kernel without copies;
 //! * `caller.rs`: what `/proc` knows about the thread behind a request;
+//! * `kernel_cache.rs`: what the kernel keeps and is made to forget; `shared.rs`: files that other mounts write to;
 //! * `fs/`: the operations, callable without a mount;
 //! * `kernel.rs`, `mount.rs`: attaching, readiness, detaching;
 //! * `xattr_hints.rs`: which files have no ACL and no capabilities;

@@ -191,8 +191,11 @@ impl Inode {
 
     /// What was written is durable, or will never be: the MDS may hear of the closes.
     pub fn let_go(&self) {
-        let closed = std::mem::take(&mut *self.lingering.lock());
-        drop(closed);
+        // Closed since, and written before: whoever commits that lets all go.
+        if self.state().unstable.is_empty() {
+            let closed = std::mem::take(&mut *self.lingering.lock());
+            drop(closed);
+        }
     }
 
     /// Size and time as they are here.

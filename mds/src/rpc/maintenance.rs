@@ -114,7 +114,10 @@ fn check(
         let osts: BTreeSet<OstIndex> = cluster.registry.read().candidates().iter().map(|c| c.index).collect();
         let list = |ost, from, max| {
             let address = cluster.registry.read().address(ost);
-            let address = address.ok_or_else(|| FsError::new(FsCode::Unavailable, format!("OST {ost} is down")))?;
+            let address = address.ok_or_else(|| {
+                FsError::new(FsCode::Unavailable, format!("OST {ost} is down"))
+                    .with_hint("start its OSS and check again")
+            })?;
             handle.block_on(cluster.oss.list_objects(&address, ost, fs.info.id, from, max))
         };
         let mender = |command: Command| fs.submit_blocking(command);

@@ -72,9 +72,19 @@ impl TryFrom<mds::Recall> for (Fid, Recall) {
     }
 }
 
-/// Use and capability of one open file in a statement of all.
+/// Use and capability of one open file in a statement of all, as `RenewRequest.uses` says.
 pub fn use_to_wire(using: Using, capability: Capability) -> u32 {
-    using as u32 | (capability as u32) << 2
+    let using = match using {
+        Using::Nothing => 0,
+        Using::Reading => 1,
+        Using::Writing => 2,
+    };
+    let capability = match capability {
+        Capability::None => 0,
+        Capability::Read => 1,
+        Capability::Write => 2,
+    };
+    using | capability << 2
 }
 
 /// See [`use_to_wire`].

@@ -109,7 +109,7 @@ impl MountedFs {
 
     /// Whether a write may be begun twice, and is worth it: one into the cache of a place that is known.
     pub fn writes_at_once(&self, handle: u64) -> bool {
-        self.files.get(handle).is_ok_and(|open| !open.appends() && !open.file.is_shared())
+        self.files.get(handle).is_ok_and(|open| !open.appends() && open.file.keeps_writes())
     }
 
     /// Whether what was written took set-user-id or set-group-id away: the kernel may think that they are still there.
