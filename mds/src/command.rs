@@ -35,6 +35,18 @@ pub enum Command {
         /// What the client calls itself.
         client: String,
     },
+    /// Takes a FID sequence for a client that makes inodes in directories it holds.
+    LendSequence {
+        /// The client's session.
+        session: SessionId,
+    },
+    /// A client gives up directories that it holds.
+    Release {
+        /// The client's session.
+        session: SessionId,
+        /// Which; others are left alone.
+        dirs: Vec<Fid>,
+    },
     /// Ends a session, by its client or because it fell silent, with its reply records.
     CloseSession {
         /// Which.
@@ -81,6 +93,19 @@ pub struct Request {
     pub credential: Credential,
     /// What.
     pub op: Mutation,
+    /// The client wants to hold the directory that this makes.
+    pub hold: bool,
+    /// It is a change that the client has answered itself, to be made in the order of the client's log.
+    pub logged: Option<Logged>,
+}
+
+/// What a client decided that has answered a change itself, in a directory it [holds](crate::namespace::held).
+#[derive(Clone, Copy, Debug)]
+pub struct Logged {
+    /// Number of what it made, of the sequence its session was given.
+    pub fid: Option<Fid>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// What a command needs that is not in the tables.
@@ -98,16 +123,19 @@ pub struct Inputs {
     pub disk_low: bool,
     /// Rises by one with every command: where placement starts.
     pub rotor: u64,
+    /// The client may hold one more directory.
+    pub may_hold: bool,
 }
 
 impl Command {
     /// Whether it makes an inode.
     pub fn wants_fid(&self) -> bool {
         let Command::Mutate(request) = self else { return false };
-        matches!(
-            request.op,
-            Mutation::Create(_) | Mutation::Mkdir { .. } | Mutation::Mknod { .. } | Mutation::Symlink { .. }
-        )
+        request.logged.is_none()
+            && matches!(
+                request.op,
+                Mutation::Create(_) | Mutation::Mkdir { .. } | Mutation::Mknod { .. } | Mutation::Symlink { .. }
+            )
     }
 }
 
@@ -118,6 +146,8 @@ pub enum Outcome {
     Done,
     /// The sequence that was taken.
     Sequence(u64),
+    /// Nothing happened: another client holds a directory that the change touches.
+    Held(Fid),
     /// The answer to a client.
     Reply {
         /// The answer.

@@ -2,6 +2,7 @@
 //! one of these at once is here; what a change does is in [`crate::namespace`].
 
 mod capabilities;
+mod held;
 mod locks;
 
 use std::collections::HashSet;
@@ -30,6 +31,8 @@ use crate::writer::{Host, Writer};
 
 use capabilities::Capabilities;
 pub use capabilities::Looked;
+pub use held::HELD_MAX;
+use held::Held;
 pub use locks::Changed;
 use locks::Locks;
 
@@ -69,6 +72,7 @@ struct Shared {
     clients: Mutex<ClientTable>,
     capabilities: Capabilities,
     locks: Locks,
+    held: Held,
     registry: Arc<RwLock<Registry>>,
     disk: Arc<MdtDisk>,
     intents: Notify,
@@ -96,6 +100,22 @@ impl Host for Shared {
         }
     }
 
+    fn held_elsewhere(&self, session: SessionId, dirs: &[Fid]) -> Option<Fid> {
+        self.held.elsewhere(session, dirs)
+    }
+
+    fn any_held(&self) -> bool {
+        self.held.any()
+    }
+
+    fn may_hold(&self, session: SessionId) -> bool {
+        self.held.has_room(session)
+    }
+
+    fn held(&self, dir: Fid, by: Option<SessionId>) {
+        self.held.set(dir, by);
+    }
+
     fn applied(&self, command: &Command, outcome: &Outcome) {
         let Command::Mutate(request) = command else { return };
         let (Mutation::Create(create), Outcome::Reply { reply: MutationReply::Entry(entry), replayed }) =
@@ -106,8 +126,10 @@ impl Host for Shared {
         if let Some(access) = create.open {
             let fid = entry.attr.fid;
             let mut clients = self.clients.lock();
+            // One that comes by a log may have been among the files that were said to be open after a restart.
+            let once = *replayed || request.logged.is_some();
             let opened =
-                if *replayed { clients.ensure_open(request.session, fid) } else { clients.open(request.session, fid) };
+                if once { clients.ensure_open(request.session, fid) } else { clients.open(request.session, fid) };
             match opened {
                 Ok(()) => self.capabilities.open(request.session, fid, access),
                 Err(e) => tracing::debug!(%fid, "a created file was not opened: {e}"),
@@ -150,6 +172,7 @@ impl FileSystem {
             clients: Mutex::new(ClientTable::new(lease, known, Instant::now())),
             capabilities: Capabilities::new(),
             locks: Locks::default(),
+            held: Held::new(namespace::held::all(&*store.snapshot())?),
             registry,
             disk,
             intents: Notify::new(),
@@ -308,10 +331,46 @@ impl FileSystem {
     }
 
     async fn apply(&self, request: Request) -> FsResult<MutationReply> {
-        match self.submit(Command::Mutate(Box::new(request))).await? {
-            Outcome::Reply { reply, .. } => Ok(reply),
-            _ => Err(FsError::new(FsCode::Internal, "a change was answered without a reply")),
+        loop {
+            match self.submit(Command::Mutate(Box::new(request.clone()))).await? {
+                Outcome::Reply { reply, .. } => return Ok(reply),
+                Outcome::Held(dir) => self.await_release(request.session, dir).await?,
+                _ => return Err(FsError::new(FsCode::Internal, "a change was answered without a reply")),
+            }
         }
+    }
+
+    /// Changes of a client's log, in their order, up to the first that fails: their answers, and why that one failed.
+    pub async fn apply_log(
+        &self,
+        requests: Vec<Request>,
+    ) -> FsResult<(Vec<(MutationReply, Option<Grant>)>, Option<FsError>)> {
+        let opened = |r: &Request| matches!(&r.op, Mutation::Create(create) if create.open.is_some());
+        let opens: Vec<bool> = requests.iter().map(opened).collect();
+        let Some(session) = requests.first().map(|r| r.session) else { return Ok(Default::default()) };
+        self.touch(session)?;
+        // All at once, so that few commits carry them.
+        let mut queued = Vec::with_capacity(requests.len());
+        for request in requests {
+            queued.push(self.writer.enqueue(Command::Mutate(Box::new(request))).await?);
+        }
+        let mut replies = Vec::new();
+        for (outcome, opens) in queued.into_iter().zip(opens) {
+            let reply = match outcome.await {
+                Ok(Outcome::Reply { reply, .. }) => reply,
+                Ok(_) => {
+                    let what = "a change of a log touches a directory that another client holds";
+                    return Ok((replies, Some(FsError::new(FsCode::Busy, what))));
+                }
+                Err(error) => return Ok((replies, Some(error))),
+            };
+            let grant = match &reply {
+                MutationReply::Entry(entry) if opens => Some(self.grant_new(session, entry.attr.fid)),
+                _ => None,
+            };
+            replies.push((reply, grant));
+        }
+        Ok((replies, None))
     }
 
     async fn await_truncate(&self, fid: Fid) -> FsResult<()> {

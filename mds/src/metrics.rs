@@ -27,6 +27,10 @@ pub fn fill(page: &mut Page, cluster: &Cluster) {
     for fs in &file_systems {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.capability_counts().1 as u64);
     }
+    page.gauge("sateen_mds_directories_held", "Directories that a client has to itself by file system.");
+    for fs in &file_systems {
+        page.sample(&[("fs", &fs.info.name.to_string())], fs.held_count() as u64);
+    }
     page.gauge("sateen_mds_locks", "Advisory locks held by file system.");
     for fs in &file_systems {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.lock_counts().0 as u64);

@@ -71,7 +71,8 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Shutdown)
         .add_service(rpc::cluster_service(cluster.clone()))
         .add_service(rpc::locks_service(cluster.clone()))
         .add_service(rpc::maintenance_service(cluster.clone(), stop.clone()))
-        .add_service(rpc::namespace_service(cluster.clone()));
+        .add_service(rpc::namespace_service(cluster.clone()))
+        .add_service(rpc::writeback_service(cluster.clone()));
     match listener.local_addr() {
         Ok(address) => tracing::info!(%address, cluster = %cluster.id(), "ready"),
         Err(e) => tracing::warn!("ready, at an unknown address: {e}"),

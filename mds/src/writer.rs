@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use sateen_types::{Fid, FsCode, FsError, FsResult, Timestamp};
+use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Inputs, Outcome};
 use crate::namespace;
 use crate::placement::Candidate;
-use crate::store::{Overlay, Store, Table, WriteSet};
+use crate::store::{Overlay, Store, Table, WriteSet, keys};
 
 /// Commands that may wait. A session has at most 256 unanswered, and senders wait when it is full.
 const QUEUE: usize = 4096;
@@ -38,6 +38,20 @@ pub trait Host: Send + Sync + 'static {
     fn claim(&self, fid: Fid) -> bool;
     /// The end of these files is committed, or did not happen.
     fn release(&self, files: &[Fid]);
+    /// A directory of these that another client than `session` holds.
+    fn held_elsewhere(&self, _session: SessionId, _dirs: &[Fid]) -> Option<Fid> {
+        None
+    }
+    /// Whether some client holds directories: only then [`Host::held_elsewhere`] is asked.
+    fn any_held(&self) -> bool {
+        false
+    }
+    /// Whether the client may hold one more directory.
+    fn may_hold(&self, _session: SessionId) -> bool {
+        false
+    }
+    /// A directory is held by a client from now on, or by nobody; the commit follows.
+    fn held(&self, _dir: Fid, _by: Option<SessionId>) {}
     /// A command succeeded; its commit follows.
     fn applied(&self, command: &Command, outcome: &Outcome);
     /// A group was committed, with new or finished intents if `intents`.
@@ -70,11 +84,16 @@ impl Writer {
 
     /// Applies a command; durable when it returns. If the caller goes away meanwhile the command still happens.
     pub async fn submit(&self, command: Command) -> FsResult<Outcome> {
+        self.enqueue(command).await?.await
+    }
+
+    /// The first half of [`Writer::submit`]: commands are applied in the order in which they were queued.
+    pub async fn enqueue(&self, command: Command) -> FsResult<impl Future<Output = FsResult<Outcome>> + use<>> {
         let gone = || FsError::new(FsCode::Unavailable, "the file system is being closed");
         let (answer, result) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.send(Job { command, answer }).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?
+        Ok(async move { result.await.map_err(|_| gone())? })
     }
 
     /// [`Writer::submit`] for threads outside a runtime.
@@ -164,6 +183,14 @@ impl Thread {
 
     /// One command on top of the group; only a success stays.
     fn one(&mut self, group: &mut Overlay<'_>, command: &Command, claimed: &mut Vec<Fid>) -> FsResult<Outcome> {
+        if let Command::Mutate(request) = command
+            && self.host.any_held()
+        {
+            let dirs = namespace::held::touched(group, &request.op)?;
+            if let Some(fid) = self.host.held_elsewhere(request.session, &dirs) {
+                return Ok(Outcome::Held(fid));
+            }
+        }
         let fid = if command.wants_fid() { Some(self.fresh_fid(group)?) } else { None };
         let victim = namespace::victim(group, command)?;
         let victim_claimed = victim.filter(|v| self.host.claim(*v));
@@ -175,11 +202,17 @@ impl Thread {
             osts: self.host.osts(),
             disk_low: self.host.disk_low(),
             rotor: self.rotor,
+            may_hold: matches!(command, Command::Mutate(r) if r.hold && self.host.may_hold(r.session)),
         };
         let mut tx = Overlay::new(group);
         match namespace::apply(&mut tx, command, &inputs) {
             Ok(outcome) => {
                 let changes = tx.into_changes();
+                for (key, by) in changes.of(Table::Held) {
+                    if let Some(dir) = keys::parse_held_dir(key)? {
+                        self.host.held(dir, by.map(keys::parse_session).transpose()?);
+                    }
+                }
                 group.absorb(changes);
                 claimed.extend(victim_claimed);
                 self.host.applied(command, &outcome);
@@ -206,6 +239,7 @@ impl Thread {
                     osts: Arc::default(),
                     disk_low: false,
                     rotor: self.rotor,
+                    may_hold: false,
                 };
                 let Outcome::Sequence(sequence) = namespace::apply(&mut tx, &Command::AllocSequence, &inputs)? else {
                     return Err(FsError::new(FsCode::Internal, "allocating a sequence gave none"));

@@ -107,8 +107,14 @@ fn who() -> Option<Credential> {
 
 impl Mount {
     async fn execute_as(&self, number: u64, op: Op) -> Result<execute_reply::Result, FsCode> {
-        let request =
-            ExecuteRequest { session_id: self.session.clone(), slot: 0, number, credential: who(), op: Some(op) };
+        let request = ExecuteRequest {
+            session_id: self.session.clone(),
+            slot: 0,
+            number,
+            credential: who(),
+            op: Some(op),
+            hold: false,
+        };
         match self.names.clone().execute(request).await {
             Ok(reply) => Ok(reply.into_inner().result.expect("has one")),
             Err(status) => Err(from_status(&status).code),

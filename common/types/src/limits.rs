@@ -49,6 +49,10 @@ pub const BULK_BYTES_MAX: usize = 4 << 20;
 pub const CLOSES_MAX: usize = 4096;
 /// Most objects in one page of a list of objects.
 pub const LIST_OBJECTS_MAX: usize = 4096;
+/// Most changes in one Apply.
+pub const LOG_CHANGES_MAX: usize = 1024;
+/// Most directories in one Release.
+pub const RELEASES_MAX: usize = 4096;
 /// Most Reads in one ReadMany.
 pub const READ_MANY_MAX: usize = 64;
 /// Most bytes that the Reads of one ReadMany may ask for together.

@@ -105,6 +105,13 @@ impl Capabilities {
         self.changed.notify_waiters();
     }
 
+    /// The session has recalls of another kind.
+    pub fn wake(&self, session: SessionId) {
+        if let Some(listener) = self.lock().listeners.get(&session) {
+            listener.notify_waiters();
+        }
+    }
+
     /// Whether another session has the file open for writing.
     fn is_written_elsewhere(&self, session: SessionId, fid: Fid) -> bool {
         self.lock().table.is_written_elsewhere(session, fid)
@@ -188,8 +195,14 @@ impl FileSystem {
         question: impl Fn(&dyn crate::store::ReadTxn) -> FsResult<Attr> + Clone + Send + 'static,
     ) -> FsResult<Looked> {
         let capabilities = &self.shared.capabilities;
-        let before = capabilities.changes.load(Ordering::Acquire);
-        let attr = self.read(question.clone()).await?;
+        let mut before = capabilities.changes.load(Ordering::Acquire);
+        let mut attr = self.read(question.clone()).await?;
+        while attr.file_type == FileType::Directory && self.is_held_elsewhere(session, attr.fid) {
+            // Its holder knows better.
+            self.await_release(session, attr.fid).await?;
+            before = capabilities.changes.load(Ordering::Acquire);
+            attr = self.read(question.clone()).await?;
+        }
         let fid = attr.fid;
         if attr.file_type != FileType::Regular {
             return Ok(Looked { attr, in_use: false });

@@ -7,6 +7,7 @@
 mod acl;
 pub mod check;
 mod create;
+pub mod held;
 mod intents;
 mod layout;
 mod link;
@@ -34,7 +35,7 @@ pub use read::{
 pub use tree::{counter, inode};
 
 use sateen_types::op::{Mutation, MutationReply};
-use sateen_types::{Credential, Fid, FsResult};
+use sateen_types::{Credential, Fid, FsResult, SessionId};
 
 use crate::command::{Command, Inputs, Outcome};
 use crate::store::{ReadTxn, Txn};
@@ -49,6 +50,11 @@ pub fn apply(tx: &mut dyn Txn, command: &Command, inputs: &Inputs) -> FsResult<O
         Command::AllocSequence => session::alloc_sequence(tx).map(Outcome::Sequence),
         Command::OpenSession { session, client } => {
             session::open(tx, *session, client, inputs);
+            Ok(Outcome::Done)
+        }
+        Command::LendSequence { session } => held::lend_sequence(tx, *session).map(Outcome::Sequence),
+        Command::Release { session, dirs } => {
+            held::release(tx, *session, dirs)?;
             Ok(Outcome::Done)
         }
         Command::CloseSession { session } => {
@@ -92,14 +98,24 @@ pub fn victim(tx: &dyn ReadTxn, command: &Command) -> FsResult<Option<Fid>> {
 }
 
 /// One client operation, permissions included.
-fn mutate(tx: &mut dyn Txn, who: &Credential, op: &Mutation, inputs: &Inputs) -> FsResult<MutationReply> {
+fn mutate(
+    tx: &mut dyn Txn,
+    session: SessionId,
+    who: &Credential,
+    op: &Mutation,
+    inputs: &Inputs,
+) -> FsResult<MutationReply> {
     match op {
         Mutation::Create(op) => create::create(tx, who, op, inputs),
         Mutation::Mknod { parent, name, mode, file_type, rdev } => {
             create::mknod(tx, who, (*parent, name), *mode, *file_type, *rdev, inputs)
         }
         Mutation::Symlink { parent, name, target } => create::symlink(tx, who, (*parent, name), target, inputs),
-        Mutation::Mkdir { parent, name, mode } => mkdir::mkdir(tx, who, (*parent, name), *mode, inputs),
+        Mutation::Mkdir { parent, name, mode } => {
+            let reply = mkdir::mkdir(tx, who, (*parent, name), *mode, inputs)?;
+            held::hold(tx, session, &reply, inputs);
+            Ok(reply)
+        }
         Mutation::Link { fid, parent, name } => link::link(tx, who, *fid, (*parent, name), inputs),
         Mutation::Unlink { parent, name } => unlink::unlink(tx, who, *parent, name, inputs),
         Mutation::Rmdir { parent, name } => unlink::rmdir(tx, who, *parent, name, inputs),

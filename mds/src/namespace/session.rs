@@ -3,7 +3,7 @@
 use sateen_types::limits::SESSION_SLOTS_MAX;
 use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 
-use super::{mutate, room, tree};
+use super::{held, mutate, room, tree};
 use crate::command::{Inputs, Outcome, Request};
 use crate::store::codec::Record;
 use crate::store::records::{ReplyRecord, SessionRecord};
@@ -18,6 +18,7 @@ pub fn open(tx: &mut dyn Txn, session: SessionId, client: &str, inputs: &Inputs)
 /// Ends it; one that is not there has ended before.
 pub fn close(tx: &mut dyn Txn, session: SessionId) -> FsResult<()> {
     tx.delete(Table::Sessions, session.0.to_vec());
+    held::release_all(tx, session)?;
     for (key, _) in tx.scan(Table::Replies, &session.0, None, SESSION_SLOTS_MAX as usize)? {
         tx.delete(Table::Replies, key);
     }
@@ -30,15 +31,16 @@ pub fn close(tx: &mut dyn Txn, session: SessionId) -> FsResult<()> {
 /// failed, and any number above the recorded one is new; one below it is a request the client has an answer to.
 pub fn exactly_once(tx: &mut dyn Txn, request: &Request, inputs: &Inputs) -> FsResult<Outcome> {
     let Request { session, slot, number, .. } = request;
+    if let Some(logged) = &request.logged {
+        return held::apply_logged(tx, request, logged, inputs);
+    }
     if *slot >= SESSION_SLOTS_MAX || *number == 0 {
         return Err(FsError::new(
             FsCode::Invalid,
             format!("slot {slot}, number {number}: slots are below {SESSION_SLOTS_MAX} and numbers start at 1"),
         ));
     }
-    if tx.get(Table::Sessions, &session.0)?.is_none() {
-        return Err(FsError::new(FsCode::Stale, format!("session {session} does not exist any more")));
-    }
+    refuse_unknown(tx, *session)?;
     let key = keys::reply(*session, *slot);
     if let Some(stored) = tx.get(Table::Replies, &key)? {
         let stored = ReplyRecord::from_bytes(&stored)?;
@@ -53,10 +55,18 @@ pub fn exactly_once(tx: &mut dyn Txn, request: &Request, inputs: &Inputs) -> FsR
         }
     }
     room::refuse_when_full(&request.op, inputs)?;
-    let reply = mutate(tx, &request.credential, &request.op, inputs)?;
+    let reply = mutate(tx, *session, &request.credential, &request.op, inputs)?;
     let record = ReplyRecord { number: *number, reply };
     tx.put(Table::Replies, key, record.to_bytes());
     Ok(Outcome::Reply { reply: record.reply, replayed: false })
+}
+
+/// `Stale` if there is no such session.
+pub fn refuse_unknown(tx: &dyn Txn, session: SessionId) -> FsResult<()> {
+    match tx.get(Table::Sessions, &session.0)? {
+        Some(_) => Ok(()),
+        None => Err(FsError::new(FsCode::Stale, format!("session {session} does not exist any more"))),
+    }
 }
 
 /// Takes the next FID sequence for good.

@@ -117,6 +117,9 @@ pub fn destroy(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
         }
     }
     tx.delete(Table::DefaultLayouts, keys::fid(fid));
+    if tx.get(Table::Held, &keys::held_dir(fid))?.is_some() {
+        tx.delete(Table::Held, keys::held_dir(fid));
+    }
     tx.delete(Table::Inodes, keys::fid(fid));
     let count = tree::counter(tx, keys::INODES)?;
     tree::set_counter(tx, keys::INODES, count.saturating_sub(1));

@@ -18,6 +18,9 @@ use crate::fs::FileSystem;
 /// Messages on their way to one client; what does not fit waits in the table.
 const MESSAGES: usize = 4;
 
+/// Directories in one message.
+const DIRECTORIES_MAX: usize = 256;
+
 /// See the module.
 pub struct Service {
     pub(super) cluster: Arc<Cluster>,
@@ -81,10 +84,18 @@ async fn carry(
         let told = listener.notified();
         tokio::pin!(told);
         told.as_mut().enable();
-        let Some(recalls) = fs.upgrade().and_then(|fs| fs.take_recalls(session, stream)) else { return };
-        if recalls.is_empty() {
+        let found = fs.upgrade().and_then(|fs| {
+            let recalls = fs.take_recalls(session, stream)?;
+            Some((recalls, fs.take_held_recalls(session, stream, DIRECTORIES_MAX)))
+        });
+        let Some((recalls, held)) = found else { return };
+        if recalls.is_empty() && held.is_empty() {
             told.await;
-        } else if tell.send(Ok(WatchReply { recalls: recalls.iter().map(Into::into).collect() })).await.is_err() {
+            continue;
+        }
+        let recalls = recalls.iter().map(Into::into).collect();
+        let message = WatchReply { recalls, directories: held.into_iter().map(Into::into).collect() };
+        if tell.send(Ok(message)).await.is_err() {
             return;
         }
     }

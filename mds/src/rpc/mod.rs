@@ -9,6 +9,8 @@ pub use locks::Service as LocksRpc;
 mod maintenance;
 mod namespace;
 pub use namespace::Service as NamespaceRpc;
+mod writeback;
+pub use writeback::Service as WriteBackRpc;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::locks_server::LocksServer;
 use sateen_proto::mds::maintenance_server::MaintenanceServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
+use sateen_proto::mds::write_back_server::WriteBackServer;
 use sateen_proto::status::to_status;
 use sateen_runtime::Shutdown;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
@@ -65,4 +68,9 @@ pub fn maintenance_service(cluster: Arc<Cluster>, stop: Shutdown) -> Maintenance
 /// The service about names.
 pub fn namespace_service(cluster: Arc<Cluster>) -> NamespaceServer<namespace::Service> {
     NamespaceServer::new(namespace::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service about directories that clients hold.
+pub fn writeback_service(cluster: Arc<Cluster>) -> WriteBackServer<writeback::Service> {
+    WriteBackServer::new(writeback::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }

@@ -8,8 +8,8 @@ use sateen_proto::mds::namespace_server::Namespace as NamespaceService;
 use sateen_proto::mds::*;
 use sateen_proto::version;
 use sateen_types::limits::{CLOSES_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
-use sateen_types::op::Access;
-use sateen_types::{Capability, Fid, FsName, FsResult, Name, SessionId, Space, Using, XattrName};
+use sateen_types::op::{self, Access};
+use sateen_types::{Capability, Fid, FileType, FsName, FsResult, Name, SessionId, Space, Using, XattrName};
 use tonic::{Request, async_trait};
 
 use super::{Answer, PROGRAM, answer};
@@ -55,8 +55,9 @@ impl NamespaceService for Service {
             let ((session, fs), who) = (self.fs(&r.session_id)?, credential(r.credential)?);
             let parent = fid(r.parent, "parent")?;
             let name = if r.name == b".." { None } else { Some(Name::parse(&r.name)?) };
-            let Looked { attr, in_use } =
-                fs.look(session, move |tx| namespace::lookup(tx, &who, parent, name.as_ref())).await?;
+            fs.await_release(session, parent).await?;
+            let question = move |tx: &dyn ReadTxn| namespace::lookup(tx, &who, parent, name.as_ref());
+            let Looked { attr, in_use } = fs.look(session, question).await?;
             Ok(EntryReply { attr: Some((&attr).into()), layout: None, existed: false, in_use })
         };
         answer(found.await)
@@ -167,8 +168,9 @@ impl Service {
         file: Option<sateen_proto::common::Fid>,
         question: impl FnOnce(&dyn ReadTxn, Fid) -> FsResult<T> + Send + 'static,
     ) -> FsResult<T> {
-        let (_, fs) = self.fs(session)?;
+        let (session, fs) = self.fs(session)?;
         let file = fid(file, "fid")?;
+        fs.await_release(session, file).await?;
         fs.read(move |tx| question(tx, file)).await
     }
 
@@ -226,9 +228,13 @@ impl Service {
             number: r.number,
             credential: credential(r.credential)?,
             op: required(r.op, "op")?.try_into()?,
+            hold: r.hold,
+            logged: None,
         };
+        let holds = request.hold;
         let (reply, grant) = fs.execute(request).await?;
-        Ok(ExecuteReply { grant: grant.map(Into::into), ..(&reply).into() })
+        let held = if holds { fs.template_if_held(session, &reply).await? } else { None };
+        Ok(ExecuteReply { grant: grant.map(Into::into), held: held.as_ref().map(Into::into), ..(&reply).into() })
     }
 
     async fn read_dir(&self, r: ReadDirRequest) -> FsResult<ReadDirReply> {
@@ -237,11 +243,16 @@ impl Service {
         if !(1..=READDIR_ENTRIES_MAX).contains(&r.max) {
             return Err(bad("max", format_args!("{} is not 1 to {READDIR_ENTRIES_MAX}", r.max)));
         }
+        fs.await_release(session, dir).await?;
         let question = move |tx: &dyn ReadTxn| namespace::read_dir(tx, &who, dir, r.after, r.max as usize, r.with_attr);
         let mut page = fs.read(question).await?;
         if r.with_attr {
             let in_use = fs.written_elsewhere(session, page.entries.iter().map(|e| e.fid));
             page.entries.iter_mut().zip(in_use).filter(|(_, in_use)| *in_use).for_each(|(e, _)| e.attr = None);
+            // What its holder changed is not known here; who wants to know looks it up.
+            let held =
+                |e: &&mut op::DirEntry| e.file_type == FileType::Directory && fs.is_held_elsewhere(session, e.fid);
+            page.entries.iter_mut().filter(held).for_each(|e| e.attr = None);
         }
         Ok(ReadDirReply {
             entries: page.entries.iter().map(Into::into).collect(),

@@ -17,6 +17,8 @@
 //! | `orphans` | fid (16) | empty | files without a name that were open when it went |
 //! | `sessions` | session (16) | `SessionRecord` | clients |
 //! | `replies` | session (16), slot (4) | `ReplyRecord` | exactly-once |
+//! | `held` | `d`, fid (16) | session (16) | directories that a client has to itself |
+//! | | `s`, session (16) | `HolderRecord` | sequence and log of a client that holds some |
 //! | `config` | `next_sequence` `next_intent` `inodes` `format` | u64 | counters |
 //!
 //! Tables of the cluster (`cluster/`): `config` (`next_fs_id` u64), `osts`: OST (2) -> `OstRecord`, `file_systems`:
@@ -58,6 +60,22 @@ pub fn parent(fid: Fid, parent: Fid, name: &Name) -> Vec<u8> {
 /// `xattrs`.
 pub fn xattr(fid: Fid, name: &[u8]) -> Vec<u8> {
     [&fid.to_bytes()[..], name].concat()
+}
+
+/// `held`, one directory.
+pub fn held_dir(fid: Fid) -> Vec<u8> {
+    [&b"d"[..], &fid.to_bytes()].concat()
+}
+
+/// `held`, one client.
+pub fn holder(session: SessionId) -> Vec<u8> {
+    [&b"s"[..], &session.0].concat()
+}
+
+/// The directory of a `held` key; `None` if it is one of a client.
+pub fn parse_held_dir(key: &[u8]) -> FsResult<Option<Fid>> {
+    sized(key, 17, "a held directory")?;
+    Ok((key[0] == b'd').then_some(Fid::from_bytes(array(key, 1, "a held directory")?)))
 }
 
 /// `replies`.

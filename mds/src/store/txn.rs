@@ -28,11 +28,12 @@ pub enum Table {
     Config,
     Osts,
     FileSystems,
+    Held,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -47,6 +48,7 @@ impl Table {
         Table::Sessions,
         Table::Replies,
         Table::Config,
+        Table::Held,
     ];
     /// Tables of the cluster registry.
     pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems];
@@ -68,6 +70,7 @@ impl Table {
             Table::Config => "config",
             Table::Osts => "osts",
             Table::FileSystems => "file_systems",
+            Table::Held => "held",
         }
     }
 }

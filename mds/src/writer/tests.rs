@@ -72,6 +72,8 @@ fn create(slot: u32, number: u64, name: &str) -> Command {
             open: None,
             layout: None,
         }),
+        hold: false,
+        logged: None,
     }))
 }
 

@@ -78,6 +78,7 @@ impl<'s> Bench<'s> {
             osts: Arc::new(self.osts.clone()),
             disk_low: self.disk_low,
             rotor: u64::from(self.next_oid),
+            may_hold: matches!(&command, Command::Mutate(r) if r.hold),
         };
         let mut tx = Overlay::new(&*snapshot);
         let outcome = apply(&mut tx, &command, &inputs)?;
@@ -92,7 +93,15 @@ impl<'s> Bench<'s> {
     pub fn request(&mut self, who: &Credential, op: Mutation) -> Command {
         self.number += 1;
         let credential = who.clone();
-        Command::Mutate(Box::new(Request { session: SESSION, slot: 0, number: self.number, credential, op }))
+        Command::Mutate(Box::new(Request {
+            session: SESSION,
+            slot: 0,
+            number: self.number,
+            credential,
+            op,
+            hold: false,
+            logged: None,
+        }))
     }
 
     pub fn ask(&mut self, who: &Credential, op: Mutation) -> FsResult<MutationReply> {

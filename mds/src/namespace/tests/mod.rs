@@ -4,6 +4,7 @@
 mod acl;
 pub(crate) mod bench;
 mod files;
+mod held;
 mod model;
 mod names;
 mod once;

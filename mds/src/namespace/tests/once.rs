@@ -11,7 +11,15 @@ use crate::store::{RocksOptions, RocksStore, Store, Table};
 const ROOT: Fid = Fid::ROOT;
 
 fn numbered(session: SessionId, slot: u32, number: u64, op: Mutation) -> Command {
-    Command::Mutate(Box::new(Request { session, slot, number, credential: Credential::ROOT, op }))
+    Command::Mutate(Box::new(Request {
+        session,
+        slot,
+        number,
+        credential: Credential::ROOT,
+        op,
+        hold: false,
+        logged: None,
+    }))
 }
 
 fn mkdir(n: &str) -> Mutation {

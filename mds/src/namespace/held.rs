@@ -1,0 +1,205 @@
+//! Directories that one client holds: it alone uses them, and so may answer changes in them itself and tell the MDS later.
+//!
+//! A directory is held from its birth, by the client that made it, until the client gives it up or its session ends; it
+//! is never held again. So what the client knows of it is all there is. Who holds it is durable, like everything that was
+//! answered: another client's request that touches it waits until its holder has told everything and given it up, also if
+//! the MDS was restarted in between.
+//!
+//! The holder's changes come as a log with numbers that rise by one. The number of the last one is stored with each, so
+//! that a part of the log that comes twice is known. Inodes have FIDs of a sequence that was lent to the session. What was
+//! accepted by the holder under the rules of [`super`] is accepted here; a change that fails is left out.
+//!
+//! Held are only directories without ACLs and special bits: their rules are simple enough for a client.
+
+use sateen_types::op::{Entry, Mutation, MutationReply, RenameMode};
+use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, SessionId};
+
+use super::perm::{S_ISGID, S_ISVTX};
+use super::session::{alloc_sequence, refuse_unknown};
+use super::{layout, mutate, room, tree};
+use crate::command::{Inputs, Logged, Outcome, Request};
+use crate::store::codec::{Reader, Record, Writer};
+use crate::store::{ReadTxn, Table, Txn, keys};
+
+/// Rows looked at per scan.
+const PAGE: usize = 1024;
+
+/// A client that holds directories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HolderRecord {
+    /// FIDs of this sequence are the client's to give.
+    pub sequence: u64,
+    /// Changes of its log that were made or left out.
+    pub applied: u64,
+}
+
+impl Record for HolderRecord {
+    const WHAT: &'static str = "holder";
+    fn write(&self, out: &mut Writer) {
+        out.u64(self.sequence);
+        out.u64(self.applied);
+    }
+    fn read(input: &mut Reader<'_>) -> Option<HolderRecord> {
+        Some(HolderRecord { sequence: input.u64()?, applied: input.u64()? })
+    }
+}
+
+fn holder(tx: &dyn ReadTxn, session: SessionId) -> FsResult<Option<HolderRecord>> {
+    tx.get(Table::Held, &keys::holder(session))?.map(|v| HolderRecord::from_bytes(&v)).transpose()
+}
+
+/// The sequence a session makes its FIDs of; the same if it asks again.
+pub fn lend_sequence(tx: &mut dyn Txn, session: SessionId) -> FsResult<u64> {
+    refuse_unknown(tx, session)?;
+    if let Some(known) = holder(tx, session)? {
+        return Ok(known.sequence);
+    }
+    let record = HolderRecord { sequence: alloc_sequence(tx)?, applied: 0 };
+    tx.put(Table::Held, keys::holder(session), record.to_bytes());
+    Ok(record.sequence)
+}
+
+/// The session holds the directory that it has just made, if it asked for that and the directory is a simple one.
+pub fn hold(tx: &mut dyn Txn, session: SessionId, made: &MutationReply, inputs: &Inputs) {
+    if let MutationReply::Entry(Entry { attr, .. }) = made
+        && inputs.may_hold
+        && attr.mode & (S_ISGID | S_ISVTX) == 0
+        && !attr.has_acl
+        && !attr.has_default_acl
+    {
+        tx.put(Table::Held, keys::held_dir(attr.fid), session.0.to_vec());
+    }
+}
+
+/// Whether the session holds the directory.
+pub fn is_held_by(tx: &dyn ReadTxn, session: SessionId, dir: Fid) -> FsResult<bool> {
+    Ok(tx.get(Table::Held, &keys::held_dir(dir))?.is_some_and(|by| by == session.0))
+}
+
+/// The session gives directories up. Those that are not its own are left alone.
+pub fn release(tx: &mut dyn Txn, session: SessionId, dirs: &[Fid]) -> FsResult<()> {
+    for dir in dirs {
+        if is_held_by(tx, session, *dir)? {
+            tx.delete(Table::Held, keys::held_dir(*dir));
+        }
+    }
+    Ok(())
+}
+
+/// The session is over.
+pub fn release_all(tx: &mut dyn Txn, session: SessionId) -> FsResult<()> {
+    if holder(tx, session)?.is_some() {
+        tx.delete(Table::Held, keys::holder(session));
+    }
+    for (dir, by) in all(tx)? {
+        if by == session {
+            tx.delete(Table::Held, keys::held_dir(dir));
+        }
+    }
+    Ok(())
+}
+
+/// Every directory that is held, with its holder.
+pub fn all(tx: &dyn ReadTxn) -> FsResult<Vec<(Fid, SessionId)>> {
+    let mut found = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = tx.scan(Table::Held, b"d", after.as_deref(), PAGE)?;
+        for (key, by) in &rows {
+            if let Some(dir) = keys::parse_held_dir(key)? {
+                found.push((dir, keys::parse_session(by)?));
+            }
+        }
+        match rows.into_iter().next_back() {
+            Some((key, _)) => after = Some(key),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Directories whose holder must give them up before the change is made: those in which names change, that change
+/// themselves, or that lose their name.
+pub fn touched(tx: &dyn ReadTxn, op: &Mutation) -> FsResult<Vec<Fid>> {
+    let mut dirs = Vec::new();
+    let child = |dirs: &mut Vec<Fid>, parent, name| -> FsResult<()> {
+        dirs.push(parent);
+        let entry = tree::entry(tx, parent, name)?;
+        dirs.extend(entry.filter(|e| e.file_type == FileType::Directory).map(|e| e.fid));
+        Ok(())
+    };
+    match op {
+        Mutation::Create(op) => dirs.push(op.parent),
+        Mutation::Mkdir { parent, .. } | Mutation::Mknod { parent, .. } | Mutation::Symlink { parent, .. } => {
+            dirs.push(*parent);
+        }
+        Mutation::Link { parent, .. } => dirs.push(*parent),
+        Mutation::Unlink { parent, name } | Mutation::Rmdir { parent, name } => child(&mut dirs, *parent, name)?,
+        Mutation::Rename { parent, name, new_parent, new_name, .. } => {
+            child(&mut dirs, *parent, name)?;
+            child(&mut dirs, *new_parent, new_name)?;
+        }
+        Mutation::SetAttr(op) => dirs.push(op.fid),
+        Mutation::SetXattr { fid, .. } | Mutation::RemoveXattr { fid, .. } | Mutation::SetDefaultLayout { fid, .. } => {
+            dirs.push(*fid);
+        }
+        Mutation::Instantiate { .. } | Mutation::SetLayout { .. } | Mutation::WriteDone(_) | Mutation::ReadDone(_) => {}
+    }
+    Ok(dirs)
+}
+
+/// The next change of a client's log.
+pub fn apply_logged(tx: &mut dyn Txn, request: &Request, logged: &Logged, inputs: &Inputs) -> FsResult<Outcome> {
+    let Request { session, number, op, .. } = request;
+    refuse_unknown(tx, *session)?;
+    let mut record = holder(tx, *session)?.ok_or_else(|| {
+        FsError::new(FsCode::Invalid, format!("session {session} has no log")).with_hint("ask for a sequence first")
+    })?;
+    if *number <= record.applied {
+        return Ok(Outcome::Reply { reply: again(tx, op, logged)?, replayed: true });
+    }
+    if *number != record.applied + 1 {
+        let what = format!("change {number} of the log of session {session} came after {}", record.applied);
+        return Err(FsError::new(FsCode::Invalid, what));
+    }
+    refuse_unfit(tx, op, logged, record.sequence)?;
+    room::refuse_when_full(op, inputs)?;
+    let inputs = Inputs { now: logged.at, fid: logged.fid, ..inputs.clone() };
+    let reply = mutate(tx, *session, &request.credential, op, &inputs)?;
+    record.applied = *number;
+    tx.put(Table::Held, keys::holder(*session), record.to_bytes());
+    Ok(Outcome::Reply { reply, replayed: false })
+}
+
+/// What a client may not do by its log: anything that it cannot have decided alone, or with FIDs that are not its own.
+fn refuse_unfit(tx: &dyn Txn, op: &Mutation, logged: &Logged, sequence: u64) -> FsResult<()> {
+    let makes = match op {
+        Mutation::Create(op) => op.exclusive,
+        Mutation::Mkdir { .. } | Mutation::Symlink { .. } => true,
+        Mutation::Unlink { .. } | Mutation::Rmdir { .. } => false,
+        Mutation::Rename { mode, .. } if *mode != RenameMode::Exchange => false,
+        Mutation::SetAttr(op) if op.size.is_none() => false,
+        _ => return Err(FsError::new(FsCode::Invalid, "such a change does not come by a log")),
+    };
+    let own = |fid: Fid| fid.seq == sequence && fid.ver == 0 && fid.is_valid();
+    match logged.fid {
+        Some(fid) if makes && own(fid) && tree::find_inode(tx, fid)?.is_none() => Ok(()),
+        None if !makes => Ok(()),
+        fid => {
+            let what = format!("fid: {fid:?} is not a new one of sequence {sequence:#x}");
+            Err(FsError::new(FsCode::Invalid, what).with_hint("number what you make with the sequence you were lent"))
+        }
+    }
+}
+
+/// The answer to a change that came before: what the client may not know is where the file lies.
+fn again(tx: &dyn Txn, op: &Mutation, logged: &Logged) -> FsResult<MutationReply> {
+    let (Mutation::Create(_) | Mutation::Mkdir { .. }, Some(fid)) = (op, logged.fid) else {
+        return Ok(MutationReply::Done);
+    };
+    Ok(match tree::find_inode(tx, fid)? {
+        Some(inode) => {
+            MutationReply::Entry(Entry { attr: inode.attr(fid), layout: layout::find(tx, fid)?, existed: false })
+        }
+        None => MutationReply::Done,
+    })
+}
