@@ -12,7 +12,7 @@ use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::namespace::lookup;
 use crate::session::Session;
-use crate::{Forget, MountSource, Options, atime, recalls, tend};
+use crate::{Forget, MountSource, Options, atime, recalls, tend, writeback};
 
 /// A client of one file system: its session at the MDS, its caches, its connections. Cheap to clone.
 ///
@@ -106,6 +106,7 @@ impl Client {
         let listening = listening.inspect_err(|error| tracing::warn!(%error, "not listening to recalls yet")).ok();
         let inner = Arc::new(Inner::new(source, options, session, root));
         inner.tasks.spawn(tend::run(Arc::downgrade(&inner), inner.stop.clone()));
+        inner.tasks.spawn(writeback::run(Arc::downgrade(&inner), inner.stop.clone()));
         inner.tasks.spawn(recalls::run(Arc::downgrade(&inner), listening, inner.stop.clone()));
         Ok(Client { inner })
     }
@@ -124,6 +125,7 @@ impl Client {
 
     /// Makes everything written through this client durable.
     pub async fn sync(&self) -> FsResult<()> {
+        let names = self.sync_names().await;
         let files = self.inner.table.pinned();
         let work = files.iter().map(|inode| async {
             let done = tend::everything(&self.inner, inode).await;
@@ -132,7 +134,12 @@ impl Client {
         });
         let synced = futures::future::join_all(work).await.into_iter().find(Result::is_err).unwrap_or(Ok(()));
         atime::flush(&self.inner).await;
-        synced
+        names.and(synced)
+    }
+
+    /// Makes every change of names that was made through this client durable.
+    pub async fn sync_names(&self) -> FsResult<()> {
+        self.inner.session.names.sync(&self.inner.session).await
     }
 
     /// Whoever keeps data above this client (a kernel) is told when it must forget what it has of a file.

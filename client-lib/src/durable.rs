@@ -49,6 +49,7 @@ pub(crate) async fn commit(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<(
 }
 
 async fn exists(inner: &Arc<Inner>, inode: &Inode) -> FsResult<bool> {
+    inner.session.names.told(&inner.session, &[inode.fid]).await?;
     let fid = Some(inode.fid.into());
     let asked = inner.session.ask(|mut client, session_id| async move {
         client.get_attr(sateen_proto::mds::GetAttrRequest { session_id, fid }).await

@@ -17,7 +17,7 @@ use crate::inode::Inode;
 use crate::locks::{self, Holder};
 use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
-use crate::{append, durable, read, recalls, report, seek, truncate, write};
+use crate::{append, durable, read, recalls, report, seek, tend, truncate, write};
 
 /// An open file. Cheap to clone; closed by [`File::close`], or in the background when the last clone is dropped.
 ///
@@ -69,6 +69,11 @@ impl Registration {
     /// Registers one open of `fid`.
     pub fn new(session: &Arc<Session>, fid: Fid, writes: bool) -> Registration {
         session.opening(fid, writes);
+        Registration::of_opening(session, fid, writes)
+    }
+
+    /// Of an open that the session counts already.
+    pub fn of_opening(session: &Arc<Session>, fid: Fid, writes: bool) -> Registration {
         Registration { session: Arc::clone(session), fid, writes, opened: false }
     }
 }
@@ -227,6 +232,10 @@ impl File {
     /// durable yet.
     pub async fn flush(&self) -> FsResult<()> {
         let (inner, inode) = (&self.open.inner, &self.open.inode);
+        if inner.session.names.is_pending(inode.fid) {
+            // Nobody else can see the file yet; whoever wants to makes us store it.
+            return inode.state().failure.take(&mut self.open.failures_seen.lock().by_flush);
+        }
         write::drain(inner, inode).await;
         let reported = report::report(inner, inode).await;
         inner.table.unpin_if_clean(inode);
@@ -237,6 +246,7 @@ impl File {
     /// Makes everything written so far durable: data on the OSTs, then size and times at the MDS.
     pub async fn fsync(&self) -> FsResult<()> {
         let (inner, inode) = (&self.open.inner, &self.open.inode);
+        inner.session.names.sync(&inner.session).await?;
         write::drain(inner, inode).await;
         // At once: that the size survives and the bytes do not is possible wherever it was reported by a close.
         let (committed, reported) = tokio::join!(durable::commit(inner, inode), report::report(inner, inode));
@@ -321,6 +331,7 @@ impl File {
     }
 
     async fn take_lock(&self, owner: u64, lock: Lock, give_up: Option<impl Future<Output = ()>>) -> FsResult<bool> {
+        self.told().await?;
         // Before it is asked for: a close that comes meanwhile gives it up.
         self.open.lockers.lock().insert(owner);
         self.open.was_locked.store(true, Ordering::Relaxed);
@@ -345,6 +356,7 @@ impl File {
 
     /// The lock that keeps `owner` from having `lock`.
     pub async fn test_lock(&self, owner: u64, lock: Lock) -> FsResult<Option<Lock>> {
+        self.told().await?;
         self.open.inner.session.test_lock(self.open.holder(owner), lock).await
     }
 
@@ -356,6 +368,12 @@ impl File {
             linger(&self.open.inner, &self.open.inode, registration);
         }
         flushed
+    }
+
+    /// Waits until the MDS knows the file.
+    async fn told(&self) -> FsResult<()> {
+        let session = &self.open.inner.session;
+        session.names.told(session, &[self.fid()]).await
     }
 
     fn may_write(&self) -> FsResult<()> {
@@ -441,16 +459,24 @@ impl Open {
 /// The MDS hears of a close when what was written is durable: others may write then, and nothing of this client may come on
 /// top of that, as it would if an OST lost it and it were sent again. Nobody waits for it.
 fn linger(inner: &Arc<Inner>, inode: &Arc<Inode>, registration: Registration) {
-    if inode.state().unstable.is_empty() {
+    let pending = inner.session.names.is_pending(inode.fid) && !inode.state().is_clean();
+    if !pending && inode.state().unstable.is_empty() {
         return drop(registration);
     }
     inode.lingering.lock().push(registration);
     let (inner_, inode) = (Arc::clone(inner), Arc::clone(inode));
     let task = async move {
-        match durable::commit(&inner_, &inode).await {
-            Ok(()) => inode.let_go(),
+        let stored = async {
+            if pending {
+                return tend::everything(&inner_, &inode).await;
+            }
+            durable::commit(&inner_, &inode).await?;
+            inode.let_go();
+            Ok(())
+        };
+        if let Err(error) = stored.await {
             // With the next look at all files.
-            Err(error) => tracing::debug!(%error, fid = %inode.fid, "closed, and not yet durable"),
+            tracing::debug!(%error, fid = %inode.fid, "closed, and not yet durable");
         }
         inner_.table.unpin_if_clean(&inode);
     };
@@ -463,7 +489,9 @@ impl Drop for Open {
         let (inner, inode) = (Arc::clone(&self.inner), Arc::clone(&self.inode));
         let lockers = std::mem::take(self.lockers.get_mut());
         let task = async move {
-            write::drain(&inner, &inode).await;
+            if inner.session.names.told(&inner.session, &[inode.fid]).await.is_ok() {
+                write::drain(&inner, &inode).await;
+            }
             if let Err(error) = report::report(&inner, &inode).await {
                 tracing::debug!(%error, fid = %inode.fid, "not reported yet; will be tried again");
             }

@@ -70,6 +70,7 @@ mod transport;
 mod truncate;
 mod unstable;
 mod write;
+mod writeback;
 
 pub use atime::AccessTimes;
 pub use client::{Client, Created, DefaultLayout, Looked, NewFile, StatFs};

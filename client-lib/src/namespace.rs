@@ -3,19 +3,22 @@
 //! Attributes that come from the MDS are merged with what was written here and is not reported yet, so that a program
 //! sees its own writes.
 
+use std::sync::Arc;
+
 use sateen_proto::{convert, mds as wire};
 use sateen_types::limits::READDIR_ENTRIES_MAX;
 use sateen_types::op::{
     Access, Create, DirEntry, Entry, Mutation, MutationReply, NewMode, RenameMode, SetAttr, XattrMode,
 };
 use sateen_types::{
-    Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, Space, XattrName,
+    Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Grant, Layout, LayoutTemplate, Name, Space, XattrName,
 };
 
 use crate::client::{Client, Created, DefaultLayout, Looked, NewFile, StatFs};
 use crate::file::{Creating, File, Registration};
 use crate::inner::Inner;
-use crate::session::Session;
+use crate::session::{Executed, Session};
+use crate::writeback::{Made, Tree, WriteBack};
 use crate::{report, truncate, write};
 
 /// Symbolic links followed in one path (Linux: 40).
@@ -43,8 +46,14 @@ impl Client {
 
     /// Attributes of a name, and whether they last.
     pub async fn look_up(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<Looked> {
+        let names = &self.inner.session.names;
+        if let Some(found) = names.local(|tree, _| tree.lookup(cred, parent, name)) {
+            return Ok(self.merge_looked(found?, false));
+        }
+        let child = names.local(|tree, _| tree.child(parent, name));
+        self.told(&[parent, child.unwrap_or(parent)]).await?;
         let (attr, in_use) = lookup_in_use(&self.inner.session, cred, parent, name.as_bytes()).await?;
-        Ok(self.merge_looked(attr, in_use))
+        Ok(self.merge_looked(self.newest(attr), in_use))
     }
 
     /// Attributes of a directory's parent; of the root's, the root.
@@ -52,6 +61,7 @@ impl Client {
         if dir == self.root() {
             return self.getattr(dir).await;
         }
+        self.told(&[dir]).await?;
         lookup(&self.inner.session, cred, dir, b"..").await
     }
 
@@ -62,12 +72,17 @@ impl Client {
 
     /// Attributes of an inode, with what was written here, and whether they last.
     pub async fn look(&self, fid: Fid) -> FsResult<Looked> {
+        if let Some(attr) = self.inner.session.names.local(|tree, _| tree.attr(fid)) {
+            return Ok(self.merge_looked(attr, false));
+        }
+        self.told(&[fid]).await?;
         let asked = self.inner.session.ask(|mut client, session_id| {
             let fid = Some(fid.into());
             async move { client.get_attr(wire::GetAttrRequest { session_id, fid }).await }
         });
         let reply = asked.await?;
-        Ok(self.merge_looked(convert::required(reply.attr, "attr")?.try_into()?, reply.in_use))
+        let attr = self.newest(convert::required(reply.attr, "attr")?.try_into()?);
+        Ok(self.merge_looked(attr, reply.in_use))
     }
 
     /// Changes attributes; with a size, cuts or extends the file.
@@ -83,7 +98,7 @@ impl Client {
             return truncate::truncate_unknown(&self.inner, cred, set).await;
         }
         let Some(inode) = inode else {
-            return expect_attr("SetAttr", self.execute(cred, Mutation::SetAttr(set)).await?);
+            return self.change_attributes(cred, set).await;
         };
         if set.size.is_some() {
             return truncate::truncate(&self.inner, &inode, cred, set).await;
@@ -93,7 +108,7 @@ impl Client {
         let mtime = if set.mtime.is_some() { inode.take_mtime() } else { None };
         // Neither must privileges that are given after a write.
         let clear_suid = set.mode.is_some() && inode.take_clear_suid();
-        match self.execute(cred, Mutation::SetAttr(set)).await.and_then(|r| expect_attr("SetAttr", r)) {
+        match self.change_attributes(cred, set).await {
             Ok(attr) => {
                 inode.observe_own(&attr);
                 Ok(inode.attr())
@@ -106,9 +121,33 @@ impl Client {
         }
     }
 
+    async fn change_attributes(&self, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
+        let (names, fid) = (&self.inner.session.names, set.fid);
+        names.room(&self.inner.session).await?;
+        if let Some(attr) = names.local(|tree, at| tree.setattr(&Arc::new(cred.clone()), &set, at)) {
+            return Ok(attr);
+        }
+        self.settle(&[fid]).await?;
+        expect_attr("SetAttr", self.execute(cred, Mutation::SetAttr(set)).await?)
+    }
+
     /// Makes a regular file, or, not exclusive, finds it; and opens it.
     pub async fn create(&self, cred: &Credential, new: NewFile) -> FsResult<Created> {
         let access = new.access;
+        let (session, place) = (&self.inner.session, (new.parent, &new.name));
+        session.names.room(session).await?;
+        let made = match new.layout {
+            None => session.names.create(session, &Arc::new(cred.clone()), place, new.mode, access),
+            Some(_) => None,
+        };
+        if let Some(Made { attr, layout }) = made {
+            let registration = Registration::of_opening(session, attr.fid, access.write);
+            let file = File::new(&self.inner, &attr, (layout, Grant::default()), cred, access, registration);
+            return Ok(Created { attr: file.attr(), file, existed: false });
+        }
+        if session.names.local(|tree, _| tree.child(new.parent, &new.name)).is_none() {
+            self.settle(&[new.parent]).await?;
+        }
         let op = Mutation::Create(Create {
             parent: new.parent,
             name: new.name,
@@ -118,7 +157,7 @@ impl Client {
             layout: new.layout,
         });
         let creating = Creating::new(&self.inner.session);
-        let (reply, grant) = self.inner.session.execute_granted(cred, op).await?;
+        let Executed { reply, grant, .. } = session.execute_whole(cred, op, false).await?;
         let entry = expect_entry("Create", reply)?;
         let registration = Registration::new(&self.inner.session, entry.attr.fid, access.write);
         drop(creating);
@@ -129,8 +168,22 @@ impl Client {
 
     /// Makes a directory.
     pub async fn mkdir(&self, cred: &Credential, parent: Fid, name: &Name, mode: impl Into<NewMode>) -> FsResult<Attr> {
-        let op = Mutation::Mkdir { parent, name: name.clone(), mode: mode.into() };
-        Ok(expect_entry("Mkdir", self.execute(cred, op).await?)?.attr)
+        let (mode, session) = (mode.into(), &self.inner.session);
+        session.names.room(session).await?;
+        let made = session.names.local(|tree, at| tree.mkdir(&Arc::new(cred.clone()), (parent, name), mode, at));
+        if let Some(attr) = made {
+            return Ok(attr);
+        }
+        self.settle(&[parent]).await?;
+        let op = Mutation::Mkdir { parent, name: name.clone(), mode };
+        if !session.names.ask() {
+            return Ok(expect_entry("Mkdir", self.execute(cred, op).await?)?.attr);
+        }
+        let asked = Asked { names: &session.names, place: (parent, name), held: None };
+        let Executed { reply, held, .. } = session.execute_whole(cred, op, true).await?;
+        let attr = expect_entry("Mkdir", reply)?.attr;
+        asked.answered(&attr, held);
+        Ok(attr)
     }
 
     /// Makes a FIFO, socket, device, or a regular file that is not opened.
@@ -143,34 +196,59 @@ impl Client {
         file_type: FileType,
         rdev: u64,
     ) -> FsResult<Attr> {
+        self.settle(&[parent]).await?;
         let op = Mutation::Mknod { parent, name: name.clone(), mode: mode.into(), file_type, rdev };
         Ok(expect_entry("Mknod", self.execute(cred, op).await?)?.attr)
     }
 
     /// Makes a symbolic link.
     pub async fn symlink(&self, cred: &Credential, parent: Fid, name: &Name, target: &[u8]) -> FsResult<Attr> {
+        let session = &self.inner.session;
+        session.names.room(session).await?;
+        let made = session.names.local(|tree, at| tree.symlink(&Arc::new(cred.clone()), (parent, name), target, at));
+        if let Some(attr) = made {
+            return Ok(attr);
+        }
+        self.settle(&[parent]).await?;
         let op = Mutation::Symlink { parent, name: name.clone(), target: target.to_vec() };
         Ok(expect_entry("Symlink", self.execute(cred, op).await?)?.attr)
     }
 
     /// Target of a symbolic link.
     pub async fn readlink(&self, fid: Fid) -> FsResult<Vec<u8>> {
+        self.told(&[fid]).await?;
         Ok(ask!(self.inner.session, read_link, ReadLinkRequest { fid: Some(fid.into()) })?.target)
     }
 
     /// Gives a file another name.
     pub async fn link(&self, cred: &Credential, fid: Fid, parent: Fid, name: &Name) -> FsResult<Attr> {
+        let home = self.inner.session.names.local(|tree, _| tree.home(fid));
+        self.settle(&[parent, home.unwrap_or(parent)]).await?;
         let op = Mutation::Link { fid, parent, name: name.clone() };
         Ok(self.merge(expect_entry("Link", self.execute(cred, op).await?)?.attr))
     }
 
     /// Removes a name of anything but a directory.
     pub async fn unlink(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<()> {
+        let session = &self.inner.session;
+        session.names.room(session).await?;
+        if session.names.local(|tree, at| tree.unlink(&Arc::new(cred.clone()), (parent, name), at)).is_some() {
+            return Ok(());
+        }
+        self.settle(&[parent]).await?;
         self.execute(cred, Mutation::Unlink { parent, name: name.clone() }).await.map(drop)
     }
 
     /// Removes an empty directory.
     pub async fn rmdir(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<()> {
+        let session = &self.inner.session;
+        session.names.room(session).await?;
+        let removed = session.names.local(|tree, at| tree.rmdir(&Arc::new(cred.clone()), (parent, name), at));
+        if let Some(removed) = removed {
+            return removed;
+        }
+        let child = session.names.local(|tree, _| tree.top(parent, name));
+        self.settle(&[parent, child.unwrap_or(parent)]).await?;
         self.execute(cred, Mutation::Rmdir { parent, name: name.clone() }).await.map(drop)
     }
 
@@ -182,9 +260,24 @@ impl Client {
         to: (Fid, &Name),
         mode: RenameMode,
     ) -> FsResult<()> {
+        let session = &self.inner.session;
+        session.names.room(session).await?;
+        if session.names.local(|tree, at| tree.rename(&Arc::new(cred.clone()), from, to, mode, at)).is_some() {
+            return Ok(());
+        }
+        // What is replaced or changes places is given up; what only moves is held as before.
+        let tops = |tree: &mut Tree| {
+            let exchanged = tree.top(from.0, from.1).filter(|_| mode == RenameMode::Exchange);
+            Some([tree.top(to.0, to.1), exchanged])
+        };
+        let tops = session.names.local(|tree, _| tops(tree)).unwrap_or_default();
+        let dirs: Vec<Fid> = tops.into_iter().flatten().chain([from.0, to.0]).collect();
+        self.settle(&dirs).await?;
         let op =
             Mutation::Rename { parent: from.0, name: from.1.clone(), new_parent: to.0, new_name: to.1.clone(), mode };
-        self.execute(cred, op).await.map(drop)
+        self.execute(cred, op).await?;
+        session.names.moved(from, to);
+        Ok(())
     }
 
     /// One page of a directory: entries with cookies above `after` (at most `max`), whether nothing follows, and the
@@ -198,6 +291,11 @@ impl Client {
         with_attr: bool,
     ) -> FsResult<(Vec<DirEntry>, bool, Fid)> {
         let max = max.clamp(1, READDIR_ENTRIES_MAX);
+        let session = &self.inner.session;
+        if with_attr && session.names.holds(fid) {
+            session.names.told_all(session).await?;
+        }
+        self.told(&[fid]).await?;
         let reply = ask!(
             self.inner.session,
             read_dir,
@@ -208,13 +306,14 @@ impl Client {
         }
         let mut entries = reply.entries.into_iter().map(DirEntry::try_from).collect::<FsResult<Vec<_>>>()?;
         for entry in &mut entries {
-            entry.attr = entry.attr.take().map(|attr| self.merge(attr));
+            entry.attr = entry.attr.take().map(|attr| self.merge(self.newest(attr)));
         }
         Ok((entries, reply.end, convert::fid(reply.parent, "parent")?))
     }
 
     /// Value of an extended attribute.
     pub async fn getxattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<Vec<u8>> {
+        self.told(&[fid]).await?;
         let reply = ask!(
             self.inner.session,
             get_xattr,
@@ -240,12 +339,14 @@ impl Client {
             write::drain(&self.inner, &inode).await;
             report::report(&self.inner, &inode).await?;
         }
+        self.settle(&[fid]).await?;
         let op = Mutation::SetXattr { fid, name: name.clone(), value: value.to_vec(), mode };
         self.changed(self.execute(cred, op).await?)
     }
 
     /// Names of the extended attributes.
     pub async fn listxattr(&self, cred: &Credential, fid: Fid) -> FsResult<Vec<XattrName>> {
+        self.told(&[fid]).await?;
         let reply = ask!(
             self.inner.session,
             list_xattr,
@@ -256,6 +357,7 @@ impl Client {
 
     /// Removes an extended attribute.
     pub async fn removexattr(&self, cred: &Credential, fid: Fid, name: &XattrName) -> FsResult<Attr> {
+        self.settle(&[fid]).await?;
         let op = Mutation::RemoveXattr { fid, name: name.clone() };
         self.changed(self.execute(cred, op).await?)
     }
@@ -267,6 +369,7 @@ impl Client {
 
     /// Layout of a regular file.
     pub async fn layout(&self, fid: Fid) -> FsResult<Layout> {
+        self.told(&[fid]).await?;
         let reply = ask!(self.inner.session, get_layout, GetLayoutRequest { fid: Some(fid.into()) })?;
         convert::required(reply.layout, "layout")?.try_into()
     }
@@ -297,6 +400,7 @@ impl Client {
 
     /// What new files in a directory inherit.
     pub async fn default_layout(&self, fid: Fid) -> FsResult<DefaultLayout> {
+        self.told(&[fid]).await?;
         let reply = ask!(self.inner.session, get_default_layout, GetDefaultLayoutRequest { fid: Some(fid.into()) })?;
         Ok(DefaultLayout { layout: convert::required(reply.layout, "layout")?.try_into()?, own: reply.own })
     }
@@ -308,12 +412,14 @@ impl Client {
         fid: Fid,
         layout: Option<LayoutTemplate>,
     ) -> FsResult<()> {
+        self.settle(&[fid]).await?;
         self.execute(cred, Mutation::SetDefaultLayout { fid, layout }).await.map(drop)
     }
 
     /// Opens a regular file: checks the access, and fetches fresh attributes, so that what others wrote before they
     /// closed it is seen.
     pub async fn open(&self, cred: &Credential, fid: Fid, access: Access) -> FsResult<File> {
+        self.told(&[fid]).await?;
         let registration = Registration::new(&self.inner.session, fid, access.write);
         let Access { read, write, exec } = access;
         let asked = self.inner.session.ask_others(|mut client, session_id| {
@@ -367,6 +473,23 @@ impl Client {
         Ok(trail.pop().expect("the root is never left"))
     }
 
+    /// Waits until the MDS knows what was done here to these inodes.
+    async fn told(&self, fids: &[Fid]) -> FsResult<()> {
+        self.inner.session.names.told(&self.inner.session, fids).await
+    }
+
+    /// Directories among these are given up if they are held: the MDS is about to change them, or names in them.
+    async fn settle(&self, fids: &[Fid]) -> FsResult<()> {
+        self.inner.session.names.give_up(&self.inner.session, fids).await
+    }
+
+    /// Attributes from the MDS, or those known here if they are newer.
+    fn newest(&self, attr: Attr) -> Attr {
+        let names = &self.inner.session.names;
+        names.observe(&attr);
+        names.local(|tree, _| tree.attr(attr.fid)).unwrap_or(attr)
+    }
+
     async fn execute(&self, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
         self.inner.session.execute(cred, op).await
     }
@@ -394,6 +517,25 @@ impl Client {
         let Some(inode) = self.inner.table.get(attr.fid) else { return Ok(attr) };
         inode.observe_own(&attr);
         Ok(inode.attr())
+    }
+}
+
+/// A request for a new directory that nobody else may use.
+struct Asked<'a> {
+    names: &'a WriteBack,
+    place: (Fid, &'a Name),
+    held: Option<(Attr, LayoutTemplate)>,
+}
+
+impl Asked<'_> {
+    fn answered(mut self, attr: &Attr, held: Option<LayoutTemplate>) {
+        self.held = held.map(|template| (attr.clone(), template));
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.names.asked(self.place, self.held.take());
     }
 }
 

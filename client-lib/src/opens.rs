@@ -44,6 +44,18 @@ struct Held {
     /// Of the last grant or recall.
     number: u64,
     keeps: Arc<Keeps>,
+    /// Whether the MDS knows of it.
+    told: Told,
+}
+
+/// Whether the MDS knows that a file is open which was made here (see [`crate::writeback`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    /// It does, or will by itself.
+    #[default]
+    Yes,
+    /// It does not know the file.
+    No,
 }
 
 impl Held {
@@ -63,6 +75,8 @@ pub(crate) struct Opens {
     creating: u32,
     /// Highest number of a recall for a file that was not open.
     recalled: u64,
+    /// Files that the MDS is being told of, and how often each was closed meanwhile: it hears of that afterwards.
+    introducing: HashMap<Fid, u32>,
     /// Closes in no batch yet.
     closed: Vec<Fid>,
     /// The batch under way, or to be sent again.
@@ -104,11 +118,42 @@ impl Opens {
         }
     }
 
+    /// A file was made here, which nobody else knows, and is open.
+    pub fn opening_alone(&mut self, fid: Fid, writes: bool) {
+        self.opening(fid, writes);
+        if let Some(held) = self.files.get_mut(&fid) {
+            held.told = Told::No;
+            held.keeps.set(Capability::Write);
+        }
+    }
+
+    /// The MDS is about to hear of a file that was made here; gives whether it is open.
+    pub fn introduce(&mut self, fid: Fid) -> bool {
+        let Some(held) = self.files.get_mut(&fid).filter(|held| held.told == Told::No) else { return false };
+        held.told = Told::Yes;
+        self.introducing.insert(fid, 0);
+        true
+    }
+
+    /// It has heard of it, or never will.
+    pub fn introduced(&mut self, fid: Fid) {
+        let closes = self.introducing.remove(&fid).unwrap_or(0);
+        self.closed.extend(std::iter::repeat_n(fid, closes as usize));
+        self.all += u64::from(closes);
+    }
+
     /// A file was closed.
     pub fn closed(&mut self, fid: Fid, writes: bool) {
+        let told = self.files.get(&fid).is_none_or(|held| held.told == Told::Yes);
         self.not_opened(fid, writes);
-        self.closed.push(fid);
-        self.all += 1;
+        match self.introducing.get_mut(&fid) {
+            Some(closes) => *closes += 1,
+            None if told => {
+                self.closed.push(fid);
+                self.all += 1;
+            }
+            None => {}
+        }
     }
 
     /// A file whose number is not known yet is about to be opened.
@@ -209,7 +254,8 @@ impl Opens {
         let stated = |(fid, held): (&Fid, &Held)| {
             std::iter::repeat_n((*fid, held.using(), held.keeps.now()), held.opens as usize)
         };
-        (self.files.iter().flat_map(stated).collect(), self.number)
+        let known = self.files.iter().filter(|(_, held)| held.told == Told::Yes);
+        (known.flat_map(stated).collect(), self.number)
     }
 
     /// How many closes there were.

@@ -38,6 +38,10 @@ pub struct Options {
     pub commit_bytes: u64,
     /// Which reads count, where a program's reads are told of ([`crate::File::accessed`]).
     pub access_times: AccessTimes,
+    /// Changes of names in directories that this client has to itself are answered at once and told to the MDS within a
+    /// moment: they are durable after [`crate::File::fsync`] or [`crate::Client::sync_names`], as on a local file system, and
+    /// no sooner. Without it each is durable when it is answered.
+    pub write_back_names: bool,
     /// Name shown by `sateen status`, at most 255 bytes.
     pub client_name: String,
 }
@@ -58,6 +62,7 @@ impl Default for Options {
             writeback_interval: Duration::from_secs(5),
             commit_bytes: 32 << 20,
             access_times: AccessTimes::default(),
+            write_back_names: false,
             client_name: format!("pid {}", std::process::id()),
         }
     }

@@ -78,6 +78,7 @@ pub(crate) async fn read(
 
 /// Another client may have been the first to write to a part of the file since its layout was asked for.
 pub(crate) async fn refresh_layout(inner: &Inner, inode: &Inode) -> FsResult<()> {
+    inner.session.names.told(&inner.session, &[inode.fid]).await?;
     let fid = Some(inode.fid.into());
     let asked = inner.session.ask(|mut client, session_id| async move {
         client.get_layout(sateen_proto::mds::GetLayoutRequest { session_id, fid }).await

@@ -78,6 +78,16 @@ pub(crate) async fn listen(session: &Session) -> FsResult<Listening> {
             session.mds.failed(&route);
         }
     })?;
+    if session.writes_names_back() {
+        // One that listens may hold directories.
+        let asked = session
+            .ask_writeback(|mut client, session_id| async move { client.lend(wire::LendRequest { session_id }).await });
+        match asked.await {
+            Ok(lent) if session.incarnation().id == incarnation.id => session.names.lent(lent.sequence),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "names are not written back"),
+        }
+    }
     Ok(Listening { incarnation, stream })
 }
 
@@ -138,6 +148,16 @@ async fn begin(
     message: wire::WatchReply,
     at_once: &Arc<Semaphore>,
 ) {
+    let dirs: FsResult<Vec<Fid>> = message.directories.into_iter().map(Fid::try_from).collect();
+    match dirs {
+        Ok(dirs) if dirs.is_empty() => {}
+        Ok(dirs) => {
+            let session = Arc::clone(&inner.session);
+            let given_up = async move { session.names.recalled(&session, dirs).await };
+            inner.tasks.spawn_on(given_up, &inner.runtime);
+        }
+        Err(error) => tracing::warn!(%error, "a recall of directories is not understood"),
+    }
     for recall in message.recalls {
         let (fid, recall) = match <(Fid, Recall)>::try_from(recall) {
             Ok(recall) => recall,

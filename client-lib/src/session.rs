@@ -19,11 +19,13 @@ use parking_lot::Mutex;
 use sateen_proto::mds as wire;
 use sateen_proto::mds::locks_client::LocksClient;
 use sateen_proto::mds::namespace_client::NamespaceClient;
+use sateen_proto::mds::write_back_client::WriteBackClient;
 use sateen_proto::{convert, version};
 use sateen_types::limits::{LOCK_SLOTS_MAX, SESSION_SLOTS_MAX};
 use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{
-    Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, SessionId,
+    Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, LayoutTemplate,
+    SessionId,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
@@ -37,6 +39,7 @@ use crate::mds::{Mds, Route};
 use crate::opens::Opens;
 use crate::retry::Backoff;
 use crate::slots::{Slot, Slots};
+use crate::writeback::{self, WriteBack};
 use crate::{Options, transport};
 
 /// Renewals per lease: two may be lost before the session expires.
@@ -71,6 +74,16 @@ pub(crate) struct Incarnation {
     lease: Duration,
 }
 
+/// What became of a change.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    pub reply: MutationReply,
+    /// What may be kept of a file that was opened.
+    pub grant: Grant,
+    /// Of a new directory that nobody else may use: what new files in it get.
+    pub held: Option<LayoutTemplate>,
+}
+
 /// The client's membership in a file system, over however many incarnations.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -95,6 +108,8 @@ pub(crate) struct Session {
     pub waits: Waits,
     /// See [`Session::turn`].
     turns: Box<[tokio::sync::Mutex<()>]>,
+    /// Directories that this client has to itself.
+    pub names: WriteBack,
     /// Version of the OST map the MDS last spoke of.
     pub ost_map_version: AtomicU64,
     tasks: TaskTracker,
@@ -152,6 +167,7 @@ impl Session {
             lost: Mutex::default(),
             closes_told: Notify::new(),
             closes_wanted: Notify::new(),
+            names: WriteBack::default(),
             ost_map_version: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -192,15 +208,13 @@ impl Session {
 
     /// One change; takes effect exactly once. With an error that is retryable it may still take effect later.
     pub async fn execute(self: &Arc<Self>, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
-        self.execute_granted(cred, op).await.map(|(reply, _)| reply)
+        self.execute_whole(cred, op, false).await.map(|done| done.reply)
     }
 
-    /// [`Session::execute`], with what may be kept of a file that was opened.
-    pub async fn execute_granted(
-        self: &Arc<Self>,
-        cred: &Credential,
-        op: Mutation,
-    ) -> FsResult<(MutationReply, Grant)> {
+    /// [`Session::execute`], with what may be kept of what was opened or made. With `hold` a new directory is asked for that
+    /// nobody else may use.
+    pub async fn execute_whole(self: &Arc<Self>, cred: &Credential, op: Mutation, hold: bool) -> FsResult<Executed> {
+        self.names.told(self, &writeback::named(&op)).await?;
         let patience = if waits_for_others(&op) { self.patience_for_others() } else { self.options.retry_for };
         let work = async {
             if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
@@ -215,18 +229,19 @@ impl Session {
             let slot = incarnation.slots.take().await;
             let session = Arc::clone(self);
             let cred = wire::Credential::from(cred);
+            let sent = op.clone();
             let run = self.tasks.spawn(async move {
                 // Like the slot, until the fate of the change is known.
                 let _room = room;
                 let stop = session.stop.clone();
                 tokio::select! {
-                    reply = session.execute_to_the_end(incarnation, slot, cred, op.into()) => reply,
+                    reply = session.execute_to_the_end(incarnation, slot, (cred, sent.into(), hold)) => reply,
                     () = stop.cancelled() => Err(FsError::new(FsCode::Unavailable, "the client is closing")),
                 }
             });
             run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
         };
-        match patience {
+        let done = match patience {
             None => work.await,
             Some(limit) => match tokio::time::timeout(limit, work).await {
                 Ok(result) => result,
@@ -239,7 +254,9 @@ impl Session {
                 )
                 .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")),
             },
-        }
+        }?;
+        self.names.changed(&op, &done.reply);
+        Ok(done)
     }
 
     /// Sends one numbered request until its fate is known.
@@ -247,9 +264,8 @@ impl Session {
         &self,
         mut incarnation: Arc<Incarnation>,
         mut slot: Slot,
-        credential: wire::Credential,
-        op: wire::execute_request::Op,
-    ) -> FsResult<(MutationReply, Grant)> {
+        (credential, op, hold): (wire::Credential, wire::execute_request::Op, bool),
+    ) -> FsResult<Executed> {
         let mut backoff = Backoff::new(None, &self.stop);
         let mut maybe_executed = false;
         loop {
@@ -259,13 +275,15 @@ impl Session {
                 number: slot.number,
                 credential: Some(credential.clone()),
                 op: Some(op.clone()),
+                hold,
             };
             let route = self.mds.route();
             let mut client = route.namespace();
             match transport::within(self.mds.request_timeout, &route.peer, client.execute(request)).await {
                 Ok(mut reply) => {
                     let grant = convert::grant(reply.grant.take())?;
-                    return Ok((reply.try_into()?, grant));
+                    let held = reply.held.take().map(LayoutTemplate::try_from).transpose()?;
+                    return Ok(Executed { reply: reply.try_into()?, grant, held });
                 }
                 Err(e) if e.code.is_retryable() => {
                     tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
@@ -313,6 +331,15 @@ impl Session {
         self.ask_by(self.patience_for_others(), |route, session_id| call(route.namespace(), session_id)).await
     }
 
+    /// [`Session::ask`] about directories that this client holds.
+    pub async fn ask_writeback<T, F, Fut>(&self, call: F) -> FsResult<T>
+    where
+        F: Fn(WriteBackClient<Channel>, Vec<u8>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        self.ask_by(self.options.retry_for, |route, session_id| call(route.writeback(), session_id)).await
+    }
+
     /// [`Session::ask`] about locks.
     pub async fn ask_locks<T, F, Fut>(&self, call: F) -> FsResult<T>
     where
@@ -347,6 +374,11 @@ impl Session {
         }
     }
 
+    /// Whether changes in directories that this client has to itself may be told to the MDS later.
+    pub fn writes_names_back(&self) -> bool {
+        self.options.write_back_names
+    }
+
     /// Runs `work` in the background, for as long as the session is not closed.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.tasks.spawn_on(work, &self.runtime)
@@ -361,6 +393,16 @@ impl Session {
     /// does not wait for one), or one for which a capability is recalled.
     pub fn patience_for_others(&self) -> Option<Duration> {
         self.options.retry_for.map(|time| time + self.incarnation().lease)
+    }
+
+    /// Waits for others as long as for any answer, and a lease more: so long a restarted MDS may have to wait for its clients.
+    pub async fn within_patience<T>(&self, work: impl Future<Output = T>, about: &str) -> FsResult<T> {
+        let Some(limit) = self.patience_for_others() else { return Ok(work.await) };
+        tokio::time::timeout(limit, work).await.map_err(|_| {
+            let what = format!("MDS {} gave no answer {about} for {limit:?}", self.mds.addresses());
+            FsError::new(FsCode::TimedOut, what)
+                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")
+        })
     }
 
     /// Whether the MDS still knows the session: tells an expired session from a file that is gone. Until it is known,
@@ -432,6 +474,7 @@ impl Session {
         // Others may have been given what was kept.
         let lost = self.opens.lock().lose_all();
         self.lost.lock().extend(lost);
+        self.names.lose_all();
         if let Err(e) = self.send_renew(&incarnation, true).await {
             self.end(incarnation.id).await;
             return Err(e);

@@ -91,6 +91,8 @@ fn tend(inner: &Arc<Inner>, inode: &Arc<Inode>, work: Work) {
 
 /// Sends, commits and reports one file.
 pub(crate) async fn everything(inner: &Arc<Inner>, inode: &Arc<Inode>) -> sateen_types::FsResult<()> {
+    // With the layout that the MDS then tells.
+    inner.session.names.told(&inner.session, &[inode.fid]).await?;
     write::drain(inner, inode).await;
     durable::commit(inner, inode).await?;
     inode.let_go();

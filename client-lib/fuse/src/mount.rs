@@ -32,6 +32,7 @@ pub fn client_options(options: &MountOptions, point: &Path) -> Options {
     let mut client = Options { client_name: format!("mount {}", point.display()), ..Options::default() };
     if !options.read_only {
         client.access_times = options.access_times;
+        client.write_back_names = !options.dir_sync;
     }
     match options.patience {
         Patience::Default => {}

@@ -18,7 +18,7 @@ const MIB_MAX: u64 = 1 << 20;
 
 /// Options that are accepted and change nothing: hints for mount(8) and systemd, defaults of ours, and Lustre's
 /// names for what is always so.
-const ACCEPTED: [&str; 27] = [
+const ACCEPTED: [&str; 26] = [
     "async",
     "atime",
     "auto",
@@ -26,7 +26,6 @@ const ACCEPTED: [&str; 27] = [
     "defaults",
     "dev",
     "diratime",
-    "dirsync",
     "exec",
     "group",
     "lazystatfs",
@@ -48,7 +47,7 @@ const ACCEPTED: [&str; 27] = [
     "nolazystatfs",
 ];
 /// The options that do something, for the hint about an unknown one.
-const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, relatime, noatime, strictatime, nosuid, nodev, noexec, flock, localflock, soft, hard, \
+const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, relatime, noatime, strictatime, nosuid, nodev, noexec, dirsync, flock, localflock, soft, hard, \
                          timeout=S, connect_timeout=S, dirty_mb=N, cache_mb=N, readahead_mb=N";
 
 /// What a mount was asked to be.
@@ -68,6 +67,8 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// flock and fcntl locks are between the programs of this mount only.
     pub local_locks: bool,
+    /// Changes of names are durable when they are answered, also in directories that this mount has to itself.
+    pub dir_sync: bool,
     /// How long the kernel may trust a name.
     pub entry_timeout: Duration,
     /// How long the kernel may trust attributes.
@@ -105,6 +106,7 @@ impl Default for MountOptions {
             no_dev: false,
             no_exec: false,
             local_locks: false,
+            dir_sync: false,
             entry_timeout: CACHE_TIMEOUT_DEFAULT,
             attr_timeout: CACHE_TIMEOUT_DEFAULT,
             patience: Patience::Default,
@@ -145,6 +147,7 @@ impl MountOptions {
             ("flock", None) => self.local_locks = false,
             // Lustre refuses locks with `noflock`; nobody is helped by that.
             ("localflock" | "noflock", None) => self.local_locks = true,
+            ("dirsync", None) => self.dir_sync = true,
             ("soft", None) => self.patience = Patience::Default,
             ("hard", None) => self.patience = Patience::Hard,
             ("entry_timeout", Some(v)) => self.entry_timeout = seconds(key, v)?,
@@ -170,6 +173,7 @@ impl MountOptions {
     fn undo(&mut self, key: &str) {
         match key {
             "rw" => self.read_only = false,
+            "async" => self.dir_sync = false,
             "atime" | "relatime" => self.access_times = AccessTimes::Relative,
             "strictatime" => self.access_times = AccessTimes::Strict,
             "suid" => self.no_suid = false,

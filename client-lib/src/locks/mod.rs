@@ -74,7 +74,7 @@ impl Session {
         });
         let no_answer = |_| Err(closing());
         let Some(give_up) = give_up else {
-            return self.within_patience(told).await.and_then(|told| told.unwrap_or_else(no_answer));
+            return self.within_patience(told, ABOUT).await.and_then(|told| told.unwrap_or_else(no_answer));
         };
         tokio::pin!(told);
         tokio::select! {
@@ -230,7 +230,7 @@ impl Session {
                 }
             }
         };
-        self.within_patience(question).await?
+        self.within_patience(question, ABOUT).await?
     }
 
     /// Says again what was held, to an MDS that was restarted. Before it is told which files are open.
@@ -332,18 +332,8 @@ impl Session {
                 () = stop.cancelled() => Err(closing()),
             }
         });
-        let joined = self.within_patience(run).await?;
+        let joined = self.within_patience(run, ABOUT).await?;
         joined.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
-    }
-
-    /// Waits as long as for any answer, and a lease more: so long a restarted MDS may have to wait for its clients.
-    async fn within_patience<T>(&self, work: impl Future<Output = T>) -> FsResult<T> {
-        let Some(limit) = self.patience_for_others() else { return Ok(work.await) };
-        tokio::time::timeout(limit, work).await.map_err(|_| {
-            let what = format!("MDS {} gave no answer about a lock for {limit:?}", self.mds.addresses());
-            FsError::new(FsCode::TimedOut, what)
-                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")
-        })
     }
 
     /// How long the MDS may keep a question: well below the time after which it counts as unanswered.
@@ -356,6 +346,9 @@ impl Session {
 pub(crate) fn shares(lock: &Lock) -> bool {
     lock.mode == LockMode::Shared
 }
+
+/// What no answer comes about.
+const ABOUT: &str = "about a lock";
 
 fn closing() -> FsError {
     FsError::new(FsCode::Unavailable, "the client is closing")

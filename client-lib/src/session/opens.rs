@@ -19,6 +19,24 @@ impl Session {
         self.opens.lock().not_opened(fid, writes);
     }
 
+    /// A file was made here that nobody else knows, and is open.
+    pub fn opening_alone(&self, fid: Fid, writes: bool) {
+        self.opens.lock().opening_alone(fid, writes);
+    }
+
+    /// The MDS is about to hear of a file that was made here; gives whether it is open.
+    pub fn tell_open(&self, fid: Fid) -> bool {
+        self.opens.lock().introduce(fid)
+    }
+
+    /// It has heard of them.
+    pub fn told_open(self: &Arc<Self>, fids: &[Fid]) {
+        let mut opens = self.opens.lock();
+        fids.iter().for_each(|fid| opens.introduced(*fid));
+        drop(opens);
+        self.begin_telling();
+    }
+
     /// A file was closed. The MDS is told soon, without anybody waiting for it.
     pub fn closed(self: &Arc<Self>, fid: Fid, writes: bool) {
         self.opens.lock().closed(fid, writes);
@@ -106,7 +124,7 @@ impl Session {
     }
 
     /// Waits until the MDS knows of the closes so far, or cannot be told now.
-    pub(super) async fn tell_closes(&self) {
+    pub(crate) async fn tell_closes(&self) {
         let closes = self.opens.lock().closes();
         loop {
             let told = self.closes_told.notified();

@@ -112,7 +112,9 @@ impl FakeMds {
     pub fn recall(&self, fid: Fid, keep: mds::Capability) {
         let number = self.number.fetch_add(1, Ordering::SeqCst) + 1;
         let recall = mds::Recall { fid: Some(fid.into()), number, keep: keep.into() };
-        self.recalls.send(mds::WatchReply { recalls: vec![recall] }).expect("somebody listens");
+        self.recalls
+            .send(mds::WatchReply { recalls: vec![recall], directories: Vec::new() })
+            .expect("somebody listens");
     }
 
     /// Everything is granted.

@@ -65,6 +65,8 @@ pub(crate) struct Tree {
     log: VecDeque<Change>,
     /// Place in the log of its first change; of all that were before it the fate is known.
     first: u64,
+    /// Place of the change that has, or had, number 1.
+    base: u64,
     /// Of the changes of an inode or of names in it, the last one that is in the log.
     last: HashMap<Fid, u64>,
     /// FIDs to be given: sequence, and the next one of it.
@@ -112,6 +114,16 @@ impl Tree {
             return (!dir.leaving).then(|| dir.attr.clone());
         }
         self.attr_of(self.node(fid)?)
+    }
+
+    /// The inode that a name in a held directory stands for.
+    pub fn child(&self, parent: Fid, name: &Name) -> Option<Fid> {
+        Some(self.dirs.get(&parent)?.names.get(name)?.fid)
+    }
+
+    /// The held directory that has a name of an inode.
+    pub fn home(&self, fid: Fid) -> Option<Fid> {
+        self.homes.get(&fid).map(|(dir, _)| *dir)
     }
 
     fn attr_of(&self, node: &Node) -> Option<Attr> {
@@ -330,13 +342,8 @@ impl Tree {
         touch(&mut dir.attr, at);
         dir.names.insert(to.1.clone(), Node { attr, ..node });
         self.homes.insert(node.fid, (to.0, to.1.clone()));
-        let op = Mutation::Rename {
-            parent: from.0,
-            name: from.1.clone(),
-            new_parent: to.0,
-            new_name: to.1.clone(),
-            mode,
-        };
+        let op =
+            Mutation::Rename { parent: from.0, name: from.1.clone(), new_parent: to.0, new_name: to.1.clone(), mode };
         let named = [from.0, to.0, node.fid, replaced.unwrap_or(node.fid)];
         self.append(cred, op, None, at, &named);
         Some(())
@@ -390,7 +397,7 @@ impl Tree {
     fn append(&mut self, cred: &Arc<Credential>, op: Mutation, fid: Option<Fid>, at: Timestamp, named: &[Fid]) {
         let place = self.first + self.log.len() as u64;
         self.log.push_back(Change { cred: Arc::clone(cred), op, fid, at });
-        named.iter().for_each(|fid| drop(self.last.insert(*fid, place)));
+        self.last.extend(named.iter().map(|fid| (*fid, place)));
     }
 
     // ---- what is held ----
@@ -432,12 +439,10 @@ impl Tree {
         self.tops.get(&(parent, name.clone())).copied()
     }
 
-    /// A name in a directory that is not held now stands for something else: `to`, or nothing.
-    pub fn moved_top(&mut self, from: (Fid, &Name), to: Option<(Fid, &Name)>) {
-        if let Some(fid) = self.tops.remove(&(from.0, from.1.clone()))
-            && let Some((parent, name)) = to
-        {
-            self.tops.insert((parent, name.clone()), fid);
+    /// A name in a directory that is not held has moved to another.
+    pub fn moved_top(&mut self, from: (Fid, &Name), to: (Fid, &Name)) {
+        if let Some(fid) = self.tops.remove(&(from.0, from.1.clone())) {
+            self.tops.insert((to.0, to.1.clone()), fid);
         }
     }
 
@@ -464,16 +469,17 @@ impl Tree {
 
     /// All that is held is lost, and what the MDS was not told of: gives the changes that nobody will make.
     pub fn lose_all(&mut self) -> Vec<Change> {
+        let end = self.end();
         let lost = std::mem::take(&mut self.log).into();
-        *self = Tree::default();
+        *self = Tree { first: end, base: end, ..Tree::default() };
         lost
     }
 
     // ---- the log ----
 
-    /// Up to `most` changes from the beginning of the log, and the place of the first.
+    /// Up to `most` changes from the beginning of the log, and the number of the first.
     pub fn head(&self, most: usize) -> (u64, Vec<Change>) {
-        (self.first, self.log.iter().take(most).cloned().collect())
+        (self.first - self.base + 1, self.log.iter().take(most).cloned().collect())
     }
 
     /// The place of the next change.
@@ -496,17 +502,17 @@ impl Tree {
         self.last.get(&fid).map(|place| place + 1)
     }
 
-    /// The fate of the first change is known.
-    pub fn answered(&mut self) -> Option<Change> {
+    /// The first change was made.
+    pub fn answered(&mut self) {
+        self.first += u64::from(self.log.pop_front().is_some());
+    }
+
+    /// The first change was refused: its number goes to the next.
+    pub fn left_out(&mut self) -> Option<Change> {
         let change = self.log.pop_front()?;
-        let place = self.first;
         self.first += 1;
-        let named = named(&change);
-        for fid in named {
-            if self.last.get(&fid) == Some(&place) {
-                self.last.remove(&fid);
-            }
-        }
+        self.base += 1;
+        self.forget_told();
         Some(change)
     }
 
@@ -515,21 +521,6 @@ impl Tree {
         let first = self.first;
         self.last.retain(|_, place| *place >= first);
     }
-}
-
-/// Inodes that a change names by number.
-fn named(change: &Change) -> impl Iterator<Item = Fid> {
-    let (a, b) = match &change.op {
-        Mutation::Create(op) => (Some(op.parent), None),
-        Mutation::Mkdir { parent, .. }
-        | Mutation::Symlink { parent, .. }
-        | Mutation::Unlink { parent, .. }
-        | Mutation::Rmdir { parent, .. } => (Some(*parent), None),
-        Mutation::Rename { parent, new_parent, .. } => (Some(*parent), Some(*new_parent)),
-        Mutation::SetAttr(op) => (Some(op.fid), None),
-        _ => (None, None),
-    };
-    [a, b, change.fid].into_iter().flatten()
 }
 
 /// Names in a directory changed.

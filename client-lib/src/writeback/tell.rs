@@ -1,0 +1,174 @@
+//! Telling the MDS the log, one part after the other.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use sateen_proto::{convert, mds as wire, status};
+use sateen_types::limits::LOG_CHANGES_MAX;
+use sateen_types::op::Mutation;
+use sateen_types::{Fid, FsCode, FsError, FsResult, Layout};
+use tokio_util::sync::CancellationToken;
+
+use super::GATHER;
+use super::tree::Change;
+use crate::inner::Inner;
+use crate::retry::Backoff;
+use crate::transport;
+
+/// Tells the log until the client is gone.
+pub(crate) async fn run(client: Weak<Inner>, stop: CancellationToken) {
+    let Some(session) = client.upgrade().map(|inner| Arc::clone(&inner.session)) else { return };
+    let names = &session.names;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = names.work.notified() => {}
+        }
+        loop {
+            let waiting = names.tree.lock().waiting();
+            if waiting == 0 {
+                break;
+            }
+            if waiting < LOG_CHANGES_MAX && !names.hurried.swap(false, Ordering::AcqRel) {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(GATHER) => {}
+                    () = names.hurry.notified() => names.hurried.store(false, Ordering::Release),
+                }
+            }
+            let Some(inner) = client.upgrade() else { return };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = part(&inner) => {}
+            }
+            names.progress.notify_waiters();
+        }
+    }
+}
+
+/// Tells one part, until its fate is known.
+async fn part(inner: &Arc<Inner>) {
+    let session = &inner.session;
+    let names = &session.names;
+    let (number, changes) = names.tree.lock().head(LOG_CHANGES_MAX);
+    if changes.iter().any(|c| matches!(c.op, Mutation::Unlink { .. } | Mutation::Rename { .. })) {
+        // A file that was closed here goes at once, and not as one that is open and loses its name.
+        session.tell_closes().await;
+    }
+    let incarnation = session.incarnation();
+    let opened: Vec<Fid> = changes.iter().filter_map(|c| c.fid).filter(|fid| session.tell_open(*fid)).collect();
+    let wire_changes = changes.iter().zip(number..).map(|(change, number)| {
+        let is_open = change.fid.is_some_and(|fid| opened.contains(&fid));
+        encode(change, number, is_open, change.fid.is_some_and(|fid| names.holds(fid)))
+    });
+    let request = wire::ApplyRequest { session_id: incarnation.id.0.to_vec(), changes: wire_changes.collect() };
+    let mut backoff = Backoff::new(None, &session.stop);
+    let reply = loop {
+        let route = session.mds.route();
+        let mut client = route.writeback();
+        match transport::within(session.mds.request_timeout, &route.peer, client.apply(request.clone())).await {
+            Ok(reply) => break Ok(reply),
+            Err(error) if error.code.is_retryable() => {
+                tracing::debug!(%error, number, "telling changes of names again");
+                session.mds.failed(&route);
+                if !backoff.pause().await {
+                    return;
+                }
+            }
+            Err(error) if error.code == FsCode::Stale => match session.is_alive(&incarnation).await {
+                Ok(true) => break Err(error),
+                // Whoever opens the next session drops the log.
+                Ok(false) => {
+                    if let Err(error) = session.reopen(incarnation.id).await {
+                        tracing::debug!(%error, "no new session yet");
+                    }
+                    return session.told_open(&opened);
+                }
+                Err(_) if !backoff.pause().await => return,
+                Err(_) => {}
+            },
+            Err(error) => break Err(error),
+        }
+    };
+    if session.incarnation().id != incarnation.id {
+        return session.told_open(&opened);
+    }
+    match reply {
+        Ok(reply) => take_in(inner, &changes, reply),
+        Err(error) => left_out(inner, error),
+    }
+    session.told_open(&opened);
+}
+
+fn encode(change: &Change, number: u64, is_open: bool, hold: bool) -> wire::Logged {
+    let mut op = change.op.clone();
+    if let Mutation::Create(create) = &mut op
+        && !is_open
+    {
+        create.open = None;
+    }
+    let is_dir = matches!(op, Mutation::Mkdir { .. });
+    wire::Logged {
+        change: Some(wire::ExecuteRequest {
+            session_id: Vec::new(),
+            slot: 0,
+            number,
+            credential: Some((&*change.cred).into()),
+            op: Some(op.into()),
+            hold: is_dir && hold,
+        }),
+        fid: change.fid.map(Into::into),
+        at: Some(change.at.into()),
+    }
+}
+
+fn take_in(inner: &Arc<Inner>, changes: &[Change], reply: wire::ApplyReply) {
+    let names = &inner.session.names;
+    let mut not_held = Vec::new();
+    for (change, reply) in changes.iter().zip(reply.replies) {
+        if let Err(error) = take_one(inner, change, reply, &mut not_held) {
+            tracing::warn!(%error, "an answer of the MDS is not understood");
+        }
+        names.tree.lock().answered();
+    }
+    names.tree.lock().forget_told();
+    if let Some(detail) = reply.error {
+        left_out(inner, status::from_detail(detail));
+    }
+    if !not_held.is_empty() {
+        let session = Arc::clone(&inner.session);
+        let given_up = async move { session.names.recalled(&session, not_held).await };
+        inner.tasks.spawn_on(given_up, &inner.runtime);
+    }
+}
+
+fn take_one(inner: &Inner, change: &Change, reply: wire::ExecuteReply, not_held: &mut Vec<Fid>) -> FsResult<()> {
+    let Some(fid) = change.fid else { return Ok(()) };
+    if matches!(change.op, Mutation::Mkdir { .. }) && reply.held.is_none() && inner.session.names.holds(fid) {
+        not_held.push(fid);
+    }
+    if let Some(wire::execute_reply::Result::Entry(entry)) = reply.result
+        && let Some(layout) = entry.layout
+        && let Some(inode) = inner.table.get(fid)
+    {
+        inode.observe_layout(Layout::try_from(layout)?);
+    }
+    if reply.grant.is_some() {
+        inner.session.granted(fid, convert::grant(reply.grant)?);
+    }
+    Ok(())
+}
+
+/// The first change of the log was refused: it did not happen.
+fn left_out(inner: &Arc<Inner>, error: FsError) {
+    let names = &inner.session.names;
+    let Some(change) = names.tree.lock().left_out() else { return };
+    let what = format!("the MDS refused a change that was answered before, {:?}: {}", change.op, error.message);
+    tracing::error!("{what}");
+    names.fail(FsError::new(FsCode::Io, what).with_hint("see the log of the MDS; other changes went on"));
+    // Names are not what they seem here.
+    let session = Arc::clone(&inner.session);
+    let dirs = super::named(&change.op);
+    let given_up = async move { session.names.recalled(&session, dirs).await };
+    inner.tasks.spawn_on(given_up, &inner.runtime);
+}
