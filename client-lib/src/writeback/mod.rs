@@ -302,3 +302,6 @@ async fn release(session: &Session, dirs: &[Fid]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

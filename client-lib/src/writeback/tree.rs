@@ -402,9 +402,11 @@ impl Tree {
 
     // ---- what is held ----
 
-    /// FIDs may be made of this sequence, from its beginning.
+    /// FIDs may be made of this sequence; from its beginning, unless some were.
     pub fn lent(&mut self, sequence: u64) {
-        self.numbers = Some((sequence, 1));
+        if self.numbers.is_none_or(|(known, _)| known != sequence) {
+            self.numbers = Some((sequence, 1));
+        }
     }
 
     /// Whether FIDs can be made.
