@@ -18,7 +18,7 @@ use crate::client::{Client, Created, DefaultLayout, Looked, NewFile, StatFs};
 use crate::file::{Creating, File, Registration};
 use crate::inner::Inner;
 use crate::session::{Executed, Session};
-use crate::writeback::{Made, Tree, WriteBack};
+use crate::writeback::{Made, WriteBack};
 use crate::{report, truncate, write};
 
 /// Symbolic links followed in one path (Linux: 40).
@@ -87,6 +87,9 @@ impl Client {
 
     /// Changes attributes; with a size, cuts or extends the file.
     pub async fn setattr(&self, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
+        if set.size.is_some() {
+            self.told(&[set.fid]).await?;
+        }
         let inode = self.inner.table.get(set.fid);
         if set.atime.is_some() {
             self.inner.atimes.forget(set.fid);
@@ -145,9 +148,21 @@ impl Client {
             let file = File::new(&self.inner, &attr, (layout, Grant::default()), cred, access, registration);
             return Ok(Created { attr: file.attr(), file, existed: false });
         }
-        if session.names.local(|tree, _| tree.child(new.parent, &new.name)).is_none() {
-            self.settle(&[new.parent]).await?;
+        if let Some(found) = session.names.local(|tree, _| tree.lookup(cred, new.parent, &new.name))
+            && let Ok(attr) = found
+            && attr.file_type == FileType::Regular
+        {
+            if new.exclusive {
+                let what = format!("{:?} exists in directory {}", new.name, new.parent);
+                return Err(FsError::new(FsCode::Exists, what));
+            }
+            // As it is, and not by its name: that may go meanwhile, here and before the MDS hears of this.
+            match self.open(cred, attr.fid, access).await {
+                Err(e) if e.code == FsCode::Stale => {}
+                opened => return opened.map(|file| Created { attr: file.attr(), file, existed: true }),
+            }
         }
+        self.settle(&[new.parent]).await?;
         let op = Mutation::Create(Create {
             parent: new.parent,
             name: new.name,
@@ -247,7 +262,7 @@ impl Client {
         if let Some(removed) = removed {
             return removed;
         }
-        let child = session.names.local(|tree, _| tree.top(parent, name));
+        let child = session.names.local(|tree, _| tree.held_at(parent, name));
         self.settle(&[parent, child.unwrap_or(parent)]).await?;
         self.execute(cred, Mutation::Rmdir { parent, name: name.clone() }).await.map(drop)
     }
@@ -265,19 +280,12 @@ impl Client {
         if session.names.local(|tree, at| tree.rename(&Arc::new(cred.clone()), from, to, mode, at)).is_some() {
             return Ok(());
         }
-        // What is replaced or changes places is given up; what only moves is held as before.
-        let tops = |tree: &mut Tree| {
-            let exchanged = tree.top(from.0, from.1).filter(|_| mode == RenameMode::Exchange);
-            Some([tree.top(to.0, to.1), exchanged])
-        };
-        let tops = session.names.local(|tree, _| tops(tree)).unwrap_or_default();
-        let dirs: Vec<Fid> = tops.into_iter().flatten().chain([from.0, to.0]).collect();
+        let named = session.names.local(|tree, _| Some([tree.held_at(from.0, from.1), tree.held_at(to.0, to.1)]));
+        let dirs: Vec<Fid> = named.into_iter().flatten().flatten().chain([from.0, to.0]).collect();
         self.settle(&dirs).await?;
         let op =
             Mutation::Rename { parent: from.0, name: from.1.clone(), new_parent: to.0, new_name: to.1.clone(), mode };
-        self.execute(cred, op).await?;
-        session.names.moved(from, to);
-        Ok(())
+        self.execute(cred, op).await.map(drop)
     }
 
     /// One page of a directory: entries with cookies above `after` (at most `max`), whether nothing follows, and the

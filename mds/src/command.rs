@@ -123,6 +123,8 @@ pub struct Inputs {
     pub disk_low: bool,
     /// Rises by one with every command: where placement starts.
     pub rotor: u64,
+    /// A program was told that the change was made.
+    pub answered: bool,
     /// The client may hold one more directory.
     pub may_hold: bool,
 }

@@ -202,7 +202,8 @@ impl Thread {
             osts: self.host.osts(),
             disk_low: self.host.disk_low(),
             rotor: self.rotor,
-            may_hold: matches!(command, Command::Mutate(r) if r.hold && self.host.may_hold(r.session)),
+            answered: false,
+            may_hold: matches!(command, Command::Mutate(r) if r.hold && !self.host.disk_low() && self.host.may_hold(r.session)),
         };
         let mut tx = Overlay::new(group);
         match namespace::apply(&mut tx, command, &inputs) {
@@ -239,6 +240,7 @@ impl Thread {
                     osts: Arc::default(),
                     disk_low: false,
                     rotor: self.rotor,
+                    answered: false,
                     may_hold: false,
                 };
                 let Outcome::Sequence(sequence) = namespace::apply(&mut tx, &Command::AllocSequence, &inputs)? else {

@@ -26,7 +26,8 @@ use tokio::sync::Notify;
 
 use crate::session::Session;
 pub(crate) use tell::run;
-pub(crate) use tree::{Made, Tree};
+pub(crate) use tree::Made;
+use tree::Tree;
 
 /// How long changes wait for others, to be told together.
 const GATHER: Duration = Duration::from_millis(10);
@@ -101,11 +102,6 @@ impl WriteBack {
     pub fn is_pending(&self, fid: Fid) -> bool {
         let tree = self.tree.lock();
         !tree.is_idle() && tree.needed(fid).is_some()
-    }
-
-    /// The MDS has moved a name from one directory that is not held to another.
-    pub fn moved(&self, from: (Fid, &Name), to: (Fid, &Name)) {
-        self.tree.lock().moved_top(from, to);
     }
 
     /// Whether a directory is held here.
@@ -227,6 +223,11 @@ impl WriteBack {
         if asking.requests == 0 {
             asking.refused.clear();
         }
+    }
+
+    /// Every directory that is held.
+    fn held(&self) -> Vec<Fid> {
+        self.tree.lock().held()
     }
 
     /// The session is over: nothing is held any more, and what was not told never happened.

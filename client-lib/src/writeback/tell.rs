@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use sateen_proto::common::ErrorDetail;
 use sateen_proto::{convert, mds as wire, status};
 use sateen_types::limits::LOG_CHANGES_MAX;
 use sateen_types::op::Mutation;
@@ -66,7 +67,16 @@ async fn part(inner: &Arc<Inner>) {
     let reply = loop {
         let route = session.mds.route();
         let mut client = route.writeback();
-        match transport::within(session.mds.request_timeout, &route.peer, client.apply(request.clone())).await {
+        let answer = transport::within(session.mds.request_timeout, &route.peer, client.apply(request.clone())).await;
+        // The session may end between two changes.
+        let stale = |detail: &ErrorDetail| status::from_detail(detail.clone()).code == FsCode::Stale;
+        let answer = match answer {
+            Ok(reply) if reply.replies.is_empty() && reply.error.as_ref().is_some_and(stale) => {
+                Err(reply.error.map_or_else(|| FsCode::Stale.into(), status::from_detail))
+            }
+            other => other,
+        };
+        match answer {
             Ok(reply) => break Ok(reply),
             Err(error) if error.code.is_retryable() => {
                 tracing::debug!(%error, number, "telling changes of names again");
@@ -93,11 +103,18 @@ async fn part(inner: &Arc<Inner>) {
     if session.incarnation().id != incarnation.id {
         return session.told_open(&opened);
     }
-    match reply {
+    let again = match reply {
         Ok(reply) => take_in(inner, &changes, reply),
-        Err(error) => left_out(inner, error),
-    }
+        Err(error) => {
+            left_out(inner, error);
+            false
+        }
+    };
     session.told_open(&opened);
+    if again {
+        // For example until OSTs have registered with an MDS that was restarted.
+        backoff.pause().await;
+    }
 }
 
 fn encode(change: &Change, number: u64, is_open: bool, hold: bool) -> wire::Logged {
@@ -122,9 +139,10 @@ fn encode(change: &Change, number: u64, is_open: bool, hold: bool) -> wire::Logg
     }
 }
 
-fn take_in(inner: &Arc<Inner>, changes: &[Change], reply: wire::ApplyReply) {
+/// Gives whether the rest must be told again after a while.
+fn take_in(inner: &Arc<Inner>, changes: &[Change], reply: wire::ApplyReply) -> bool {
     let names = &inner.session.names;
-    let mut not_held = Vec::new();
+    let mut not_held = if reply.full { names.held() } else { Vec::new() };
     for (change, reply) in changes.iter().zip(reply.replies) {
         if let Err(error) = take_one(inner, change, reply, &mut not_held) {
             tracing::warn!(%error, "an answer of the MDS is not understood");
@@ -132,14 +150,17 @@ fn take_in(inner: &Arc<Inner>, changes: &[Change], reply: wire::ApplyReply) {
         names.tree.lock().answered();
     }
     names.tree.lock().forget_told();
-    if let Some(detail) = reply.error {
-        left_out(inner, status::from_detail(detail));
+    let refused = reply.error.map(status::from_detail);
+    let again = refused.as_ref().is_some_and(|error| error.code.is_retryable());
+    if let Some(error) = refused.filter(|error| !error.code.is_retryable()) {
+        left_out(inner, error);
     }
     if !not_held.is_empty() {
         let session = Arc::clone(&inner.session);
         let given_up = async move { session.names.recalled(&session, not_held).await };
         inner.tasks.spawn_on(given_up, &inner.runtime);
     }
+    again
 }
 
 fn take_one(inner: &Inner, change: &Change, reply: wire::ExecuteReply, not_held: &mut Vec<Fid>) -> FsResult<()> {

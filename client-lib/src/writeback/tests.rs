@@ -201,7 +201,7 @@ fn what_is_given_up_says_nothing_more_and_what_lies_in_it_stays_held() {
     tree.create(&root(), (sub, &name(1)), 0o644.into(), Access::WRITE, at(1)).expect("it is held still");
     tree.left(TOP);
     assert!(!tree.holds(TOP) && tree.holds(sub) && tree.attr(file).is_none());
-    assert_eq!((tree.top(TOP, &name(1)), tree.top(Fid::ROOT, &name(99))), (Some(sub), None));
+    assert_eq!((tree.held_at(TOP, &name(1)), tree.held_at(Fid::ROOT, &name(99))), (Some(sub), None));
 }
 
 #[test]

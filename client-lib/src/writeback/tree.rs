@@ -436,16 +436,15 @@ impl Tree {
         self.dirs.contains_key(&dir)
     }
 
-    /// A held directory whose name is in one that is not.
-    pub fn top(&self, parent: Fid, name: &Name) -> Option<Fid> {
-        self.tops.get(&(parent, name.clone())).copied()
+    /// The held directory that has this name.
+    pub fn held_at(&self, parent: Fid, name: &Name) -> Option<Fid> {
+        let top = || self.tops.get(&(parent, name.clone())).copied();
+        self.child(parent, name).or_else(top).filter(|fid| self.holds(*fid))
     }
 
-    /// A name in a directory that is not held has moved to another.
-    pub fn moved_top(&mut self, from: (Fid, &Name), to: (Fid, &Name)) {
-        if let Some(fid) = self.tops.remove(&(from.0, from.1.clone())) {
-            self.tops.insert((to.0, to.1.clone()), fid);
-        }
+    /// Every directory that is held.
+    pub fn held(&self) -> Vec<Fid> {
+        self.dirs.keys().copied().collect()
     }
 
     /// From now on nothing is done in the directory here. Gives the end of the log up to which the MDS must be told before

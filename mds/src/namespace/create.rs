@@ -105,7 +105,11 @@ fn new_layout(tx: &mut dyn Txn, op: &Create, inputs: &Inputs) -> FsResult<Layout
     let (default, _) = layout::inherited_template(tx, op.parent)?;
     let template = op.layout.as_ref().unwrap_or(&default);
     let mut layout = template.resolve(&default);
-    layout::place_component(&mut layout, 0, inputs)?;
+    match layout::place_component(&mut layout, 0, inputs) {
+        // Whoever writes to it hears that there is no room.
+        Err(e) if inputs.answered && e.code == FsCode::NoSpace => {}
+        placed => placed?,
+    }
     tx.put(Table::Layouts, keys::fid(fresh_fid(inputs)?), layout.to_bytes());
     Ok(layout)
 }

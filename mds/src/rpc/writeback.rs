@@ -69,7 +69,7 @@ impl Service {
             let (grant, held) = (grant.map(Into::into), held.as_ref().map(Into::into));
             answers.push(ExecuteReply { grant, held, ..(&reply).into() });
         }
-        Ok(ApplyReply { replies: answers, error: error.map(to_detail) })
+        Ok(ApplyReply { replies: answers, error: error.map(to_detail), full: self.cluster.disk.is_low() })
     }
 }
 

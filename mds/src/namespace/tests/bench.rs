@@ -78,6 +78,7 @@ impl<'s> Bench<'s> {
             osts: Arc::new(self.osts.clone()),
             disk_low: self.disk_low,
             rotor: u64::from(self.next_oid),
+            answered: false,
             may_hold: matches!(&command, Command::Mutate(r) if r.hold),
         };
         let mut tx = Overlay::new(&*snapshot);
