@@ -72,6 +72,11 @@ impl Registration {
         Registration::of_opening(session, fid, writes)
     }
 
+    /// Whether the file was opened for writing.
+    pub fn writes(&self) -> bool {
+        self.writes
+    }
+
     /// Of an open that the session counts already.
     pub fn of_opening(session: &Arc<Session>, fid: Fid, writes: bool) -> Registration {
         Registration { session: Arc::clone(session), fid, writes, opened: false }
@@ -459,22 +464,13 @@ impl Open {
 /// The MDS hears of a close when what was written is durable: others may write then, and nothing of this client may come on
 /// top of that, as it would if an OST lost it and it were sent again. Nobody waits for it.
 fn linger(inner: &Arc<Inner>, inode: &Arc<Inode>, registration: Registration) {
-    let pending = inner.session.names.is_pending(inode.fid) && !inode.state().is_clean();
-    if !pending && inode.state().unstable.is_empty() {
+    if inode.state().is_clean() {
         return drop(registration);
     }
-    inode.lingering.lock().push(registration);
+    inode.linger(registration);
     let (inner_, inode) = (Arc::clone(inner), Arc::clone(inode));
     let task = async move {
-        let stored = async {
-            if pending {
-                return tend::everything(&inner_, &inode).await;
-            }
-            durable::commit(&inner_, &inode).await?;
-            inode.let_go();
-            Ok(())
-        };
-        if let Err(error) = stored.await {
+        if let Err(error) = tend::everything(&inner_, &inode).await {
             // With the next look at all files.
             tracing::debug!(%error, fid = %inode.fid, "closed, and not yet durable");
         }

@@ -135,6 +135,14 @@ impl Opens {
         true
     }
 
+    /// It has not heard of it yet, after all.
+    pub fn not_introduced(&mut self, fid: Fid) {
+        self.introducing.remove(&fid);
+        if let Some(held) = self.files.get_mut(&fid) {
+            held.told = Told::No;
+        }
+    }
+
     /// It has heard of it, or never will.
     pub fn introduced(&mut self, fid: Fid) {
         let closes = self.introducing.remove(&fid).unwrap_or(0);

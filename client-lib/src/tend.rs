@@ -95,6 +95,8 @@ pub(crate) async fn everything(inner: &Arc<Inner>, inode: &Arc<Inode>) -> sateen
     inner.session.names.told(&inner.session, &[inode.fid]).await?;
     write::drain(inner, inode).await;
     durable::commit(inner, inode).await?;
+    // Whoever opens it then must find its size.
+    report::report(inner, inode).await?;
     inode.let_go();
-    report::report(inner, inode).await
+    Ok(())
 }

@@ -189,10 +189,21 @@ impl Inode {
         self.state().keeps.now()
     }
 
-    /// What was written is durable, or will never be: the MDS may hear of the closes.
+    /// A file was closed that has data here. One of those that are closed so stands for all, one that writes if there is one.
+    pub fn linger(&self, closed: Registration) {
+        let mut lingering = self.lingering.lock();
+        lingering.push(closed);
+        lingering.sort_by_key(|registration| !registration.writes());
+        let others = lingering.split_off(1);
+        drop(lingering);
+        drop(others);
+    }
+
+    /// What was written is durable, or will never be: the MDS may hear of the closes. Unless more was written since.
     pub fn let_go(&self) {
-        // Closed since, and written before: whoever commits that lets all go.
-        if self.state().unstable.is_empty() {
+        let state = self.state();
+        if state.dirty.is_empty() && state.writing.is_empty() && state.unstable.is_empty() {
+            drop(state);
             let closed = std::mem::take(&mut *self.lingering.lock());
             drop(closed);
         }

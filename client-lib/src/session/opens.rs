@@ -29,10 +29,11 @@ impl Session {
         self.opens.lock().introduce(fid)
     }
 
-    /// It has heard of them.
-    pub fn told_open(self: &Arc<Self>, fids: &[Fid]) {
+    /// It has heard of `told`, and not of `untold`.
+    pub fn told_open(self: &Arc<Self>, told: &[Fid], untold: &[Fid]) {
         let mut opens = self.opens.lock();
-        fids.iter().for_each(|fid| opens.introduced(*fid));
+        told.iter().for_each(|fid| opens.introduced(*fid));
+        untold.iter().for_each(|fid| opens.not_introduced(*fid));
         drop(opens);
         self.begin_telling();
     }

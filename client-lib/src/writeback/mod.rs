@@ -111,6 +111,7 @@ impl WriteBack {
 
     /// Waits until the MDS knows all that was done here to these inodes and to names in them.
     pub async fn told(&self, session: &Session, fids: &[Fid]) -> FsResult<()> {
+        self.used(fids);
         let needed = {
             let tree = self.tree.lock();
             if tree.waiting() == 0 {
@@ -164,6 +165,7 @@ impl WriteBack {
 
     /// Gives up those of `dirs` that are held: afterwards everything in them goes to the MDS.
     pub async fn give_up(&self, session: &Arc<Session>, dirs: &[Fid]) -> FsResult<()> {
+        self.used(dirs);
         let (leaving, end) = {
             let mut tree = self.tree.lock();
             let held = |tree: &mut Tree, dir: Fid| tree.leave(dir).map(|end| (dir, end));
@@ -203,6 +205,15 @@ impl WriteBack {
         }
     }
 
+    /// Inodes are used through the MDS: if one of them is a directory that it has just made and not told of, what is in it is
+    /// not known here.
+    fn used(&self, fids: &[Fid]) {
+        let mut asking = self.asking.lock();
+        if asking.requests > 0 {
+            asking.refused.extend(fids);
+        }
+    }
+
     /// The MDS will be asked for a new directory that may be held; `false` if that is not wanted.
     pub fn ask(&self) -> bool {
         let (mut asking, tree) = (self.asking.lock(), self.tree.lock());
@@ -232,7 +243,8 @@ impl WriteBack {
 
     /// The session is over: nothing is held any more, and what was not told never happened.
     pub fn lose_all(&self) {
-        let lost = self.tree.lock().lose_all();
+        let mut tree = self.tree.lock();
+        let lost = tree.lose_all();
         if let Some(first) = lost.first() {
             let what = format!(
                 "the session expired before {} changes of names were told, the first {:?}",
@@ -241,8 +253,10 @@ impl WriteBack {
             );
             tracing::error!("{what}");
             let hint = "look whether what was made last is there; `fsync` of a directory makes sure";
+            // Before anybody can see that nothing waits any more.
             self.fail(FsError::new(FsCode::Io, what).with_hint(hint));
         }
+        drop(tree);
         self.progress.notify_waiters();
     }
 
@@ -290,16 +304,27 @@ pub(crate) fn named(op: &Mutation) -> Vec<Fid> {
     }
 }
 
-/// Tells the MDS that directories are not held any more. If it does not hear, it asks again.
+/// Tells the MDS that directories are not held any more, until it hears: others wait for them.
 async fn release(session: &Session, dirs: &[Fid]) {
+    let holder = session.incarnation().id;
     for dirs in dirs.chunks(sateen_types::limits::RELEASES_MAX) {
         let directories: Vec<_> = dirs.iter().map(|dir| (*dir).into()).collect();
-        let told = session.ask_writeback(|mut client, session_id| {
-            let request = wire::ReleaseRequest { session_id, directories: directories.clone() };
-            async move { client.release(request).await }
-        });
-        if let Err(error) = told.await {
-            tracing::debug!(%error, "the MDS was not told that directories are free");
+        // With the session, what it held has gone.
+        while session.incarnation().id == holder && !session.stop.is_cancelled() {
+            let told = session.ask_writeback(|mut client, session_id| {
+                let request = wire::ReleaseRequest { session_id, directories: directories.clone() };
+                async move { client.release(request).await }
+            });
+            match told.await {
+                Err(error) if error.code.is_retryable() => {
+                    tracing::debug!(%error, "the MDS was not told yet that directories are free");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the MDS does not take directories back");
+                    break;
+                }
+                Ok(_) => break,
+            }
         }
     }
 }

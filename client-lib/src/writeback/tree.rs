@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use sateen_types::limits::PATH_BYTES_MAX;
 use sateen_types::op::{Access, Create, Mutation, NewMode, RenameMode, SetAttr, SetTime};
 use sateen_types::{
     Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, Timestamp,
@@ -18,6 +19,12 @@ use sateen_types::{
 const DIRS_MAX: usize = 16_384;
 /// Names known in them at most, about 400 bytes each.
 const NAMES_MAX: usize = 262_144;
+/// Bytes of changes that are told together: well below what a message may have.
+const PART_BYTES_MAX: usize = 2 << 20;
+/// A change without names and groups in a message, with a layout template of several components.
+const CHANGE_BYTES: usize = 1024;
+/// A group in a message.
+const GROUP_BYTES: usize = 5;
 /// Size a directory is told with, as by the MDS.
 const DIRECTORY_SIZE: u64 = 4096;
 
@@ -34,6 +41,18 @@ pub(crate) struct Change {
     /// Of what it makes.
     pub fid: Option<Fid>,
     pub at: Timestamp,
+}
+
+impl Change {
+    /// About what it takes in a message.
+    fn bytes(&self) -> usize {
+        let text = match &self.op {
+            Mutation::Symlink { name, target, .. } => name.as_bytes().len() + target.len(),
+            Mutation::Rename { name, new_name, .. } => name.as_bytes().len() + new_name.as_bytes().len(),
+            _ => 255,
+        };
+        CHANGE_BYTES + text + self.cred.groups.len() * GROUP_BYTES
+    }
 }
 
 #[derive(Debug)]
@@ -156,6 +175,14 @@ impl Tree {
         }
     }
 
+    /// The MDS has answered a change of the log with what attributes are now: they count if it was the last one of its inode.
+    pub fn made(&mut self, attr: &Attr) {
+        let waits = self.last.contains_key(&attr.fid);
+        if let Some(node) = self.node_mut(attr.fid).filter(|n| !waits && n.file_type != FileType::Directory) {
+            node.attr = Some(attr.clone());
+        }
+    }
+
     /// Something about an inode was changed at the MDS that its answer does not tell.
     pub fn doubt(&mut self, fid: Fid) {
         if let Some(node) = self.node_mut(fid) {
@@ -227,6 +254,9 @@ impl Tree {
         at: Timestamp,
     ) -> Option<Attr> {
         self.changeable(cred, place.0)?;
+        if target.is_empty() || target.len() >= PATH_BYTES_MAX || target.contains(&0) {
+            return None;
+        }
         let attr = self.add(cred, place, FileType::Symlink, 0o777, target.len() as u64, at)?;
         let op = Mutation::Symlink { parent: place.0, name: place.1.clone(), target: target.to_vec() };
         self.append(cred, op, Some(attr.fid), at, &[place.0, attr.fid]);
@@ -360,6 +390,10 @@ impl Tree {
 
     /// Changes attributes, where only the owner's and root's plain rights count.
     pub fn setattr(&mut self, cred: &Arc<Credential>, set: &SetAttr, at: Timestamp) -> Option<Attr> {
+        if !self.dirs.contains_key(&set.fid) {
+            // What is being given up is told up to a certain change, and no further.
+            self.usable(self.home(set.fid)?)?;
+        }
         let mut attr = self.attr(set.fid)?;
         let special = |mode: u32| mode & !0o777 != 0;
         let chown = set.uid.is_some() || set.gid.is_some();
@@ -379,11 +413,10 @@ impl Tree {
         let fixed = |time: Option<SetTime>| time.map(|t| if let SetTime::At(t) = t { t } else { at });
         let (atime, mtime) = (fixed(set.atime), fixed(set.mtime));
         attr.mtime = mtime.unwrap_or(attr.mtime);
-        let only_atime = attr == before && !chown && set.mode.is_none() && set.mtime.is_none();
+        // As the MDS counts: what changes nothing but when it was read does not make cached data old.
+        attr.change += u64::from(attr != before);
         attr.atime = atime.unwrap_or(attr.atime);
         attr.ctime = at;
-        // Reading a file does not make cached data old.
-        attr.change += u64::from(!only_atime);
         match self.dirs.get_mut(&set.fid) {
             Some(dir) => dir.attr = attr.clone(),
             None => self.node_mut(set.fid)?.attr = Some(attr.clone()),
@@ -468,6 +501,19 @@ impl Tree {
         }
     }
 
+    /// A directory was never made: what was done in it is for the MDS to refuse.
+    pub fn never_made(&mut self, dir: Fid) {
+        let mut gone = vec![dir];
+        while let Some(dir) = gone.pop() {
+            if let Some(dir) = self.dirs.remove(&dir) {
+                for node in dir.names.into_values() {
+                    self.homes.remove(&node.fid);
+                    gone.push(node.fid);
+                }
+            }
+        }
+    }
+
     /// All that is held is lost, and what the MDS was not told of: gives the changes that nobody will make.
     pub fn lose_all(&mut self) -> Vec<Change> {
         let end = self.end();
@@ -478,9 +524,14 @@ impl Tree {
 
     // ---- the log ----
 
-    /// Up to `most` changes from the beginning of the log, and the number of the first.
+    /// Up to `most` changes from the beginning of the log, fewer if they are large, and the number of the first.
     pub fn head(&self, most: usize) -> (u64, Vec<Change>) {
-        (self.first - self.base + 1, self.log.iter().take(most).cloned().collect())
+        let mut bytes = 0;
+        let fits = |change: &&Change| {
+            bytes += change.bytes();
+            bytes <= PART_BYTES_MAX || bytes == change.bytes()
+        };
+        (self.first - self.base + 1, self.log.iter().take(most).take_while(fits).cloned().collect())
     }
 
     /// The place of the next change.

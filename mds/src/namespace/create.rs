@@ -106,8 +106,8 @@ fn new_layout(tx: &mut dyn Txn, op: &Create, inputs: &Inputs) -> FsResult<Layout
     let template = op.layout.as_ref().unwrap_or(&default);
     let mut layout = template.resolve(&default);
     match layout::place_component(&mut layout, 0, inputs) {
-        // Whoever writes to it hears that there is no room.
-        Err(e) if inputs.answered && e.code == FsCode::NoSpace => {}
+        // Whoever writes to it hears that there is no room, or waits until an OST is up.
+        Err(e) if inputs.answered && matches!(e.code, FsCode::NoSpace | FsCode::Unavailable) => {}
         placed => placed?,
     }
     tx.put(Table::Layouts, keys::fid(fresh_fid(inputs)?), layout.to_bytes());
