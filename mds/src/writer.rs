@@ -183,11 +183,9 @@ impl Thread {
 
     /// One command on top of the group; only a success stays.
     fn one(&mut self, group: &mut Overlay<'_>, command: &Command, claimed: &mut Vec<Fid>) -> FsResult<Outcome> {
-        if let Command::Mutate(request) = command
-            && self.host.any_held()
-        {
-            let dirs = namespace::held::touched(group, &request.op)?;
-            if let Some(fid) = self.host.held_elsewhere(request.session, &dirs) {
+        if self.host.any_held() {
+            let (session, dirs) = namespace::held::touched(group, command)?;
+            if let Some(fid) = self.host.held_elsewhere(session, &dirs) {
                 return Ok(Outcome::Held(fid));
             }
         }
@@ -210,7 +208,8 @@ impl Thread {
             Ok(outcome) => {
                 let changes = tx.into_changes();
                 for (key, by) in changes.of(Table::Held) {
-                    if let Some(dir) = keys::parse_held_dir(key)? {
+                    // What is no key of a directory is removed by a correction.
+                    if let Ok(Some(dir)) = keys::parse_held_dir(key) {
                         self.host.held(dir, by.map(keys::parse_session).transpose()?);
                     }
                 }

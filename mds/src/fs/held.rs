@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sateen_types::op::MutationReply;
 use sateen_types::{Fid, FsCode, FsError, FsResult, LayoutTemplate, SessionId};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::FileSystem;
@@ -180,6 +181,21 @@ impl FileSystem {
     pub async fn release(&self, session: SessionId, dirs: Vec<Fid>) -> FsResult<()> {
         self.touch(session)?;
         self.submit(Command::Release { session, dirs }).await.map(drop)
+    }
+
+    /// Applies a correction, when no client has the directories it changes to itself; blocks.
+    ///
+    /// # Errors
+    /// `Busy`: rows are not as they were, or a client does not give a directory up.
+    pub fn mend_blocking(&self, mend: &Command) -> FsResult<Outcome> {
+        loop {
+            let dir = match self.submit_blocking(mend.clone())? {
+                Outcome::Held(dir) => dir,
+                outcome => return Ok(outcome),
+            };
+            let released = Handle::current().block_on(self.await_release(held::NOBODY, dir));
+            released.map_err(|e| FsError { code: FsCode::Busy, ..e })?;
+        }
     }
 
     /// Directories that a stream of the session has not told of and somebody waits for.

@@ -4,7 +4,7 @@
 //!    something; are the counts of the directory right?
 //! 2. [`files`]: inode by inode: is the link count that of its names, does a path lead to it, do its layout and
 //!    attributes belong to it?
-//! 3. [`queues`]: do intents and replies name what exists?
+//! 3. [`queues`]: do intents, replies and the list of held directories name what exists?
 //! 4. [`counters`]: are the counters of the file system as a whole right?
 //! 5. [`objects`], where OSTs can be asked: does every object belong to a file?
 //!
@@ -83,6 +83,8 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
         osts: Arc::default(),
         disk_low: false,
         rotor: 0,
+        answered: false,
+        may_hold: false,
     };
     let view = store.snapshot();
     let mut tx = Overlay::new(&*view);

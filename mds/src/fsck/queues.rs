@@ -1,10 +1,12 @@
-//! Pass 3: what is still to be done (`intents`), and what was answered (`sessions`, `replies`).
+//! Pass 3: what is still to be done (`intents`), what was answered (`sessions`, `replies`), and which clients have
+//! directories to themselves (`held`).
 
 use sateen_types::{Fid, FindingKind, FsResult, Layout, SessionId};
 
 use super::draft::Draft;
 use super::rows::{Stored, hex, unusable};
 use super::{Broken, Check, Facts, Remedy};
+use crate::namespace::held::HolderRecord;
 use crate::namespace::tree;
 use crate::store::codec::Record;
 use crate::store::keys::{IntentId, IntentKind};
@@ -46,7 +48,46 @@ pub fn walk(check: &mut Check<'_, '_>) -> FsResult<()> {
             })?;
         }
     }
+    let mut held = check.rows(view, Table::Held);
+    while let Some((key, _)) = held.next()? {
+        check.report.step(0)?;
+        check.settle(|tx, facts| holding(tx, facts, &key))?;
+    }
     Ok(())
+}
+
+/// A directory that is held and is not there, or by a session that is not there, or the log of one: others would wait for
+/// ever. Without its row a directory is everybody's; what its holder has not told yet is refused then, and its client says so.
+fn holding(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<Broken>> {
+    let Some(value) = tx.get(Table::Held, key)? else { return Ok(None) };
+    let mut draft = Draft::new(tx);
+    let mut is_session = |session: SessionId| {
+        draft.sees(Table::Sessions, session.0.to_vec());
+        FsResult::Ok(tx.get(Table::Sessions, &session.0)?.is_some())
+    };
+    let what = match (key.first(), key.len(), key.last_chunk()) {
+        (Some(b's'), 17, Some(session)) => match HolderRecord::from_bytes(&value) {
+            Err(_) => Some("the log of a client does not decode".to_owned()),
+            Ok(_) if is_session(SessionId(*session))? => None,
+            Ok(_) => Some(format!("a log is kept for session {}, which is over", SessionId(*session))),
+        },
+        (Some(b'd'), 17, Some(fid)) => {
+            let dir = Fid::from_bytes(*fid);
+            let inode = Stored::<Inode>::read(tx, Table::Inodes, &keys::fid(dir))?;
+            match keys::parse_session(&value) {
+                Err(_) => Some(format!("who holds directory {dir} does not decode")),
+                Ok(session) if !is_session(session)? => {
+                    Some(format!("directory {dir} is held by session {session}, which is over"))
+                }
+                Ok(_) if inode.is_missing() => Some(format!("directory {dir} is held and does not exist")),
+                Ok(_) => None,
+            }
+        }
+        _ => Some(format!("row {} is neither a held directory nor a holder", hex(key))),
+    };
+    let Some(what) = what else { return Ok(None) };
+    draft.tx().delete(Table::Held, key.to_vec());
+    Ok(Some(facts.broken(FindingKind::Session, what, Remedy::Mend(draft.finish()?))))
 }
 
 fn reply(tx: &dyn ReadTxn, facts: &Facts, session: SessionId, key: &[u8]) -> FsResult<Option<Broken>> {

@@ -17,12 +17,14 @@ use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, SessionId};
 use super::perm::{S_ISGID, S_ISVTX};
 use super::session::{alloc_sequence, refuse_unknown};
 use super::{layout, mutate, tree};
-use crate::command::{Inputs, Logged, Outcome, Request};
+use crate::command::{Command, Inputs, Logged, Mend, Outcome, Request};
 use crate::store::codec::{Reader, Record, Writer};
 use crate::store::{ReadTxn, Table, Txn, keys};
 
 /// Rows looked at per scan.
 const PAGE: usize = 1024;
+/// A session that no client has, for changes that the server makes itself.
+pub const NOBODY: SessionId = SessionId([0; 16]);
 
 /// A client that holds directories.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,9 +119,25 @@ pub fn all(tx: &dyn ReadTxn) -> FsResult<Vec<(Fid, SessionId)>> {
     }
 }
 
-/// Directories whose holder must give them up before the change is made: those in which names change, that change
-/// themselves, or that lose their name.
-pub fn touched(tx: &dyn ReadTxn, op: &Mutation) -> FsResult<Vec<Fid>> {
+/// Who is meant by a change of a directory, and which directories its holder must give up before it is made, if that is
+/// somebody else.
+pub fn touched(tx: &dyn ReadTxn, command: &Command) -> FsResult<(SessionId, Vec<Fid>)> {
+    match command {
+        Command::Mutate(request) => Ok((request.session, touched_by(tx, &request.op)?)),
+        Command::Mend(mend) => Ok((NOBODY, mended(mend))),
+        _ => Ok((NOBODY, Vec::new())),
+    }
+}
+
+/// Every inode of which a correction changes rows.
+fn mended(mend: &Mend) -> Vec<Fid> {
+    let by_fid = [Table::Inodes, Table::Dentries, Table::DirIndex, Table::Xattrs, Table::DefaultLayouts];
+    let rows = mend.changes.iter().filter(|(table, ..)| by_fid.contains(table));
+    rows.filter_map(|(_, key, _)| key.first_chunk().map(|fid| Fid::from_bytes(*fid))).collect()
+}
+
+/// Those in which names change, that change themselves, or that lose their name.
+pub(super) fn touched_by(tx: &dyn ReadTxn, op: &Mutation) -> FsResult<Vec<Fid>> {
     let mut dirs = Vec::new();
     let child = |dirs: &mut Vec<Fid>, parent, name| -> FsResult<()> {
         dirs.push(parent);

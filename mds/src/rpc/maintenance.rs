@@ -120,7 +120,7 @@ fn check(
             })?;
             handle.block_on(cluster.oss.list_objects(&address, ost, fs.info.id, from, max))
         };
-        let mender = |command: Command| fs.submit_blocking(command);
+        let mender = |command: Command| fs.mend_blocking(&command);
         let job = Job {
             fs: fs.info.id,
             store: &*store,

@@ -10,6 +10,7 @@ use sateen_types::Fid;
 
 use super::*;
 use crate::namespace::check::check as oracle;
+use crate::namespace::tests::bench::SESSION;
 use crate::store::codec::Record;
 use crate::store::records::{Dentry, IndexEntry, Inode};
 use crate::store::{MemStore, keys};
@@ -92,6 +93,12 @@ fn perform(b: &mut Bench<'_>, ops: &[Op]) {
                 let _ = b.setattr(&Credential::ROOT, fid, |set| set.size = Some(0));
             }
         }
+    }
+    // One directory of those that are left is a client's alone.
+    let held = dirs.iter().rev().find(|dir| crate::namespace::inode(&*b.view(), **dir).is_ok());
+    if let Some(dir) = held.filter(|dir| **dir != Fid::ROOT) {
+        b.run(Command::LendSequence { session: SESSION }).expect("lends");
+        set(b.store, &[(Table::Held, &keys::held_dir(*dir), Some(&SESSION.0))]);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Damage that needs more than one row, or whose repair is worth to be seen on its own.
 
-use sateen_types::{Fid, FileType, FindingKind, FsCode, Repair};
+use sateen_types::{Fid, FileType, FindingKind, FsCode, Repair, SessionId};
 
 use super::*;
 use crate::command::Outcome;
-use crate::namespace::{self, check::check as oracle, tests::bench::name};
+use crate::namespace::tests::bench::{SESSION, name};
+use crate::namespace::{self, check::check as oracle};
 use crate::store::codec::Record;
 use crate::store::records::{Counter, Dentry, IndexEntry, Inode};
 use crate::store::{MemStore, RocksOptions, RocksStore, keys};
@@ -213,6 +214,25 @@ fn a_repair_that_comes_too_late_changes_nothing_and_is_made_again() {
     let after = inode(&store, Fid::ROOT);
     assert_eq!((after.uid, after.nlink), (5, 2));
     assert_sound(&store);
+}
+
+#[test]
+fn a_directory_that_nobody_can_give_up_is_everybodys_again() {
+    let store = MemStore::default();
+    let mut b = bench(&store);
+    let dir = b.mkdir(Fid::ROOT, "dir").expect("makes");
+    b.run(Command::LendSequence { session: SESSION }).expect("lends");
+    let (gone, nobody) = (Fid { oid: dir.oid + 100, ..dir }, [9; 16]);
+    let held = |fid: Fid| keys::held_dir(fid);
+    set(&store, &[(Table::Held, &held(dir), Some(&SESSION.0))]);
+    assert_sound(&store);
+    set(&store, &[(Table::Held, &held(gone), Some(&SESSION.0))]);
+    set(&store, &[(Table::Held, &held(dir), Some(&nobody))]);
+    set(&store, &[(Table::Held, &keys::holder(SessionId(nobody)), Some(&[0; 16]))]);
+    assert_eq!(kinds(&findings(&store, true)), vec![(FindingKind::Session, Repair::Done); 3]);
+    assert_sound(&store);
+    let left: Vec<_> = rows(&*store.snapshot(), Table::Held).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(left, [keys::holder(SESSION)]);
 }
 
 #[test]

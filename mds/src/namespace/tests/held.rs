@@ -3,7 +3,7 @@
 use super::bench::{Bench, SESSION, name};
 use super::on_every_store;
 use crate::command::{Command, Logged, Outcome, Request};
-use crate::namespace::held::{all, touched};
+use crate::namespace::held::{all, touched_by};
 use sateen_types::op::{Create, Mutation, MutationReply, SetAttr};
 use sateen_types::{Credential, Fid, FsCode, FsResult, Timestamp};
 
@@ -118,7 +118,7 @@ fn a_change_touches_the_directories_whose_names_it_changes_and_those_that_it_nam
         let (p, q) = (b.mkdir(ROOT, "p").expect("makes"), b.mkdir(ROOT, "q").expect("makes"));
         let d = b.mkdir(p, "d").expect("makes");
         let f = b.create(p, "f").expect("creates");
-        let of = |b: &Bench<'_>, op: &Mutation| touched(&*b.view(), op).expect("reads");
+        let of = |b: &Bench<'_>, op: &Mutation| touched_by(&*b.view(), op).expect("reads");
         assert_eq!(of(b, &create(p, "x")), [p]);
         assert_eq!(of(b, &Mutation::Rmdir { parent: p, name: name("d") }), [p, d]);
         assert_eq!(of(b, &Mutation::Unlink { parent: p, name: name("f") }), [p]);
