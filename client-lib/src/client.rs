@@ -98,7 +98,7 @@ impl Client {
         let root = match subdirectory(&session, source).await {
             Ok(root) => root,
             Err(e) => {
-                session.close().await;
+                session.close(true).await;
                 return Err(e);
             }
         };
@@ -119,7 +119,7 @@ impl Client {
         self.inner.session.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-        self.inner.session.close().await;
+        self.inner.session.close(self.inner.osts.is_settled()).await;
         synced
     }
 

@@ -85,7 +85,7 @@ async fn resend(inner: &Arc<Inner>, inode: &Arc<Inode>, chunk: u64) -> FsResult<
 async fn resend_now(inner: &Arc<Inner>, inode: &Arc<Inode>, chunk: u64) -> FsResult<()> {
     let entries: Vec<_> = inode.state().unstable.of_chunk(chunk).iter().map(|e| (e.place, e.parts.clone())).collect();
     for (index, (place, parts)) in entries.into_iter().enumerate() {
-        match write::write_parts(inner, place, parts.iter()).await {
+        match write::write_parts(inner, inode, &[chunk], place, parts.iter()).await {
             Ok((verifier, _)) => {
                 let answer = inner.committer.count_answer();
                 // `writing` holds the chunk, so its entries are the same, except that all may have been dropped.
@@ -94,7 +94,9 @@ async fn resend_now(inner: &Arc<Inner>, inode: &Arc<Inode>, chunk: u64) -> FsRes
             Err(error) => {
                 let mut state = inode.state();
                 state.unstable.remove(chunk);
-                state.failure.record(error.clone());
+                if !state.is_condemned(chunk) {
+                    state.failure.record(error.clone());
+                }
                 return Err(error);
             }
         }

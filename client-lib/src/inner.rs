@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub above: Above,
     /// Access times that wait to be reported.
     pub atimes: atime::Pending,
+    /// One looks after files at a time when the session has expired.
+    pub settling: tokio::sync::Mutex<()>,
     /// Root of what this client shows.
     pub root: Fid,
     /// Sealing and opening happen on as many threads as there are processors.
@@ -59,6 +61,7 @@ impl Inner {
             table: Table::default(),
             above: Above::default(),
             atimes: atime::Pending::default(),
+            settling: tokio::sync::Mutex::new(()),
             root,
             processors: Arc::new(Semaphore::new(processors)),
             readahead: Arc::new(Semaphore::new((options.readahead_total_bytes_max / UNIT_BYTES) as usize)),

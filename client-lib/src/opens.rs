@@ -16,14 +16,23 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use sateen_types::limits::CLOSES_MAX;
 use sateen_types::{Capability, Fid, Grant, Recall, Using};
 
+use crate::lease::Lease;
+
 /// What may be kept of a file's data now. Changes under the lock of [`Opens`], is read without.
 #[derive(Debug, Default)]
-pub(crate) struct Keeps(AtomicU8);
+pub(crate) struct Keeps {
+    granted: AtomicU8,
+    lease: Arc<Lease>,
+}
 
 impl Keeps {
-    /// See [`Capability`].
+    /// See [`Capability`]. Nothing while the session may be gone; if it is not, that counts again which was granted.
     pub fn now(&self) -> Capability {
-        match self.0.load(Ordering::Acquire) {
+        if self.lease.is_over() { Capability::None } else { self.granted() }
+    }
+
+    fn granted(&self) -> Capability {
+        match self.granted.load(Ordering::Acquire) {
             0 => Capability::None,
             1 => Capability::Read,
             _ => Capability::Write,
@@ -31,7 +40,7 @@ impl Keeps {
     }
 
     fn set(&self, capability: Capability) {
-        self.0.store(capability as u8, Ordering::Release);
+        self.granted.store(capability as u8, Ordering::Release);
     }
 }
 
@@ -70,6 +79,8 @@ pub(crate) type Statement = Vec<(Fid, Using, Capability)>;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Opens {
+    /// Of the session.
+    lease: Arc<Lease>,
     files: HashMap<Fid, Held>,
     /// Files that are being created and opened: they are not among `files` yet.
     creating: u32,
@@ -99,9 +110,15 @@ pub(crate) struct Closes {
 }
 
 impl Opens {
+    /// Nothing is open, under this lease.
+    pub fn new(lease: Arc<Lease>) -> Opens {
+        Opens { lease, ..Opens::default() }
+    }
+
     /// A file is about to be opened: counted before the MDS knows, so that a statement never misses it.
     pub fn opening(&mut self, fid: Fid, writes: bool) {
-        let held = self.files.entry(fid).or_default();
+        let keeps = || Arc::new(Keeps { lease: Arc::clone(&self.lease), ..Keeps::default() });
+        let held = self.files.entry(fid).or_insert_with(|| Held { keeps: keeps(), ..Held::default() });
         held.opens += 1;
         held.writes += u32::from(writes);
     }
@@ -198,7 +215,7 @@ impl Opens {
         match self.files.get_mut(&fid) {
             Some(held) if recall.number > held.number => {
                 held.number = recall.number;
-                held.keeps.set(held.keeps.now().min(recall.keep));
+                held.keeps.set(held.keeps.granted().min(recall.keep));
             }
             Some(_) => {}
             None => self.recalled = self.recalled.max(recall.number),
@@ -260,7 +277,7 @@ impl Opens {
         self.recalled = 0;
         self.files.values_mut().for_each(|held| held.number = 0);
         let stated = |(fid, held): (&Fid, &Held)| {
-            std::iter::repeat_n((*fid, held.using(), held.keeps.now()), held.opens as usize)
+            std::iter::repeat_n((*fid, held.using(), held.keeps.granted()), held.opens as usize)
         };
         let known = self.files.iter().filter(|(_, held)| held.told == Told::Yes);
         (known.flat_map(stated).collect(), self.number)
@@ -279,6 +296,8 @@ impl Opens {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use proptest::prelude::*;
 
@@ -409,6 +428,23 @@ mod tests {
         assert_eq!(opens.state().0, [(fid(1), Using::Reading, Capability::Read)]);
         assert_eq!(opens.lose_all(), [fid(1)]);
         assert_eq!((keeps.now(), opens.state().0[0].2), (Capability::None, Capability::None));
+    }
+
+    #[test]
+    fn nothing_is_kept_while_the_lease_is_over_and_the_mds_is_still_told_what_was() {
+        let lease = Arc::new(Lease::default());
+        let mut opens = Opens::new(Arc::clone(&lease));
+        opens.opening(fid(1), true);
+        opens.granted(fid(1), Grant { capability: Capability::Write, number: 2 });
+        let keeps = opens.keeps(fid(1));
+        lease.renewed(Instant::now() - Duration::from_secs(60), Duration::ZERO);
+        while !lease.is_over() {
+            std::thread::yield_now();
+        }
+        assert_eq!(keeps.now(), Capability::None);
+        assert_eq!(opens.state().0, [(fid(1), Using::Writing, Capability::Write)], "it may hold what was written");
+        lease.renewed(Instant::now(), Duration::from_secs(3600));
+        assert_eq!(keeps.now(), Capability::Write, "nobody else was given anything");
     }
 
     #[test]

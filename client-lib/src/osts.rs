@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -39,10 +39,21 @@ pub(crate) struct Osts {
     refreshing: tokio::sync::Mutex<()>,
     servers: Mutex<HashMap<String, Arc<Server>>>,
     gates: Mutex<HashMap<OstIndex, Arc<Gate>>>,
-    /// This client, and how often it has given up waiting for an answer to a Write or Punch: see the fields of
-    /// `WriteRequest`.
-    writer: u64,
+    /// This client in the session under which it writes, and how often it has given up waiting for an answer to a Write or
+    /// Punch: see the fields of `WriteRequest`. The writer follows the session with [`Osts::adopt`].
+    writer: AtomicU64,
     generation: AtomicU64,
+    /// A Write or Punch was given up, and none that shuts it out was answered.
+    unsettled: AtomicBool,
+}
+
+/// Says that a change was begun whose fate is not known when this is dropped.
+struct Changing<'a>(&'a AtomicBool);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +94,7 @@ struct Connection {
 impl Osts {
     /// Knows nothing yet; the first request asks for the map.
     pub fn new(session: Arc<Session>, options: &Options) -> Osts {
+        let writer = session.incarnation().writer;
         Osts {
             session,
             options: options.clone(),
@@ -91,9 +103,28 @@ impl Osts {
             refreshing: tokio::sync::Mutex::new(()),
             servers: Mutex::default(),
             gates: Mutex::default(),
-            writer: rand::random::<u64>().max(1),
+            writer: AtomicU64::new(writer),
             generation: AtomicU64::new(0),
+            unsettled: AtomicBool::new(false),
         }
+    }
+
+    /// Under which number changes are sent now.
+    pub fn writer(&self) -> u64 {
+        self.writer.load(Ordering::Acquire)
+    }
+
+    /// Changes are sent in this session from now on. The caller has seen to it that nothing is left of the one before that must
+    /// not be.
+    pub fn adopt(&self, writer: u64) {
+        self.writer.store(writer, Ordering::Release);
+        // The one before is shut out at every OST.
+        self.unsettled.store(false, Ordering::Release);
+    }
+
+    /// Whether every change that was ever sent is done or shut out.
+    pub fn is_settled(&self) -> bool {
+        !self.unsettled.load(Ordering::Acquire)
     }
 
     /// One request to the OSS of `ost`, repeated while it does not answer, until [`Options::retry_for`] is over.
@@ -121,40 +152,55 @@ impl Osts {
         self.persist(ost, attempt, || {}).await
     }
 
-    /// A Write to `ost`, likewise. Its fence is set here: what was sent before and perhaps waits somewhere on its way
-    /// can do nothing any more once the repetition has arrived.
+    /// A Write to `ost`, likewise, in the session of `writer` alone. Its generation is set here: what was sent before and
+    /// perhaps waits somewhere on its way can do nothing any more once the repetition has arrived.
     pub async fn write(
         &self,
         ost: OstIndex,
         request: &oss::WriteRequest,
         payload: &Payload,
+        writer: u64,
     ) -> FsResult<oss::WriteReply> {
         let timeout = self.options.request_timeout;
         let attempt = |Target { mut channel, .. }: Target| {
-            let (writer, generation) = self.fence();
-            let request = oss::WriteRequest { writer, generation, ..request.clone() };
+            let request = oss::WriteRequest { writer, generation: self.generation(), ..request.clone() };
             let payload = payload.clone();
             async move { bulk::call(&mut channel, bulk::WRITE_PATH, &request, payload, timeout).await }
         };
-        self.persist(ost, attempt, || self.give_up()).await.map(|(reply, _)| reply)
+        self.change(ost, attempt).await.map(|(reply, _)| reply)
     }
 
-    /// A Punch of `ost`, with a fence like a Write's.
-    pub async fn punch(&self, ost: OstIndex, request: &oss::PunchRequest) -> FsResult<oss::ChangeReply> {
+    /// A Punch of `ost`, likewise.
+    pub async fn punch(&self, ost: OstIndex, request: &oss::PunchRequest, writer: u64) -> FsResult<oss::ChangeReply> {
         let attempt = |Target { channel, .. }: Target| {
-            let (writer, generation) = self.fence();
-            let request = oss::PunchRequest { writer, generation, ..*request };
+            let request = oss::PunchRequest { writer, generation: self.generation(), ..*request };
             async move { object_store(channel).punch(request).await.map(tonic::Response::into_inner) }
         };
-        self.persist(ost, attempt, || self.give_up()).await
+        self.change(ost, attempt).await
     }
 
-    fn fence(&self) -> (u64, u64) {
-        (self.writer, self.generation.load(Ordering::SeqCst))
+    /// A Write or a Punch: one whose fate must be known before the session is closed.
+    async fn change<T, F, Fut>(&self, ost: OstIndex, attempt: F) -> FsResult<T>
+    where
+        F: Fn(Target) -> Fut,
+        Fut: Future<Output = Result<T, tonic::Status>>,
+    {
+        let changing = Changing(&self.unsettled);
+        let gave_up = AtomicBool::new(false);
+        let give_up = || {
+            gave_up.store(true, Ordering::Relaxed);
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        };
+        let changed = self.persist(ost, attempt, give_up).await;
+        // One that is done has shut out its earlier attempts. One that was refused may not have.
+        if changed.is_ok() || !gave_up.load(Ordering::Relaxed) {
+            std::mem::forget(changing);
+        }
+        changed
     }
 
-    fn give_up(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// Attempts until there is an answer. `given_up` is called after each attempt whose outcome nobody knows.

@@ -20,7 +20,7 @@ use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::retry::Backoff;
 use crate::session::{Incarnation, Session};
-use crate::{transport, write};
+use crate::{expiry, transport, write};
 
 /// Recalls that are worked on at a time; others wait.
 const RECALLS_AT_ONCE: usize = 64;
@@ -45,7 +45,7 @@ impl Above {
         *self.0.write() = Some(forget);
     }
 
-    async fn forget(&self, fid: Fid) {
+    pub async fn forget(&self, fid: Fid) {
         let forget = self.0.read().clone();
         if let Some(forget) = forget {
             forget(fid).await;
@@ -127,7 +127,14 @@ pub(crate) async fn run(client: Weak<Inner>, mut listening: Option<Listening>, s
             heard = again => heard,
         };
         if let Some(inner) = client.upgrade() {
-            lost(&inner, session.take_lost()).await;
+            // Beside this: others may want something back meanwhile.
+            let inner_ = Arc::clone(&inner);
+            let settling = async move {
+                if let Err(error) = expiry::writer(&inner_).await {
+                    tracing::debug!(%error, "what the last session left is not looked at yet; with the next write");
+                }
+            };
+            inner.tasks.spawn_on(settling, &inner.runtime);
         }
         drop(session);
         match heard {
@@ -207,14 +214,6 @@ async fn forget(inner: &Arc<Inner>, inode: &Arc<Inode>, keep: Capability) {
     }
     inode.let_go();
     if keep < Capability::Read {
-        inode.drop_clean();
-    }
-}
-
-/// The session expired, and a new one began: nothing may be kept any more of `files`.
-async fn lost(inner: &Arc<Inner>, files: Vec<Fid>) {
-    for inode in files.into_iter().filter_map(|fid| inner.table.get(fid)) {
-        inner.above.forget(inode.fid).await;
         inode.drop_clean();
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sateen_types::op::{Mutation, MutationReply, WriteDone};
 use sateen_types::{FsCode, FsError, FsResult};
 
+use crate::expiry;
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::write::unexpected;
@@ -26,6 +27,18 @@ async fn report_now(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
 
 /// The caller holds [`Inode::reporting`].
 pub(crate) async fn report_locked(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
+    loop {
+        // What was written in a session that has expired may be none of the MDS's business any more.
+        let writer = expiry::writer(inner).await?;
+        match report_as(inner, inode, writer).await {
+            Err(e) if e.code.is_retryable() && inner.session.incarnation().writer != writer => {}
+            reported => return reported,
+        }
+    }
+}
+
+/// One report, in the session of `writer` alone.
+async fn report_as(inner: &Arc<Inner>, inode: &Arc<Inode>, writer: u64) -> FsResult<()> {
     let Some(report) = inode.take_report() else { return Ok(()) };
     let op = Mutation::WriteDone(WriteDone {
         fid: inode.fid,
@@ -34,8 +47,8 @@ pub(crate) async fn report_locked(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsR
         allocated_delta: report.allocated_delta,
         clear_suid: report.clear_suid,
     });
-    let writer = inode.state().writer.clone();
-    match inner.session.execute(&writer, op).await {
+    let cred = inode.state().writer.clone();
+    match inner.session.execute_as(writer, &cred, op).await {
         Ok(MutationReply::Attr(attr)) => inode.end_report(&report, Ok(&attr)),
         Ok(other) => {
             inode.drop_report(&report);

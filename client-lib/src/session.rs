@@ -8,12 +8,13 @@
 //!
 //! Tasks: one per change under way (bounded by the slots), one that renews the lease.
 
+mod changes;
 mod opens;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sateen_proto::mds as wire;
@@ -22,7 +23,6 @@ use sateen_proto::mds::namespace_client::NamespaceClient;
 use sateen_proto::mds::write_back_client::WriteBackClient;
 use sateen_proto::{convert, version};
 use sateen_types::limits::{LOCK_SLOTS_MAX, SESSION_SLOTS_MAX};
-use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{
     Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, LayoutTemplate,
     SessionId,
@@ -34,13 +34,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
+use crate::lease::Lease;
 use crate::locks::{Record, TURNS, Waits};
 use crate::mds::{Mds, Route};
 use crate::opens::Opens;
 use crate::retry::Backoff;
-use crate::slots::{Slot, Slots};
-use crate::writeback::{self, WriteBack};
+use crate::slots::Slots;
+use crate::writeback::WriteBack;
 use crate::{Options, transport};
+pub(crate) use changes::Executed;
 
 /// Renewals per lease: two may be lost before the session expires.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -71,17 +73,9 @@ pub(crate) struct Incarnation {
     waiting: Arc<Semaphore>,
     /// For changes of locks.
     pub lock_slots: Arc<Slots>,
+    /// Under which number the OSTs know it: they refuse it when the session has expired.
+    pub writer: u64,
     lease: Duration,
-}
-
-/// What became of a change.
-#[derive(Debug)]
-pub(crate) struct Executed {
-    pub reply: MutationReply,
-    /// What may be kept of a file that was opened.
-    pub grant: Grant,
-    /// Of a new directory that nobody else may use: what new files in it get.
-    pub held: Option<LayoutTemplate>,
 }
 
 /// The client's membership in a file system, over however many incarnations.
@@ -94,9 +88,11 @@ pub(crate) struct Session {
     current: Mutex<Arc<Incarnation>>,
     /// Held while a new incarnation is being opened.
     reopening: tokio::sync::Mutex<()>,
+    /// Until when the session lives for certain.
+    pub lease: Arc<Lease>,
     /// Open files as the MDS should count them.
     opens: Mutex<Opens>,
-    /// Open files of which something was kept when the session expired.
+    /// Open files of which something may have been kept when the session expired.
     lost: Mutex<Vec<Fid>>,
     /// Told when closes were told to the MDS, or cannot be.
     closes_told: Notify,
@@ -139,6 +135,7 @@ impl Session {
         };
         let unreachable =
             || format!("check that sateen-mds runs there ({}) and that host and port are right", mds.addresses());
+        let asked = Instant::now();
         let (incarnation, facts) = match tokio::time::timeout(options.connect_timeout, connect).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(e)) if e.code.is_retryable() && e.hint.is_none() => return Err(e.with_hint(unreachable())),
@@ -153,6 +150,8 @@ impl Session {
                 return Err(FsError::new(FsCode::TimedOut, what).with_hint(unreachable()));
             }
         };
+        let lease = Arc::new(Lease::default());
+        lease.renewed(asked, incarnation.lease);
         let session = Arc::new(Session {
             record: Mutex::new(Record::new(incarnation.id)),
             waits: Waits::default(),
@@ -163,7 +162,8 @@ impl Session {
             facts,
             current: Mutex::new(Arc::new(incarnation)),
             reopening: tokio::sync::Mutex::new(()),
-            opens: Mutex::default(),
+            opens: Mutex::new(Opens::new(Arc::clone(&lease))),
+            lease,
             lost: Mutex::default(),
             closes_told: Notify::new(),
             closes_wanted: Notify::new(),
@@ -177,12 +177,17 @@ impl Session {
         Ok(session)
     }
 
-    /// Ends the session. What is still unanswered is given up.
-    pub async fn close(&self) {
+    /// Ends the session. What is still unanswered is given up. If that may still change something at an OST (`settled` is
+    /// false) the MDS is not told: the session expires, and is shut out there before others get what it held.
+    pub async fn close(&self, settled: bool) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.end(self.incarnation().id).await;
+        if settled {
+            self.end(self.incarnation().id).await;
+        } else {
+            tracing::warn!("a change was sent to an OST and nobody knows its fate; the session is left to expire");
+        }
     }
 
     /// Tells the MDS that a session is over, if it can be told.
@@ -204,113 +209,6 @@ impl Session {
     /// The session as it is now.
     pub fn incarnation(&self) -> Arc<Incarnation> {
         Arc::clone(&self.current.lock())
-    }
-
-    /// One change; takes effect exactly once. With an error that is retryable it may still take effect later.
-    pub async fn execute(self: &Arc<Self>, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
-        self.execute_whole(cred, op, false).await.map(|done| done.reply)
-    }
-
-    /// [`Session::execute`], with what may be kept of what was opened or made. With `hold` a new directory is asked for that
-    /// nobody else may use.
-    pub async fn execute_whole(self: &Arc<Self>, cred: &Credential, op: Mutation, hold: bool) -> FsResult<Executed> {
-        self.names.told(self, &writeback::named(&op)).await?;
-        let patience = if waits_for_others(&op) { self.patience_for_others() } else { self.options.retry_for };
-        let work = async {
-            if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
-                // A file that was closed here goes at once, and not as one that is open and loses its name.
-                self.tell_closes().await;
-            }
-            let incarnation = self.incarnation();
-            let room = match waits_for_others(&op) {
-                true => Some(Arc::clone(&incarnation.waiting).acquire_owned().await.map_err(|_| closed())?),
-                false => None,
-            };
-            let slot = incarnation.slots.take().await;
-            let session = Arc::clone(self);
-            let cred = wire::Credential::from(cred);
-            let sent = op.clone();
-            let run = self.tasks.spawn(async move {
-                // Like the slot, until the fate of the change is known.
-                let _room = room;
-                let stop = session.stop.clone();
-                tokio::select! {
-                    reply = session.execute_to_the_end(incarnation, slot, (cred, sent.into(), hold)) => reply,
-                    () = stop.cancelled() => Err(FsError::new(FsCode::Unavailable, "the client is closing")),
-                }
-            });
-            run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
-        };
-        let done = match patience {
-            None => work.await,
-            Some(limit) => match tokio::time::timeout(limit, work).await {
-                Ok(result) => result,
-                Err(_) => Err(FsError::new(
-                    FsCode::TimedOut,
-                    format!(
-                        "MDS {} gave no answer for {limit:?}; the change may still take effect",
-                        self.mds.addresses()
-                    ),
-                )
-                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")),
-            },
-        }?;
-        self.names.changed(&op, &done.reply);
-        Ok(done)
-    }
-
-    /// Sends one numbered request until its fate is known.
-    async fn execute_to_the_end(
-        &self,
-        mut incarnation: Arc<Incarnation>,
-        mut slot: Slot,
-        (credential, op, hold): (wire::Credential, wire::execute_request::Op, bool),
-    ) -> FsResult<Executed> {
-        let mut backoff = Backoff::new(None, &self.stop);
-        let mut maybe_executed = false;
-        loop {
-            let request = wire::ExecuteRequest {
-                session_id: incarnation.id.0.to_vec(),
-                slot: slot.slot,
-                number: slot.number,
-                credential: Some(credential.clone()),
-                op: Some(op.clone()),
-                hold,
-            };
-            let route = self.mds.route();
-            let mut client = route.namespace();
-            match transport::within(self.mds.request_timeout, &route.peer, client.execute(request)).await {
-                Ok(mut reply) => {
-                    let grant = convert::grant(reply.grant.take())?;
-                    let held = reply.held.take().map(LayoutTemplate::try_from).transpose()?;
-                    return Ok(Executed { reply: reply.try_into()?, grant, held });
-                }
-                Err(e) if e.code.is_retryable() => {
-                    tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
-                    maybe_executed = true;
-                    self.mds.failed(&route);
-                    if !backoff.pause().await {
-                        return Err(e);
-                    }
-                }
-                Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
-                    if maybe_executed {
-                        return Err(FsError::new(
-                            FsCode::Io,
-                            format!(
-                                "session {} expired while a change was under way; nobody knows whether it took effect",
-                                incarnation.id
-                            ),
-                        )
-                        .with_hint("look whether the change is there before repeating it"));
-                    }
-                    self.reopen(incarnation.id).await?;
-                    incarnation = self.incarnation();
-                    slot = incarnation.slots.take().await;
-                }
-                Err(e) => return Err(e),
-            }
-        }
     }
 
     /// A question, or another request that may be sent twice: tried until [`Options::retry_for`] is over.
@@ -438,7 +336,11 @@ impl Session {
         let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate, number, uses };
         let route = self.mds.route();
         let mut client = route.namespace();
+        let asked = Instant::now();
         let reply = transport::within(self.mds.request_timeout, &route.peer, client.renew(request)).await;
+        if reply.is_ok() && self.incarnation().id == incarnation.id {
+            self.lease.renewed(asked, incarnation.lease);
+        }
         if reply.as_ref().is_err_and(|e| e.code.is_retryable()) {
             self.mds.failed(&route);
         }
@@ -471,6 +373,7 @@ impl Session {
             )
             .with_hint("unmount it and mount it again"));
         }
+        let asked = Instant::now();
         // Others may have been given what was kept.
         let lost = self.opens.lock().lose_all();
         self.lost.lock().extend(lost);
@@ -481,23 +384,10 @@ impl Session {
         }
         let lost_locks = self.record.lock().lose_all(incarnation.id);
         tracing::warn!(%expired, new = %incarnation.id, lost_locks, "the session had expired; a new one was opened");
+        self.lease.renewed(asked, incarnation.lease);
         *self.current.lock() = Arc::new(incarnation);
         Ok(())
     }
-}
-
-/// Whether other clients may have to give something up before the change is made.
-fn waits_for_others(op: &Mutation) -> bool {
-    match op {
-        Mutation::Create(create) => create.open.is_some() && !create.exclusive,
-        Mutation::SetAttr(set) => set.size.is_some(),
-        Mutation::SetLayout { .. } => true,
-        _ => false,
-    }
-}
-
-fn closed() -> FsError {
-    FsError::new(FsCode::Unavailable, "the client is closing")
 }
 
 /// Renews the lease until the session is closed or dropped.
@@ -537,7 +427,9 @@ async fn open_incarnation(mds: &Mds, fs: &FsName, options: &Options) -> FsResult
         hello: Some(version::hello("sateen-client")),
         fs_name: fs.to_string(),
         client: options.client_name.clone(),
+        writer: rand::random::<u64>().max(1),
     };
+    let writer = request.writer;
     let route: Route = mds.route();
     let mut client = route.namespace();
     let reply =
@@ -556,6 +448,7 @@ async fn open_incarnation(mds: &Mds, fs: &FsName, options: &Options) -> FsResult
         slots: Slots::new(reply.slots),
         waiting: Arc::new(Semaphore::new(reply.slots.saturating_sub(SLOTS_KEPT).max(1) as usize)),
         lock_slots: Slots::new(LOCK_SLOTS_MAX),
+        writer,
         lease: Duration::from_millis(u64::from(reply.lease_ms)),
     };
     let facts = Facts {

@@ -12,7 +12,7 @@ use sateen_types::{Attr, Credential, FsCode, FsError, FsResult};
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::plan::{self, ObjectRange};
-use crate::{append, durable, report, write};
+use crate::{append, durable, expiry, report, write};
 
 /// Rounds of committing until nothing of a chunk is unstable, or of punching until the OST was not restarted meanwhile.
 const ROUNDS_MAX: u32 = 8;
@@ -163,7 +163,13 @@ async fn punch_object(inner: &Arc<Inner>, range: ObjectRange) -> FsResult<(Optio
         length: range.len,
         ..Default::default()
     };
-    let reply = inner.osts.punch(range.ost, &request).await?;
+    let writer = expiry::writer(inner).await?;
+    let punched = inner.osts.punch(range.ost, &request, writer).await;
+    if punched.as_ref().is_err_and(|e| e.code == FsCode::Stale) && expiry::is_replaced(inner, writer).await? {
+        return Err(FsError::new(FsCode::Io, "the session expired while a hole was being made; a part of it may be there")
+            .with_hint("look at the file and repeat it"));
+    }
+    let reply = punched?;
     let verifier = convert::verifier(&reply.verifier)?;
     let answered = inner.committer.count_answer();
     let committed = inner.committer.commit(&inner.osts, range.object.fs, range.ost, answered).await?;

@@ -17,7 +17,7 @@ use crate::inode::{Inode, Which};
 use crate::plan::{self, Batch, Place};
 use crate::seal::{self, Outlook, Sealed};
 use crate::unstable::Unstable;
-use crate::{durable, report};
+use crate::{durable, expiry, report};
 
 /// One write into the cache is taken in pieces of this many bytes, so that it never needs more of the budget at once
 /// than there is.
@@ -203,7 +203,8 @@ async fn send_batch(inner: &Arc<Inner>, inode: &Arc<Inode>, batch: Batch<(u64, A
     let seal_all = move || sealing.iter().map(seal_one).collect();
     let sealed: Vec<Vec<Sealed>> = if bytes <= SEAL_HERE_BYTES { seal_all() } else { inner.compute(seal_all).await };
     let at = |offset| Place { ost, object, chunk_log2, offset };
-    match write_parts(inner, at(0), sealed.iter().flatten()).await {
+    let chunks: Vec<u64> = items.iter().map(|(_, (chunk, ..))| *chunk).collect();
+    match write_parts(inner, inode, &chunks, at(0), sealed.iter().flatten()).await {
         Ok((verifier, delta)) => {
             let answer = inner.committer.count_answer();
             let mut delta = Some(delta);
@@ -243,9 +244,11 @@ fn seal_chunk(
     outgoing.runs.iter().map(|(from, bytes)| seal::plain(at + u64::from(*from), bytes.clone())).collect()
 }
 
-/// One Write request.
+/// One Write request, of chunks that are under way.
 pub(crate) async fn write_parts(
-    inner: &Inner,
+    inner: &Arc<Inner>,
+    inode: &Inode,
+    chunks: &[u64],
     place: Place,
     parts: impl Iterator<Item = &Sealed>,
 ) -> FsResult<(sateen_types::Verifier, i64)> {
@@ -262,8 +265,20 @@ pub(crate) async fn write_parts(
         parts: wire,
         ..Default::default()
     };
-    let reply = inner.osts.write(place.ost, &request, &payload).await?;
-    Ok((convert::verifier(&reply.verifier)?, reply.allocated_delta))
+    loop {
+        let writer = expiry::writer(inner).await?;
+        // Only now: a session that expires after this has another writer, and what is left of this one is looked at first.
+        if chunks.iter().any(|chunk| inode.is_condemned(*chunk)) {
+            return Err(expiry::changed_elsewhere(inode.fid, 0));
+        }
+        match inner.osts.write(place.ost, &request, &payload, writer).await {
+            Err(e) if e.code == FsCode::Stale && expiry::is_replaced(inner, writer).await? => {}
+            reply => {
+                let reply = reply?;
+                return Ok((convert::verifier(&reply.verifier)?, reply.allocated_delta));
+            }
+        }
+    }
 }
 
 /// Where a chunk is to be stored; chooses OSTs for its component if it has none.

@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! session:  opened -> renewed ... -> closed
-//!                  \-> silent for a lease -> expired (its files count as closed)
+//!                  \-> silent for a lease -> ending (nothing of it is answered) -> removed (its files count as closed)
 //! ```
+//!
+//! Between the last two it is shut out at the OSTs ([`crate::fencing`]).
 //!
 //! The invariant: a file is destroyed only if nobody has it open *and nobody can open it any more*. The writer
 //! [claims](ClientTable::claim) a file before its last name goes; from then on opening it fails. After a restart no open
-//! is known until clients have said again what they have open, so for one lease (or until every session has spoken)
-//! every file counts as open.
+//! is known until clients have said again what they have open, so until every session has spoken or was removed (one that
+//! has not spoken for one lease ends) every file counts as open.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -40,12 +42,36 @@ pub struct ClientTable {
 #[derive(Debug)]
 struct Client {
     name: String,
+    /// Under which number it writes to OSTs; 0: unknown.
+    writer: u64,
+    /// It was silent, and is never heard of again.
+    ending: bool,
     renewed: Instant,
     /// Has said what it has open since the server started.
     restated: bool,
     /// Number of the last statement or numbered close: what has a lower one is counted already.
     number: u64,
     files: HashMap<Fid, u32>,
+}
+
+/// A session of an earlier life of the server.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Which.
+    pub session: SessionId,
+    /// What its client calls itself.
+    pub name: String,
+    /// Under which number it writes to OSTs; 0: unknown.
+    pub writer: u64,
+}
+
+/// A session that is being ended.
+pub type Ending = Known;
+
+impl Client {
+    fn new(name: String, writer: u64, now: Instant, restated: bool) -> Client {
+        Client { name, writer, ending: false, renewed: now, restated, number: 0, files: HashMap::new() }
+    }
 }
 
 fn unknown(session: SessionId) -> FsError {
@@ -55,12 +81,12 @@ fn unknown(session: SessionId) -> FsError {
 
 impl ClientTable {
     /// `known`: sessions that were open when the server stopped.
-    pub fn new(lease: Duration, known: Vec<(SessionId, String)>, now: Instant) -> ClientTable {
-        let client = |name| Client { name, renewed: now, restated: false, number: 0, files: HashMap::new() };
+    pub fn new(lease: Duration, known: Vec<Known>, now: Instant) -> ClientTable {
+        let client = |k: Known| (k.session, Client::new(k.name, k.writer, now, false));
         ClientTable {
             lease,
             unrestated: known.len(),
-            sessions: known.into_iter().map(|(id, name)| (id, client(name))).collect(),
+            sessions: known.into_iter().map(client).collect(),
             open: HashMap::new(),
             claimed: HashSet::new(),
             recovery_ends: now + lease,
@@ -82,8 +108,12 @@ impl ClientTable {
         self.sessions.values().map(|c| c.name.clone()).collect()
     }
 
-    /// Room for another session, or `Busy`.
-    pub fn check_room(&self) -> FsResult<()> {
+    /// Room for another session, or `Busy`; `Invalid` if `writer` is another session's.
+    pub fn check_room(&self, writer: u64) -> FsResult<()> {
+        if writer != 0 && self.sessions.values().any(|c| c.writer == writer) {
+            return Err(FsError::new(FsCode::Invalid, format!("writer: {writer} is another session's"))
+                .with_hint("choose a number at random"));
+        }
         if self.sessions.len() < SESSIONS_MAX {
             return Ok(());
         }
@@ -92,13 +122,13 @@ impl ClientTable {
     }
 
     /// A session began.
-    pub fn add(&mut self, session: SessionId, name: String, now: Instant) {
-        self.sessions.insert(session, Client { name, renewed: now, restated: true, number: 0, files: HashMap::new() });
+    pub fn add(&mut self, session: SessionId, name: String, writer: u64, now: Instant) {
+        self.sessions.insert(session, Client::new(name, writer, now, true));
     }
 
     /// The client was heard of.
     pub fn touch(&mut self, session: SessionId, now: Instant) -> FsResult<()> {
-        let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
+        let client = self.sessions.get_mut(&session).filter(|c| !c.ending).ok_or_else(|| unknown(session))?;
         client.renewed = now;
         Ok(())
     }
@@ -212,35 +242,43 @@ impl ClientTable {
         closed
     }
 
-    /// Sessions that were silent for longer than the lease.
-    pub fn expired(&self, now: Instant) -> Vec<SessionId> {
-        let silent = |c: &&Client| now.saturating_duration_since(c.renewed) > self.lease;
-        self.sessions.iter().filter(|(_, c)| silent(c)).map(|(id, _)| *id).collect()
+    /// Sessions that were silent for longer than the lease, or have not said in that time what they have open: nothing of them
+    /// is answered from here on. Gives all that are ending, until they are removed.
+    pub fn begin_ending(&mut self, now: Instant) -> Vec<Ending> {
+        let (lease, recovery_ends) = (self.lease, self.recovery_ends);
+        for client in self.sessions.values_mut() {
+            let silent = now.saturating_duration_since(client.renewed) > lease;
+            client.ending |= silent || (!client.restated && now > recovery_ends);
+        }
+        let ending = self.sessions.iter().filter(|(_, c)| c.ending);
+        ending.map(|(id, c)| Ending { session: *id, name: c.name.clone(), writer: c.writer }).collect()
+    }
+
+    /// Sessions of writers that have ended are ending.
+    pub fn end_writers(&mut self, has_ended: impl Fn(u64) -> bool) {
+        for client in self.sessions.values_mut() {
+            client.ending |= client.writer != 0 && has_ended(client.writer);
+        }
     }
 
     /// Whether clients of an earlier life may have files open that they have not named yet.
-    pub fn is_recovering(&self, now: Instant) -> bool {
-        self.unrestated > 0 && now < self.recovery_ends
-    }
-
-    /// When clients of an earlier life need not be waited for any more; `None` if all have said what they have open.
-    pub fn recovery_ends(&self) -> Option<Instant> {
-        (self.unrestated > 0).then_some(self.recovery_ends)
+    pub fn is_recovering(&self) -> bool {
+        self.unrestated > 0
     }
 
     /// The same without this session.
-    pub fn others_recovery_ends(&self, session: SessionId) -> Option<Instant> {
-        (self.unrestated > usize::from(self.wants_restate(session))).then_some(self.recovery_ends)
+    pub fn are_others_recovering(&self, session: SessionId) -> bool {
+        self.unrestated > usize::from(self.wants_restate(session))
     }
 
     /// Whether the file is or may be open.
-    pub fn may_be_open(&self, fid: Fid, now: Instant) -> bool {
-        self.open.contains_key(&fid) || self.is_recovering(now)
+    pub fn may_be_open(&self, fid: Fid) -> bool {
+        self.open.contains_key(&fid) || self.is_recovering()
     }
 
     /// If the file is not open, nobody opens it until [`ClientTable::release`]. True if it was claimed.
-    pub fn claim(&mut self, fid: Fid, now: Instant) -> bool {
-        !self.may_be_open(fid, now) && {
+    pub fn claim(&mut self, fid: Fid) -> bool {
+        !self.may_be_open(fid) && {
             self.claimed.insert(fid);
             true
         }
@@ -268,10 +306,14 @@ mod tests {
     const F: Fid = Fid { seq: Fid::SEQ_FIRST, oid: 1, ver: 0 };
     const LEASE: Duration = Duration::from_secs(60);
 
+    fn known(session: SessionId, writer: u64) -> Known {
+        Known { session, name: "a".into(), writer }
+    }
+
     fn table(now: Instant) -> ClientTable {
         let mut t = ClientTable::new(LEASE, Vec::new(), now);
-        t.add(A, "a".into(), now);
-        t.add(B, "b".into(), now);
+        t.add(A, "a".into(), 1, now);
+        t.add(B, "b".into(), 2, now);
         t
     }
 
@@ -284,9 +326,9 @@ mod tests {
         }
         assert!(t.close(A, &[F], 0).expect("closes").is_empty());
         assert!(t.close(B, &[F], 0).expect("closes").is_empty());
-        assert!(t.may_be_open(F, now));
+        assert!(t.may_be_open(F));
         assert_eq!(t.remove(A), [F]);
-        assert!(!t.may_be_open(F, now));
+        assert!(!t.may_be_open(F));
         assert_eq!(t.close(A, &[F], 0).expect_err("gone").code, FsCode::Stale);
         assert_eq!(t.close(B, &[F], 0).expect("a close too many does nothing"), [F]);
     }
@@ -301,13 +343,13 @@ mod tests {
         for _sent_again in 0..2 {
             assert!(t.close(A, &[F, F], 1).expect("closes").is_empty());
         }
-        assert!(t.may_be_open(F, now), "two are left");
+        assert!(t.may_be_open(F), "two are left");
         t.restate(A, &[F], 3).expect("one of them was closed before this was said");
         t.close(A, &[F], 2).expect("that one");
-        assert!(t.may_be_open(F, now));
+        assert!(t.may_be_open(F));
         assert_eq!(t.close(A, &[F], 4).expect("closes"), [F]);
         assert_eq!(t.restate(A, &[F], 3).expect_err("said before that close").code, FsCode::Unavailable);
-        assert!(!t.may_be_open(F, now));
+        assert!(!t.may_be_open(F));
     }
 
     #[test]
@@ -315,43 +357,75 @@ mod tests {
         let now = Instant::now();
         let mut t = table(now);
         t.open(A, F).expect("opens");
-        assert!(!t.claim(F, now));
+        assert!(!t.claim(F));
         t.close(A, &[F], 0).expect("closes");
-        assert!(t.claim(F, now));
+        assert!(t.claim(F));
         assert_eq!(t.open(A, F).expect_err("claimed").code, FsCode::Stale);
         t.release(&[F]);
         t.open(A, F).expect("the removal did not happen");
     }
 
     #[test]
-    fn after_a_restart_every_file_counts_as_open_until_all_have_spoken_or_the_lease_is_over() {
+    fn after_a_restart_every_file_counts_as_open_until_all_have_spoken_or_ended() {
         let now = Instant::now();
-        let known = || vec![(A, "a".to_owned()), (B, "b".to_owned())];
+        let known = || vec![known(A, 1), known(B, 2)];
         let mut t = ClientTable::new(LEASE, known(), now);
-        assert!(t.wants_restate(A) && t.may_be_open(F, now) && !t.claim(F, now));
-        assert_eq!(t.others_recovery_ends(A), Some(now + LEASE));
+        assert!(t.wants_restate(A) && t.may_be_open(F) && !t.claim(F));
+        assert!(t.are_others_recovering(A));
         t.restate(A, &[F, F], 0).expect("speaks");
-        assert_eq!((t.others_recovery_ends(A), t.others_recovery_ends(B)), (Some(now + LEASE), None));
+        assert!(t.are_others_recovering(A) && !t.are_others_recovering(B));
         let other = Fid { oid: 2, ..F };
-        assert!(t.may_be_open(other, now), "B has not spoken");
+        assert!(t.may_be_open(other), "B has not spoken");
         t.restate(B, &[], 0).expect("speaks");
-        assert!(!t.wants_restate(A) && !t.may_be_open(other, now) && t.may_be_open(F, now));
+        assert!(!t.wants_restate(A) && !t.may_be_open(other) && t.may_be_open(F));
         t.close(A, &[F], 0).expect("closes");
-        assert!(t.may_be_open(F, now), "it was stated twice");
+        assert!(t.may_be_open(F), "it was stated twice");
         assert_eq!(t.restate(A, &[], 0).expect("speaks"), [F]);
-        let silent = ClientTable::new(LEASE, known(), now);
-        assert!(!silent.may_be_open(F, now + LEASE));
-        assert!(!ClientTable::new(LEASE, Vec::new(), now).may_be_open(F, now), "nobody to wait for");
+        let mut silent = ClientTable::new(LEASE, known(), now);
+        let later = now + LEASE + Duration::from_millis(1);
+        silent.touch(A, later).expect("known");
+        assert_eq!(silent.begin_ending(later).len(), 2, "A lives and has not said what it has");
+        assert!(silent.may_be_open(F), "they are not shut out yet");
+        assert_eq!(silent.restate(A, &[F], 0).err(), None);
+        silent.remove(A);
+        silent.remove(B);
+        assert!(!silent.may_be_open(F));
+        assert!(!ClientTable::new(LEASE, Vec::new(), now).may_be_open(F), "nobody to wait for");
     }
 
     #[test]
-    fn only_silent_sessions_expire() {
+    fn only_silent_sessions_end_and_nothing_of_them_is_answered_from_then_on() {
         let now = Instant::now();
         let mut t = table(now);
+        t.open(B, F).expect("opens");
+        assert!(t.begin_ending(now + LEASE).is_empty());
         let later = now + LEASE + Duration::from_secs(1);
         t.touch(A, later).expect("known");
-        assert_eq!(t.expired(later), [B]);
-        assert!(t.expired(now + LEASE).is_empty());
+        for _asked_again in 0..2 {
+            let ending = t.begin_ending(later);
+            assert_eq!(ending.iter().map(|e| (e.session, e.writer)).collect::<Vec<_>>(), [(B, 2)]);
+            assert_eq!(t.touch(B, later).expect_err("too late").code, FsCode::Stale);
+        }
+        assert!(t.may_be_open(F), "until it is removed");
+        t.remove(B);
+        assert!(t.begin_ending(later).is_empty() && !t.may_be_open(F));
+    }
+
+    #[test]
+    fn a_session_whose_writer_has_ended_does_not_come_back_after_a_restart() {
+        let now = Instant::now();
+        let mut t = ClientTable::new(LEASE, vec![known(A, 1), known(B, 0)], now);
+        t.end_writers(|writer| writer < 2);
+        assert_eq!(t.touch(A, now).expect_err("it was ending").code, FsCode::Stale);
+        t.touch(B, now).expect("of no known writer");
+        assert_eq!(t.begin_ending(now).len(), 1);
+    }
+
+    #[test]
+    fn no_two_sessions_have_one_writer() {
+        let t = table(Instant::now());
+        assert_eq!(t.check_room(2).expect_err("B's").code, FsCode::Invalid);
+        assert!(t.check_room(3).is_ok() && t.check_room(0).is_ok());
     }
 
     #[test]

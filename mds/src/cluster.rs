@@ -10,19 +10,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use sateen_types::limits::ENDED_WRITERS_MAX;
 use sateen_types::{ClusterId, SessionId};
 use sateen_types::{Compression, FsCode, FsError, FsId, FsName, FsResult, LayoutTemplate, OstIndex, Timestamp};
 
 use crate::command::Command;
 use crate::dir::MdsDir;
+use crate::fencing::EndedWriters;
 use crate::fs::{FileSystem, FsInfo, abort_process};
 use crate::mdt_disk::MdtDisk;
 use crate::namespace;
 use crate::oss_client::OssClient;
 use crate::registry::{Admission, Registry, Report};
 use crate::store::codec::Record;
-use crate::store::records::{Counter, FileSystemRecord, FsState, OstRecord};
+use crate::store::records::{Counter, EndedWriterRecord, FileSystemRecord, FsState, OstRecord};
 use crate::store::{Overlay, RocksOptions, RocksStore, Store, Table, Txn, keys};
 
 /// File systems of one cluster. Each has a RocksDB, a thread and caches of its own.
@@ -72,6 +74,8 @@ pub struct Cluster {
     pub oss: OssClient,
     file_systems: RwLock<BTreeMap<FsId, Arc<FileSystem>>>,
     deleting: RwLock<BTreeMap<FsId, Deleting>>,
+    /// Who is shut out at the OSTs.
+    ended: Mutex<EndedWriters>,
     /// Held while rows of the cluster's tables change: one change at a time.
     changes: tokio::sync::Mutex<()>,
     /// When the server started.
@@ -82,12 +86,17 @@ impl Cluster {
     /// Opens everything in `dir`; recovery happens here.
     pub fn open(dir: MdsDir, options: ClusterOptions) -> FsResult<Arc<Cluster>> {
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&dir.cluster_db(), Table::OF_CLUSTER, options.store)?);
-        let (osts, rows) = {
+        let (osts, rows, ended) = {
             let view = store.snapshot();
             let osts = view.scan(Table::Osts, &[], None, usize::from(u16::MAX))?;
             let rows = view.scan(Table::FileSystems, &[], None, 2 * FILE_SYSTEMS_MAX)?;
-            (osts, rows)
+            let ended = view.scan(Table::EndedWriters, &[], None, 2 * ENDED_WRITERS_MAX)?;
+            (osts, rows, ended)
         };
+        let ended = ended
+            .iter()
+            .map(|(key, value)| Ok((keys::parse_writer(key)?, EndedWriterRecord::from_bytes(value)?.since)))
+            .collect::<FsResult<Vec<_>>>()?;
         let osts = osts
             .iter()
             .map(|(key, value)| Ok((keys::parse_ost(key)?, OstRecord::from_bytes(value)?.uuid)))
@@ -105,6 +114,7 @@ impl Cluster {
             oss: OssClient::default(),
             file_systems: RwLock::default(),
             deleting: RwLock::default(),
+            ended: Mutex::new(EndedWriters::new(ended)),
             changes: tokio::sync::Mutex::new(()),
             started: Instant::now(),
         };
@@ -139,7 +149,10 @@ impl Cluster {
     fn run_fs(&self, id: FsId, record: &FileSystemRecord, store: Arc<dyn Store>) -> FsResult<Arc<FileSystem>> {
         let info = FsInfo { id, name: record.name.clone(), compression: record.compression, created: record.created };
         let surroundings = (self.registry.clone(), self.disk.clone());
-        Ok(Arc::new(FileSystem::start(info, store, surroundings, self.options.lease, abort_process)?))
+        let fs = FileSystem::start(info, store, surroundings, self.options.lease, abort_process)?;
+        // Those that were ending when the server stopped do not come back.
+        fs.end_writers(|writer| self.is_ended(writer));
+        Ok(Arc::new(fs))
     }
 
     /// Identity of the cluster.
@@ -168,13 +181,14 @@ impl Cluster {
 
     // ---- OSTs ----
 
-    /// An OSS joins; gives the index of each of its OSTs. New ones are durable before they are answered.
+    /// An OSS joins; gives the index of each of its OSTs, and the writers that they must refuse. New ones are durable before
+    /// they are answered.
     pub async fn register_oss(
         &self,
         cluster: Option<ClusterId>,
         address: &str,
         reports: &[Report],
-    ) -> FsResult<Vec<OstIndex>> {
+    ) -> FsResult<(Vec<OstIndex>, Vec<u64>)> {
         let _one = self.changes.lock().await;
         let Admission { indexes, new } = self.registry.read().plan(cluster, address, reports, Instant::now())?;
         if !new.is_empty() {
@@ -189,7 +203,34 @@ impl Cluster {
             .await?;
         }
         self.registry.write().register(address, reports, &indexes, Instant::now());
-        Ok(indexes)
+        // Whoever ends later finds that these OSTs are up.
+        let ended = self.ended.lock().list();
+        Ok((indexes, ended))
+    }
+
+    // ---- fencing ----
+
+    /// Writers that OSTs refuse from their next registration on. Durable when it returns.
+    pub async fn record_ended(&self, writers: &[u64]) -> FsResult<()> {
+        let _one = self.changes.lock().await;
+        let change = self.ended.lock().plan(writers, Timestamp::now());
+        let rows = change.clone();
+        self.commit(move |tx| {
+            for writer in rows.forget {
+                tx.delete(Table::EndedWriters, keys::writer(writer));
+            }
+            for writer in rows.add {
+                tx.put(Table::EndedWriters, keys::writer(writer), EndedWriterRecord { since: rows.at }.to_bytes());
+            }
+        })
+        .await?;
+        self.ended.lock().apply(&change);
+        Ok(())
+    }
+
+    /// Whether a writer is one of an expired session.
+    pub fn is_ended(&self, writer: u64) -> bool {
+        self.ended.lock().contains(writer)
     }
 
     // ---- file systems ----

@@ -34,6 +34,8 @@ pub enum Command {
         session: SessionId,
         /// What the client calls itself.
         client: String,
+        /// Under which number it writes to OSTs; 0: none.
+        writer: u64,
     },
     /// Takes a FID sequence for a client that makes inodes in directories it holds.
     LendSequence {

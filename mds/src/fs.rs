@@ -18,7 +18,7 @@ use sateen_types::{
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::clients::ClientTable;
+use crate::clients::{ClientTable, Ending, Known};
 use crate::command::{Command, Outcome, Request};
 use crate::mdt_disk::MdtDisk;
 use crate::namespace;
@@ -91,7 +91,7 @@ impl Host for Shared {
     }
 
     fn claim(&self, fid: Fid) -> bool {
-        self.clients.lock().claim(fid, Instant::now())
+        self.clients.lock().claim(fid)
     }
 
     fn release(&self, files: &[Fid]) {
@@ -207,10 +207,10 @@ impl FileSystem {
     // ---- sessions ----
 
     /// Begins a session; gives the root's attributes.
-    pub async fn open_session(&self, session: SessionId, client: String) -> FsResult<Attr> {
-        self.shared.clients.lock().check_room()?;
-        self.submit(Command::OpenSession { session, client: client.clone() }).await?;
-        self.shared.clients.lock().add(session, client, Instant::now());
+    pub async fn open_session(&self, session: SessionId, client: String, writer: u64) -> FsResult<Attr> {
+        self.shared.clients.lock().check_room(writer)?;
+        self.submit(Command::OpenSession { session, client: client.clone(), writer }).await?;
+        self.shared.clients.lock().add(session, client, writer, Instant::now());
         self.read(|tx| namespace::get_attr(tx, Fid::ROOT)).await
     }
 
@@ -243,11 +243,6 @@ impl FileSystem {
         clients.touch(session, now)?;
         if let Some(files) = open_files {
             let recovers = clients.wants_restate(session);
-            if recovers && !clients.is_recovering(now) {
-                // What it keeps may have been given to others.
-                return Err(FsError::new(FsCode::Stale, format!("session {session} comes back too late"))
-                    .with_hint("the MDS waits for one lease after a restart; open a new session"));
-            }
             let fids: Vec<Fid> = files.iter().map(|(fid, ..)| *fid).collect();
             clients.restate(session, &fids, number)?;
             if recovers {
@@ -271,9 +266,14 @@ impl FileSystem {
         self.submit(Command::CloseSession { session }).await.map(drop)
     }
 
-    /// Sessions that fell silent.
-    pub fn expired_sessions(&self) -> Vec<SessionId> {
-        self.shared.clients.lock().expired(Instant::now())
+    /// Sessions that fell silent: nothing of them is answered any more. They end with [`FileSystem::close_session`].
+    pub fn begin_ending(&self) -> Vec<Ending> {
+        self.shared.clients.lock().begin_ending(Instant::now())
+    }
+
+    /// Likewise for sessions of writers that have ended.
+    pub fn end_writers(&self, has_ended: impl Fn(u64) -> bool) {
+        self.shared.clients.lock().end_writers(has_ended);
     }
 
     /// Sessions now.
@@ -469,8 +469,7 @@ impl FileSystem {
         let fids = rows.iter().map(|(key, _)| keys::parse_fid(key)).collect::<FsResult<Vec<_>>>()?;
         let next = if fids.len() == limit { fids.last().copied() } else { None };
         let clients = self.shared.clients.lock();
-        let now = Instant::now();
-        Ok((fids.into_iter().filter(|f| !clients.may_be_open(*f, now)).collect(), next))
+        Ok((fids.into_iter().filter(|f| !clients.may_be_open(*f)).collect(), next))
     }
 
     // ---- intents ----
@@ -518,7 +517,11 @@ impl Drop for OpenGuard<'_> {
     }
 }
 
-fn sessions_of(store: &dyn Store) -> FsResult<Vec<(SessionId, String)>> {
+fn sessions_of(store: &dyn Store) -> FsResult<Vec<Known>> {
     let rows = store.snapshot().scan(Table::Sessions, &[], None, 2 * crate::clients::SESSIONS_MAX)?;
-    rows.iter().map(|(key, value)| Ok((keys::parse_session(key)?, SessionRecord::from_bytes(value)?.client))).collect()
+    let known = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let SessionRecord { client, writer, .. } = SessionRecord::from_bytes(value)?;
+        Ok(Known { session: keys::parse_session(key)?, name: client, writer })
+    };
+    rows.iter().map(known).collect()
 }

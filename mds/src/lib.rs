@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod dir;
+pub mod fencing;
 pub mod fs;
 pub mod fsck;
 pub mod locks;

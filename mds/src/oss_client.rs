@@ -1,4 +1,4 @@
-//! What the MDS asks of OSSs: cut, destroy and list objects, drop a file system. One lazily connected channel per
+//! What the MDS asks of OSSs: cut, destroy and list objects, drop a file system, shut clients out. One lazily connected channel per
 //! address; every call has a deadline; a call may be repeated without harm.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sateen_proto::oss::maintenance_client::MaintenanceClient;
 use sateen_proto::oss::object_store_client::ObjectStoreClient;
-use sateen_proto::oss::{DestroyRequest, DropFileSystemRequest, ListObjectsRequest, TruncateRequest};
+use sateen_proto::oss::{DestroyRequest, DropFileSystemRequest, FenceRequest, ListObjectsRequest, TruncateRequest};
 use sateen_proto::status::from_status;
 use sateen_types::limits::LIST_OBJECTS_MAX;
 use sateen_types::{FsCode, FsError, FsId, FsResult, ObjectId, OstIndex};
@@ -19,6 +19,8 @@ use tonic::transport::{Channel, Endpoint};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For one call: a synced change of the OST's index.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Shutting writers out waits for the changes that are being made.
+const FENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Dropping a file system removes directories.
 const DROP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Addresses remembered; OSSs that moved leave old ones behind.
@@ -123,6 +125,13 @@ impl OssClient {
     pub async fn drop_file_system(&self, address: &str, ost: OstIndex, fs: FsId) -> FsResult<()> {
         let message = DropFileSystemRequest { ost: u32::from(ost.0), fs_id: fs.0 };
         let call = self.client(address)?.drop_file_system(with_deadline(message, DROP_TIMEOUT)).await;
+        call.map(drop).map_err(|s| from_status(&s))
+    }
+
+    /// Has all OSTs of an OSS refuse these writers for good.
+    pub async fn fence(&self, address: &str, writers: &[u64]) -> FsResult<()> {
+        let message = FenceRequest { ended_writers: writers.to_vec() };
+        let call = self.client(address)?.fence(with_deadline(message, FENCE_TIMEOUT)).await;
         call.map(drop).map_err(|s| from_status(&s))
     }
 }

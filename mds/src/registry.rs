@@ -6,7 +6,7 @@
 //!                                       \--reports a failed store--> FAILED --register anew--> UP
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,7 @@ struct Ost {
 pub struct Registry {
     cluster: ClusterId,
     timeout: Duration,
+    started: Instant,
     osts: BTreeMap<OstIndex, Ost>,
     version: u64,
     candidates: Arc<Vec<Candidate>>,
@@ -94,9 +95,10 @@ impl Registry {
         known: impl IntoIterator<Item = (OstIndex, OstUuid)>,
         first_version: u64,
     ) -> Registry {
+        let started = Instant::now();
         let osts = known.into_iter().map(|(index, uuid)| (index, Ost::new(uuid))).collect();
-        let mut registry = Registry { cluster, timeout, osts, version: first_version, candidates: Arc::default() };
-        registry.publish(Instant::now());
+        let mut registry = Registry { cluster, timeout, started, osts, version: first_version, candidates: Arc::default() };
+        registry.publish(started);
         registry
     }
 
@@ -286,6 +288,28 @@ impl Registry {
         self.osts.iter().map(info).collect()
     }
 
+    /// Whether an OST that may be serving clients has had no time yet to register since the server started.
+    pub fn is_gathering(&self, now: Instant) -> bool {
+        let waits = now.saturating_duration_since(self.started) < self.timeout;
+        waits && self.osts.values().any(|ost| ost.heard.is_none())
+    }
+
+    /// Where OSTs are, or were when they were last heard of.
+    pub fn addresses(&self) -> BTreeSet<String> {
+        self.osts.values().map(|ost| ost.address.clone()).filter(|address| !address.is_empty()).collect()
+    }
+
+    /// Whether an OST is up at this address (also with a failed store).
+    pub fn is_up_at(&self, address: &str) -> bool {
+        self.osts.values().any(|ost| ost.published != OstState::Down && ost.address == address)
+    }
+
+    /// The OSTs at this address are down until they have registered again.
+    pub fn distrust(&mut self, address: &str, now: Instant) {
+        self.osts.values_mut().filter(|ost| ost.address == address).for_each(|ost| ost.heard = None);
+        self.publish(now);
+    }
+
     /// Where to reach an OST that is up (also with a failed store).
     pub fn address(&self, index: OstIndex) -> Option<String> {
         self.osts.get(&index).filter(|o| o.published != OstState::Down).map(|o| o.address.clone())
@@ -393,5 +417,18 @@ mod tests {
         assert_eq!(state(&r), OstState::Failed);
         assert!(!r.candidates()[0].up);
         assert!(!r.heartbeat("x:1", &[report(1, Some(0))], late));
+    }
+
+    #[test]
+    fn after_a_start_there_is_time_to_register_and_a_distrusted_ost_must_do_it_again() {
+        let mut r = Registry::new(CLUSTER, TIMEOUT, [(OstIndex(0), OstUuid([1; 16]))], 1);
+        let now = r.started;
+        assert!(r.is_gathering(now) && !r.is_gathering(now + TIMEOUT) && r.addresses().is_empty());
+        join(&mut r, "a:1", &[report(1, Some(0))], now).expect("joins");
+        assert!(!r.is_gathering(now) && r.is_up_at("a:1") && r.addresses().contains("a:1"));
+        r.distrust("a:1", now);
+        assert!(!r.is_up_at("a:1") && !r.heartbeat("a:1", &[report(1, Some(0))], now));
+        join(&mut r, "a:1", &[report(1, Some(0))], now).expect("joins");
+        assert!(r.is_up_at("a:1"));
     }
 }

@@ -1,5 +1,8 @@
 //! The server over loopback, with ordinary tonic clients and OSTs that only say they exist.
 
+#[path = "grpc/fencing.rs"]
+mod fencing;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +43,8 @@ impl Mds {
     async fn start(dir: &std::path::Path) -> Mds {
         let mut config = Config { dir: dir.to_owned(), ..Config::default() };
         config.session.lease_ms = 3_000;
+        // OSTs here send no heartbeats.
+        config.cluster.ost_timeout_ms = 60_000;
         let opened = MdsDir::open(dir).expect("opens");
         let cluster = Cluster::open(opened, config.cluster_options()).expect("opens");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
@@ -61,10 +66,15 @@ impl Mds {
     }
 
     async fn mount(&self) -> Mount {
+        self.mount_as(0).await
+    }
+
+    async fn mount_as(&self, writer: u64) -> Mount {
         let request = OpenSessionRequest {
             hello: Some(version::hello("test")),
             fs_name: "scratch".into(),
             client: "test".into(),
+            writer,
         };
         let reply = self.names.clone().open_session(request).await.expect("opens").into_inner();
         Mount { names: self.names.clone(), session: reply.session_id, numbers: Mutex::new(0) }
@@ -76,6 +86,10 @@ impl Mds {
     }
 
     async fn register(&self, address: &str, uuid: u8) -> Vec<u32> {
+        self.registered(address, uuid).await.indexes
+    }
+
+    async fn registered(&self, address: &str, uuid: u8) -> RegisterOssReply {
         let request = RegisterOssRequest {
             cluster_id: Vec::new(),
             address: address.into(),
@@ -87,7 +101,7 @@ impl Mds {
             }],
             software: "test".into(),
         };
-        self.cluster.clone().register_oss(request).await.expect("registers").into_inner().indexes
+        self.cluster.clone().register_oss(request).await.expect("registers").into_inner()
     }
 }
 
@@ -191,6 +205,7 @@ struct FakeOss {
     truncated: Arc<Mutex<Vec<oss::TruncateRequest>>>,
     destroyed: Arc<Mutex<Vec<oss::ObjectId>>>,
     dropped: Arc<Mutex<Vec<u32>>>,
+    fenced: Arc<Mutex<Vec<u64>>>,
     refuse: Arc<Mutex<bool>>,
     refused: Arc<Mutex<u32>>,
 }
@@ -258,6 +273,11 @@ impl ObjectStore for FakeOss {
         self.check()?;
         self.dropped.lock().push(r.into_inner().fs_id);
         Ok(Response::new(oss::DropFileSystemReply {}))
+    }
+    async fn fence(&self, r: Request<oss::FenceRequest>) -> Answer<oss::FenceReply> {
+        self.check()?;
+        self.fenced.lock().extend(r.into_inner().ended_writers);
+        Ok(Response::new(oss::FenceReply {}))
     }
 }
 
@@ -470,7 +490,7 @@ async fn bad_requests_get_codes_and_hints() {
     let mds = Mds::start(dir.path()).await;
     let mut names = mds.names.clone();
     let hello = Some(version::hello("test"));
-    let open = |fs: &str, hello| OpenSessionRequest { hello, fs_name: fs.into(), client: "t".into() };
+    let open = |fs: &str, hello| OpenSessionRequest { hello, fs_name: fs.into(), client: "t".into(), writer: 0 };
     let err = from_status(&names.open_session(open("nope", hello.clone())).await.expect_err("unknown"));
     assert_eq!(err.code, FsCode::NotFound);
     assert!(err.hint.is_some());

@@ -25,6 +25,7 @@ use sateen_types::{FsCode, FsError, FsId, FsResult, OstUuid, Space, Verifier};
 
 use crate::store::capacity::Capacity;
 use crate::store::disk::RealDisk;
+use crate::store::fence::Ended;
 use crate::store::index::IndexCache;
 use crate::store::segments::{SegmentOwner, io_error};
 use crate::store::{Store, StoreOptions};
@@ -59,6 +60,7 @@ pub struct Ost {
     capacity: Arc<Capacity>,
     disk: RealDisk,
     verifier: Verifier,
+    ended: Arc<Ended>,
     stores: RwLock<HashMap<FsId, Slot>>,
     _lock: DirLock,
 }
@@ -133,6 +135,7 @@ impl Ost {
             superblock: Mutex::new(superblock),
             disk,
             verifier: Verifier(rand::random()),
+            ended: Arc::default(),
             stores: RwLock::default(),
             _lock: lock,
         };
@@ -193,6 +196,11 @@ impl Ost {
         self.verifier
     }
 
+    /// Lets writers change nothing any more, in any store. Waits until what they have begun is done.
+    pub fn shut_out(&self, writers: &[u64]) {
+        self.ended.shut_out(writers);
+    }
+
     /// The store of `fs` if that is known without waiting.
     pub fn store_now(&self, fs: FsId) -> Option<Arc<OpenStore>> {
         match self.stores.try_read()?.get(&fs)? {
@@ -247,6 +255,7 @@ impl Ost {
             cache: self.options.cache.clone(),
             segment_bytes: self.options.segment_bytes,
             verifier: self.verifier,
+            ended: self.ended.clone(),
         };
         let closed = Arc::new(Closed::default());
         let store = Arc::new(OpenStore { store: Store::open(&dir, options)?, _announce: Announce(closed.clone()) });

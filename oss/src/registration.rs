@@ -1,13 +1,14 @@
 //! How an OSS makes itself known to the MDS: registration at start, then heartbeats.
 //!
 //! The MDS decides indexes and the cluster; the OSTs remember both ([`Ost::join`]). Losing the MDS stops nothing here:
-//! clients that know their layouts go on, and the next heartbeat that gets through tells how things are.
+//! clients that know their layouts go on, and the next heartbeat that gets through tells how things are. An OSS that has
+//! just started serves nobody before it is registered: with the answer it learns which clients it must not let write.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sateen_proto::convert::{cluster_id, ost_index};
+use sateen_proto::convert::{cluster_id, ended_writers, ost_index};
 use sateen_proto::mds::cluster_client::ClusterClient;
 use sateen_proto::mds::{HeartbeatRequest, OstReport, RegisterOssRequest};
 use sateen_proto::status::from_status;
@@ -81,7 +82,8 @@ impl Registrar {
         }
     }
 
-    /// Registers once: reports the OSTs, and writes what the MDS decided into their superblocks.
+    /// Registers once: reports the OSTs, shuts out the clients whose sessions have expired, and writes what the MDS decided
+    /// into the superblocks.
     pub async fn register(&self) -> FsResult<Registered> {
         let mut client = self.connect().await?;
         let hello = client.hello(version::hello("sateen-oss")).await.map_err(|s| from_status(&s))?.into_inner();
@@ -101,6 +103,12 @@ impl Registrar {
                 format!("the MDS numbered {} OSTs, {} were registered", reply.indexes.len(), self.osts.len()),
             ));
         }
+        let (osts, ended) = (self.osts.clone(), ended_writers(reply.ended_writers)?);
+        blocking(move || {
+            osts.iter().for_each(|ost| ost.shut_out(&ended));
+            Ok(())
+        })
+        .await?;
         for (ost, index) in self.osts.iter().zip(&reply.indexes) {
             let member = Member { cluster, index: ost_index(*index)? };
             let ost = ost.clone();
@@ -114,13 +122,15 @@ impl Registrar {
     pub async fn heartbeats(&self, mut interval: Duration, stop: &Shutdown) {
         let mut client = None;
         let mut silent = false;
+        // What the MDS says to a registration must be heard, or clients that are shut out could still write here.
+        let mut registered = true;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 () = stop.requested() => return,
             }
             let beat = tokio::select! {
-                beat = self.beat(&mut client) => beat,
+                beat = self.beat(&mut client, &mut registered) => beat,
                 () = stop.requested() => return,
             };
             match beat {
@@ -141,7 +151,11 @@ impl Registrar {
     }
 
     /// One heartbeat; the interval if it led to a new registration.
-    async fn beat(&self, client: &mut Option<ClusterClient<Channel>>) -> FsResult<Option<Duration>> {
+    async fn beat(
+        &self,
+        client: &mut Option<ClusterClient<Channel>>,
+        registered: &mut bool,
+    ) -> FsResult<Option<Duration>> {
         let mut connected = match client.take() {
             Some(connected) => connected,
             None => self.connect().await?,
@@ -149,11 +163,16 @@ impl Registrar {
         let request = HeartbeatRequest { address: self.address.clone(), osts: self.reports().await? };
         let reply = connected.heartbeat(request).await.map_err(|s| from_status(&s))?.into_inner();
         *client = Some(connected);
-        if !reply.register_again {
+        if reply.register_again {
+            tracing::info!("the MDS asks for a new registration");
+            *registered = false;
+        }
+        if *registered {
             return Ok(None);
         }
-        tracing::info!("the MDS asks for a new registration");
-        Ok(Some(self.register().await?.heartbeat))
+        let interval = self.register().await?.heartbeat;
+        *registered = true;
+        Ok(Some(interval))
     }
 
     async fn connect(&self) -> FsResult<ClusterClient<Channel>> {

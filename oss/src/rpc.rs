@@ -11,7 +11,7 @@ pub mod replies;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use sateen_proto::convert::{bad, chunk_log2, fs_id, ost_index, parts_from_wire, range, required};
+use sateen_proto::convert::{bad, chunk_log2, ended_writers, fs_id, ost_index, parts_from_wire, range, required};
 use sateen_proto::oss::object_store_server::ObjectStore;
 use sateen_proto::status::to_status;
 use sateen_proto::{common, oss, version};
@@ -354,5 +354,20 @@ impl ObjectStore for Service {
         let (ost, fs) = self.ost(r.ost).and_then(|ost| Ok((ost, fs_id(r.fs_id)?))).map_err(to_status)?;
         self.durable(move || ost.drop_file_system(fs)).await?;
         Ok(Response::new(oss::DropFileSystemReply {}))
+    }
+
+    async fn fence(&self, request: Request<oss::FenceRequest>) -> Result<Response<oss::FenceReply>, Status> {
+        let writers = ended_writers(request.into_inner().ended_writers).map_err(to_status)?;
+        if writers.is_empty() {
+            return Err(to_status(bad("ended_writers", "none")));
+        }
+        tracing::info!(writers = writers.len(), "the MDS shuts clients out whose sessions have expired");
+        let osts: Vec<_> = self.osts.values().cloned().collect();
+        self.durable(move || {
+            osts.iter().for_each(|ost| ost.shut_out(&writers));
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(oss::FenceReply {}))
     }
 }

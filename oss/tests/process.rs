@@ -7,10 +7,12 @@ use std::path::Path;
 
 use sateen_oss::config::{Config, OstConfig};
 use sateen_oss::server;
-use sateen_proto::oss::StatFsRequest;
+use sateen_proto::common::Compression;
 use sateen_proto::oss::object_store_client::ObjectStoreClient;
+use sateen_proto::oss::{ObjectId, Part, PunchRequest, StatFsRequest, WriteRequest};
+use sateen_proto::status::from_status;
 use sateen_runtime::{ByteSize, Shutdown};
-use sateen_types::{ClusterId, FsCode, FsResult};
+use sateen_types::{ClusterId, Fid, FsCode, FsResult};
 use support::FakeMds;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -77,6 +79,57 @@ async fn new_osts_get_their_index_and_keep_it_and_the_mds_hears_of_them() {
         let known = registrations[0].osts.iter().map(|o| o.index.is_some()).collect::<Vec<_>>();
         assert_eq!(known, [life > 0; 2]);
         assert_eq!(registrations[0].cluster_id.is_empty(), life == 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_shut_out_is_refused_from_the_first_request_on_and_after_every_registration() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mds = FakeMds::new(ClusterId([4; 16]));
+    let config = config(mds.serve().await, &[dir.path()]);
+    for (writer, asked_to_register) in [(7, false), (8, true)] {
+        if !asked_to_register {
+            mds.ended.lock().push(writer);
+        }
+        let mut server = start(config.clone());
+        let address = server.ready().await;
+        if asked_to_register {
+            mds.ended.lock().push(writer);
+            *mds.forget.lock() = true;
+            // The first one asks, the second comes after the registration.
+            mds.hear(2).await;
+        }
+        let mut client = ObjectStoreClient::connect(format!("http://{address}")).await.expect("reachable");
+        let punch = |writer| PunchRequest {
+            ost: 10,
+            object: Some(ObjectId { fs_id: 1, fid: Some(Fid::ROOT.into()), component: 1, stripe: 0 }),
+            chunk_log2: 17,
+            offset: 0,
+            length: 1,
+            writer,
+            generation: 0,
+        };
+        let write = |writer| WriteRequest {
+            ost: 10,
+            object: punch(0).object,
+            chunk_log2: 17,
+            compression: Compression::None.into(),
+            parts: vec![Part {
+                raw_len: 1,
+                stored_len: 1,
+                raw_crc32c: crc32c::crc32c(b"x"),
+                stored_crc32c: crc32c::crc32c(b"x"),
+                ..Part::default()
+            }],
+            writer,
+            generation: 0,
+            payload: b"x".to_vec().into(),
+        };
+        client.write(write(99)).await.expect("whose session lives");
+        assert_eq!(from_status(&client.write(write(writer)).await.expect_err("shut out")).code, FsCode::Stale);
+        assert_eq!(from_status(&client.punch(punch(writer)).await.expect_err("shut out")).code, FsCode::Stale);
+        drop(client);
+        server.stop().await.expect("stopped");
     }
 }
 

@@ -17,7 +17,7 @@ use sateen_proto::oss::*;
 use sateen_proto::status::from_status;
 use sateen_proto::version;
 use sateen_runtime::Shutdown;
-use sateen_types::limits::{BULK_BYTES_MAX, MESSAGE_BYTES_MAX};
+use sateen_types::limits::{BULK_BYTES_MAX, ENDED_WRITERS_MAX, MESSAGE_BYTES_MAX};
 use sateen_types::{ClusterId, Fid, FsCode, OstIndex};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
@@ -193,6 +193,29 @@ async fn a_change_that_its_caller_has_given_up_is_refused() {
     assert_eq!((opened(&reply), reply.object_size), ([&[0; 9][..], &[7; 91]].concat(), 100));
     client.truncate(cut(2)).await.expect("cut");
     assert_eq!(from_status(&client.punch(punch(1)).await.expect_err("given up")).code, FsCode::Interrupted);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_session_has_ended_is_refused_and_not_told_to_try_again() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut running = Running::start(dir.path()).await;
+    let client = &mut running.client;
+    let write = |writer| WriteRequest { writer, ..write_request(1, 0, vec![writer as u8; 100]) };
+    client.write(write(7)).await.expect("written");
+    client.fence(FenceRequest { ended_writers: vec![7, 9] }).await.expect("shut out");
+    client.write(write(8)).await.expect("written by another");
+    let refused = from_status(&client.write(write(7)).await.expect_err("shut out"));
+    assert!(refused.code == FsCode::Stale && refused.hint.is_some() && refused.message.contains("writer: "), "{refused}");
+    // Also where it never wrote before.
+    let elsewhere = WriteRequest { writer: 9, ..write_request(5, 0, vec![9; 10]) };
+    assert_eq!(from_status(&client.write(elsewhere).await.expect_err("shut out")).code, FsCode::Stale);
+    let reply = client.read(read_request(1, 0, 100)).await.expect("read").into_inner();
+    assert_eq!(opened(&reply), [8; 100]);
+    for bad in [vec![], vec![0], vec![1; ENDED_WRITERS_MAX + 1]] {
+        let refused = from_status(&client.fence(FenceRequest { ended_writers: bad }).await.expect_err("refused"));
+        assert!(refused.code == FsCode::Invalid && refused.message.contains("ended_writers"), "{refused}");
+    }
     running.stop().await;
 }
 

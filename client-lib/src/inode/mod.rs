@@ -85,6 +85,8 @@ pub(crate) struct State {
     full: BTreeSet<u64>,
     /// Chunks with a request under way; what it carries, unless it repeats unstable bytes.
     writing: BTreeMap<u64, Option<Arc<Outgoing>>>,
+    /// Those of `writing` that must not be stored any more: see [`Inode::forsake`].
+    condemned: BTreeSet<u64>,
     pub unstable: UnstableSet,
     /// One past the last stored byte that the MDS was not told of.
     written_end: u64,
@@ -123,6 +125,7 @@ impl Inode {
             dirty: BTreeMap::new(),
             full: BTreeSet::new(),
             writing: BTreeMap::new(),
+            condemned: BTreeSet::new(),
             unstable: UnstableSet::default(),
             written_end: 0,
             mtime: None,
@@ -249,6 +252,11 @@ impl Inode {
     pub fn layout_may_be_old(&self) -> bool {
         let state = self.state();
         state.layout_as_of < state.attr.change
+    }
+
+    /// Attributes as the MDS last gave them.
+    pub fn known_attr(&self) -> Attr {
+        self.state().attr.clone()
     }
 
     /// Attributes as the MDS gave them, with what was written here since.

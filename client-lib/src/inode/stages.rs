@@ -54,6 +54,10 @@ impl Inode {
             unreachable!("chunk {chunk} of {} was on its way", self.fid);
         };
         state.stored_changes += 1;
+        if state.condemned.remove(&chunk) {
+            drop(state);
+            return self.progress.notify_waiters();
+        }
         state.written_end = state.written_end.max(chunk + u64::from(outgoing.end()));
         state.allocated_delta = state.allocated_delta.saturating_add(allocated_delta);
         self.cache_stored(&state, chunk, chunk_len, &outgoing);
@@ -85,7 +89,10 @@ impl Inode {
         state.stored_changes += 1;
         let key = self.key(&state, chunk);
         self.cache.remove(&key);
-        state.failure.record(error);
+        // That of what is condemned is recorded.
+        if !state.condemned.remove(&chunk) {
+            state.failure.record(error);
+        }
         drop(state);
         self.progress.notify_waiters();
     }
@@ -102,8 +109,38 @@ impl Inode {
 
     /// Ends what [`Inode::begin_resend`] began.
     pub fn end_resend(&self, chunk: u64) {
-        self.state().writing.remove(&chunk);
+        let mut state = self.state();
+        state.writing.remove(&chunk);
+        state.condemned.remove(&chunk);
+        drop(state);
         self.progress.notify_waiters();
+    }
+
+    /// Whether a chunk that is on its way must not be stored any more.
+    pub fn is_condemned(&self, chunk: u64) -> bool {
+        self.state().is_condemned(chunk)
+    }
+
+    /// The session has expired and others have changed the file since: nothing that was written here and is not certainly
+    /// stored may come on top of that, now or ever. Every open file reports it, once. Gives the bytes.
+    pub fn forsake(&self, why: impl FnOnce(u64) -> FsError) -> u64 {
+        let mut state = self.state();
+        let on_their_way: u64 = state.writing.values().flatten().map(|o| o.len() as u64).sum();
+        let dirty: u64 = std::mem::take(&mut state.dirty).into_values().map(|d| d.freeze().0.len() as u64).sum();
+        let bytes = dirty + on_their_way + state.unstable.bytes();
+        state.full.clear();
+        state.condemned = state.writing.keys().copied().collect();
+        state.unstable = UnstableSet::default();
+        let extended = state.written_end > state.attr.size;
+        // What was stored takes space all the same: that stays to be told.
+        (state.written_end, state.mtime) = (0, None);
+        if bytes > 0 || extended {
+            state.failure.record(why(bytes));
+        }
+        state.stored_changes += 1;
+        drop(state);
+        self.progress.notify_waiters();
+        bytes
     }
 
     /// The file is gone: so is all that was to be stored in it.
@@ -161,6 +198,11 @@ impl State {
     pub fn has_unsent(&self, writes: u64) -> bool {
         self.dirty.values().any(|d| d.since <= writes)
             || self.writing.values().any(|o| o.as_ref().is_none_or(|o| o.since <= writes))
+    }
+
+    /// See [`Inode::is_condemned`].
+    pub fn is_condemned(&self, chunk: u64) -> bool {
+        self.condemned.contains(&chunk)
     }
 
     /// Whether a request that changes the file's data is under way.

@@ -80,6 +80,11 @@ impl Session {
         std::mem::take(&mut self.lost.lock())
     }
 
+    /// They are still to be looked after.
+    pub fn put_back_lost(&self, files: Vec<Fid>) {
+        self.lost.lock().extend(files);
+    }
+
     pub(super) fn begin_telling(self: &Arc<Self>) {
         if self.opens.lock().begin_telling() {
             let session = Arc::clone(self);

@@ -35,6 +35,8 @@ struct State {
     inodes: HashMap<Fid, Inode>,
     /// Session to its reply records.
     sessions: HashMap<Vec<u8>, HashMap<u32, (u64, MutationReply)>>,
+    /// Writer of every session there ever was.
+    writers: Vec<u64>,
     opens: HashMap<(Vec<u8>, Fid), i64>,
     /// Files that lost their name while they were open.
     unlinked_open: Vec<Fid>,
@@ -123,9 +125,12 @@ impl FakeMds {
         Some(mds::Grant { capability: mds::Capability::Write.into(), number })
     }
 
-    /// Every session expires.
+    /// Every session expires, and is shut out at the OSTs.
     pub fn expire_sessions(&self) {
         let mut state = self.state.lock();
+        if let Some(oss) = self.oss.get() {
+            oss.ended.lock().extend(&state.writers);
+        }
         state.sessions.clear();
         state.opens.clear();
     }
@@ -293,6 +298,7 @@ impl Namespace for FakeMds {
         state.next += 1;
         let id = vec![state.next as u8; 16];
         state.sessions.insert(id.clone(), HashMap::new());
+        state.writers.push(r.writer);
         Ok(Response::new(mds::OpenSessionReply {
             hello: Some(hello),
             session_id: id,

@@ -5,6 +5,7 @@
 //! expired session, a restarted OSS that lost what was not committed, a full OST, a flipped byte, a server that holds
 //! its answers. The client must survive each or report it.
 
+mod expiry;
 pub mod mds;
 pub mod oss;
 mod outages;

@@ -35,6 +35,8 @@ pub struct FakeOss {
     pub lose_punch_replies: AtomicU64,
     /// Writer and generation of every Write and Punch.
     pub fences: Mutex<Vec<(u64, u64)>>,
+    /// Writers that are shut out.
+    pub ended: Mutex<HashSet<u64>>,
     pub writes: AtomicU64,
     /// Writes that arrived, answered or not.
     pub attempts: AtomicU64,
@@ -58,6 +60,7 @@ impl Default for FakeOss {
             lose_write_replies: AtomicU64::new(0),
             lose_punch_replies: AtomicU64::new(0),
             fences: Mutex::default(),
+            ended: Mutex::default(),
             writes: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -100,6 +103,14 @@ impl FakeOss {
         vec![self.store.lock().incarnation; 16]
     }
 
+    fn pass(&self, writer: u64, generation: u64) -> FsResult<()> {
+        self.fences.lock().push((writer, generation));
+        if self.ended.lock().contains(&writer) {
+            return Err(FsError::new(FsCode::Stale, format!("writer: the session of {writer} has ended")));
+        }
+        Ok(())
+    }
+
     fn lost(&self, replies: &AtomicU64) -> FsResult<()> {
         match replies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
             Ok(_) => Err(FsError::new(FsCode::Unavailable, "the answer was lost")),
@@ -108,7 +119,7 @@ impl FakeOss {
     }
 
     async fn write_now(&self, r: oss::WriteRequest) -> FsResult<oss::WriteReply> {
-        self.fences.lock().push((r.writer, r.generation));
+        self.pass(r.writer, r.generation)?;
         let log2 = convert::chunk_log2(r.chunk_log2)?;
         let key = (r.ost, ObjectId::try_from(convert::required(r.object, "object")?)?);
         let parts = convert::parts_from_wire(r.parts, log2, r.payload.len())?;
@@ -231,7 +242,7 @@ impl ObjectStore for FakeOss {
 
     async fn punch(&self, r: Request<oss::PunchRequest>) -> Reply<oss::ChangeReply> {
         let r = r.into_inner();
-        self.fences.lock().push((r.writer, r.generation));
+        self.pass(r.writer, r.generation).map_err(status::to_status)?;
         let object = r.object.and_then(|o| ObjectId::try_from(o).ok()).expect("an object");
         let mut store = self.store.lock();
         if let Some(data) = store.now.get_mut(&(r.ost, object)) {
@@ -275,6 +286,10 @@ impl ObjectStore for FakeOss {
     }
 
     async fn stat_fs(&self, _: Request<oss::StatFsRequest>) -> Reply<oss::StatFsReply> {
+        Err(Status::unimplemented("not asked by clients"))
+    }
+
+    async fn fence(&self, _: Request<oss::FenceRequest>) -> Reply<oss::FenceReply> {
         Err(Status::unimplemented("not asked by clients"))
     }
 

@@ -79,9 +79,12 @@ pub const SESSION_LOCK_WAITERS_MAX: usize = 4096;
 pub const FILE_LOCK_WAITERS_MAX: usize = 16_384;
 /// Most bytes of one lock in the message that says all of them again.
 const RESTATED_LOCK_BYTES: usize = 60;
+/// Writers of expired sessions that are kept from writing. The oldest are forgotten first.
+pub const ENDED_WRITERS_MAX: usize = 65_536;
 /// Most OSTs in one cluster. Below Lustre's limit of the layout format (0xffdf).
 pub const OST_COUNT_MAX: u32 = 8150;
 
+const _: () = assert!(ENDED_WRITERS_MAX * size_of::<u64>() < MESSAGE_BYTES_MAX);
 const _: () = assert!(SESSION_LOCKS_MAX * RESTATED_LOCK_BYTES < MESSAGE_BYTES_MAX);
 const _: () = assert!(1 << CHUNK_LOG2_MAX == CHUNK_BYTES_MAX);
 const _: () = assert!(1 << CHUNK_LOG2_MIN == STRIPE_SIZE_UNIT);

@@ -187,15 +187,18 @@ impl FileSystem {
     pub(super) async fn is_recovered(&self, session: SessionId, everybody: bool, until: Instant) -> FsResult<bool> {
         let missing = |clients: &ClientTable| match clients.wants_restate(session) {
             true => Missing::Asker,
-            false => clients.recovery_ends().filter(|_| everybody).map_or(Missing::Nobody, Missing::Others),
+            false if everybody && clients.is_recovering() => Missing::Others,
+            false => Missing::Nobody,
         };
         self.await_statements(session, until, missing).await
     }
 
     /// Whether what all other sessions hold is known again, as soon as it is or at `until`.
     pub(super) async fn have_others_recovered(&self, session: SessionId, until: Instant) -> FsResult<bool> {
-        let missing =
-            |clients: &ClientTable| clients.others_recovery_ends(session).map_or(Missing::Nobody, Missing::Others);
+        let missing = |clients: &ClientTable| match clients.are_others_recovering(session) {
+            true => Missing::Others,
+            false => Missing::Nobody,
+        };
         self.await_statements(session, until, missing).await
     }
 
@@ -217,8 +220,8 @@ impl FileSystem {
             };
             let left = match missing {
                 Missing::Asker => return Ok(false),
-                Missing::Others(ends) if ends > now => ends.min(until).saturating_duration_since(now),
-                Missing::Nobody | Missing::Others(_) => return Ok(true),
+                Missing::Others => until.saturating_duration_since(now),
+                Missing::Nobody => return Ok(true),
             };
             if left.is_zero() {
                 return Ok(false);
@@ -234,6 +237,6 @@ enum Missing {
     Nobody,
     /// Who asks.
     Asker,
-    /// They have until then.
-    Others(Instant),
+    /// They have one lease; then they end.
+    Others,
 }

@@ -48,8 +48,8 @@ pub fn apply(tx: &mut dyn Txn, command: &Command, inputs: &Inputs) -> FsResult<O
             Ok(Outcome::Done)
         }
         Command::AllocSequence => session::alloc_sequence(tx).map(Outcome::Sequence),
-        Command::OpenSession { session, client } => {
-            session::open(tx, *session, client, inputs);
+        Command::OpenSession { session, client, writer } => {
+            session::open(tx, *session, client, *writer, inputs);
             Ok(Outcome::Done)
         }
         Command::LendSequence { session } => held::lend_sequence(tx, *session).map(Outcome::Sequence),

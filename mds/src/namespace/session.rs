@@ -10,8 +10,8 @@ use crate::store::records::{ReplyRecord, SessionRecord};
 use crate::store::{Table, Txn, keys};
 
 /// Begins a session.
-pub fn open(tx: &mut dyn Txn, session: SessionId, client: &str, inputs: &Inputs) {
-    let record = SessionRecord { client: client.to_owned(), opened: inputs.now };
+pub fn open(tx: &mut dyn Txn, session: SessionId, client: &str, writer: u64, inputs: &Inputs) {
+    let record = SessionRecord { client: client.to_owned(), opened: inputs.now, writer };
     tx.put(Table::Sessions, session.0.to_vec(), record.to_bytes());
 }
 

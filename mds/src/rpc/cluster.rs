@@ -90,13 +90,14 @@ impl Service {
             );
         }
         let reports = reports(osts)?;
-        let indexes = self.cluster.register_oss(cluster, &address, &reports).await?;
+        let (indexes, ended_writers) = self.cluster.register_oss(cluster, &address, &reports).await?;
         tracing::info!(address, software = software.chars().take(128).collect::<String>(), "an OSS registered");
         let timeout = self.cluster.registry.read().timeout();
         Ok(RegisterOssReply {
             cluster_id: self.cluster.id().0.to_vec(),
             indexes: indexes.iter().map(|i| u32::from(i.0)).collect(),
             heartbeat_interval_ms: (timeout / HEARTBEATS_PER_TIMEOUT).as_millis().clamp(50, 60_000) as u32,
+            ended_writers,
         })
     }
 

@@ -181,8 +181,11 @@ impl Service {
             return Err(bad("client", format_args!("has {} bytes, at most {CLIENT_BYTES_MAX}", r.client.len())));
         }
         let fs = self.cluster.by_name(&name)?;
+        if r.writer != 0 && self.cluster.is_ended(r.writer) {
+            return Err(bad("writer", format_args!("{} was an expired session's", r.writer)).with_hint("choose another"));
+        }
         let session = SessionId(rand::random());
-        let root = fs.open_session(session, r.client.clone()).await?;
+        let root = fs.open_session(session, r.client.clone(), r.writer).await?;
         tracing::info!(fs = %name, client = r.client, %session, "a session began");
         Ok(OpenSessionReply {
             hello: Some(hello),

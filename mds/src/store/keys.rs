@@ -22,7 +22,7 @@
 //! | `config` | `next_sequence` `next_intent` `inodes` `format` | u64 | counters |
 //!
 //! Tables of the cluster (`cluster/`): `config` (`next_fs_id` u64), `osts`: OST (2) -> `OstRecord`, `file_systems`:
-//! id (4) -> `FileSystemRecord`.
+//! id (4) -> `FileSystemRecord`, `ended_writers`: writer (8) -> `EndedWriterRecord`.
 
 use sateen_types::{Fid, FsCode, FsError, FsId, FsResult, Name, OstIndex, SessionId};
 
@@ -142,6 +142,11 @@ pub fn fs(id: FsId) -> Vec<u8> {
     id.0.to_be_bytes().to_vec()
 }
 
+/// `ended_writers`.
+pub fn writer(writer: u64) -> Vec<u8> {
+    writer.to_be_bytes().to_vec()
+}
+
 fn corrupt(what: &str, key: &[u8]) -> FsError {
     FsError::new(FsCode::Corrupt, format!("stored key of {what} is malformed: {key:02x?}"))
 }
@@ -223,6 +228,12 @@ pub fn parse_fs(key: &[u8]) -> FsResult<FsId> {
     Ok(FsId(u32::from_be_bytes(array(key, 0, "a file system")?)))
 }
 
+/// The writer of an `ended_writers` key.
+pub fn parse_writer(key: &[u8]) -> FsResult<u64> {
+    sized(key, 8, "a writer")?;
+    Ok(u64::from_be_bytes(array(key, 0, "a writer")?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,13 +256,14 @@ mod tests {
             let row = truncate_of_file(f, cut.ost, number);
             prop_assert_eq!(parse_truncate_of_file(&row).expect("own key"), cut);
             prop_assert_eq!(parse_intent(&intent(id)).expect("own key"), id);
+            prop_assert_eq!(parse_writer(&writer(number)).expect("own key"), number);
             prop_assert_eq!(dirindex(f, cookie).cmp(&dirindex(f, other)), cookie.cmp(&other));
         }
 
         #[test]
         fn foreign_keys_never_panic(key in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = (parse_fid(&key), parse_dentry(&key), parse_dirindex(&key), parse_parent(&key));
-            let _ = (parse_xattr(&key), parse_intent(&key), parse_session(&key), parse_ost(&key), parse_fs(&key));
+            let _ = (parse_xattr(&key), parse_intent(&key), parse_session(&key), parse_ost(&key), parse_fs(&key), parse_writer(&key));
         }
     }
 

@@ -29,11 +29,12 @@ pub enum Table {
     Osts,
     FileSystems,
     Held,
+    EndedWriters,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -51,7 +52,7 @@ impl Table {
         Table::Held,
     ];
     /// Tables of the cluster registry.
-    pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems];
+    pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems, Table::EndedWriters];
 
     /// Name of the column family on disk; never changes.
     pub fn name(self) -> &'static str {
@@ -71,6 +72,7 @@ impl Table {
             Table::Osts => "osts",
             Table::FileSystems => "file_systems",
             Table::Held => "held",
+            Table::EndedWriters => "ended_writers",
         }
     }
 }

@@ -82,7 +82,7 @@ async fn start() -> (Arc<GatedStore>, Arc<TestHost>, Arc<Writer>) {
     let writer = Arc::new(Writer::start("test", store.clone(), host.clone()).expect("starts"));
     let format = Command::Format { uid: 0, gid: 0, mode: 0o755, layout: LayoutTemplate::default() };
     writer.submit(format).await.expect("formats");
-    writer.submit(Command::OpenSession { session: SESSION, client: "t".into() }).await.expect("opens");
+    writer.submit(Command::OpenSession { session: SESSION, client: "t".into(), writer: 0 }).await.expect("opens");
     (store, host, writer)
 }
 

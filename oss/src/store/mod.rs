@@ -96,6 +96,8 @@ pub struct StoreOptions {
     pub segment_bytes: u64,
     /// This incarnation, as clients see it.
     pub verifier: Verifier,
+    /// Who may not change anything any more.
+    pub ended: Arc<fence::Ended>,
 }
 
 /// What a change did.
@@ -180,7 +182,7 @@ impl Store {
 
     /// [`Store::open`] with the segments on `disk`.
     pub fn open_on(dir: &Path, disk: Arc<dyn Disk>, options: StoreOptions) -> FsResult<Store> {
-        let StoreOptions { owner, capacity, cache, segment_bytes, verifier } = options;
+        let StoreOptions { owner, capacity, cache, segment_bytes, verifier, ended } = options;
         let (place, lost) = (dir.join("index"), |e| io_error("list the segments", &e));
         // The index comes first: segments without one are data whose index is lost, and a new one would delete them.
         if !place.join("CURRENT").exists() && !disk.list().map_err(lost)?.is_empty() {
@@ -209,7 +211,7 @@ impl Store {
             damaged: Damaged::default(),
             counts: Counts::default(),
             known_blocks: KnownBlocks::default(),
-            fences: fence::Fences::default(),
+            fences: fence::Fences::new(ended),
         };
         store.journaled.store(store.segments.punch_lost()?, Ordering::Release);
         store.recover()?;

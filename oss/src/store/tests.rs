@@ -37,6 +37,7 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 
 fn options(capacity: Option<u64>, incarnation: u8) -> StoreOptions {
     StoreOptions {
+        ended: Arc::default(),
         owner: SegmentOwner { ost: OstUuid([7; 16]), fs: FsId(1) },
         capacity: Arc::new(Capacity::new(capacity, 0)),
         cache: IndexCache::new(32 << 20),

@@ -29,7 +29,7 @@ impl Store {
         let mut delta = 0;
         {
             let locked = self.lock(object);
-            self.fences.pass(fence)?;
+            let _passed = self.fences.pass(fence)?;
             delta += match self.index.object(locked.key)? {
                 Some(_) => self.cut(&locked, chunk_log2, size, Resize::Exactly(size))?,
                 None => match self.index.first_chunk(locked.key)? {
@@ -59,7 +59,7 @@ impl Store {
         };
         self.make_room()?;
         let locked = self.lock(object);
-        self.fences.pass(fence)?;
+        let _passed = self.fences.pass(fence)?;
         let (record, new) = self.object_or_new(&locked, chunk_log2)?;
         if new || end <= offset {
             return Ok(Changed { verifier: self.verifier, allocated_delta: 0 });

@@ -71,7 +71,7 @@ impl Store {
         });
         run.append_all(sealed, &mut records)?;
         let locked = self.lock(&write.object);
-        self.fences.pass(write.fence)?;
+        let _passed = self.fences.pass(write.fence)?;
         for (&number, change) in &changes {
             if let Change::Plain(ranges) = change {
                 let record = self.merge(&locked, &write, number, ranges, &mut run)?;

@@ -48,6 +48,8 @@ pub struct FakeMds {
     pub heartbeats: watch::Sender<(u64, HeartbeatRequest)>,
     /// The next heartbeat is answered with `register_again`.
     pub forget: Arc<Mutex<bool>>,
+    /// Writers that must be refused.
+    pub ended: Arc<Mutex<Vec<u64>>>,
 }
 
 impl FakeMds {
@@ -57,6 +59,7 @@ impl FakeMds {
             registrations: Arc::default(),
             heartbeats: watch::channel((0, HeartbeatRequest::default())).0,
             forget: Arc::default(),
+            ended: Arc::default(),
         }
     }
 
@@ -91,7 +94,12 @@ impl Cluster for FakeMds {
         let mut free = 10..;
         let indexes = request.osts.iter().filter_map(|o| o.index.or_else(|| free.next())).collect();
         self.registrations.lock().push(request);
-        Ok(Response::new(RegisterOssReply { cluster_id: self.cluster.0.to_vec(), indexes, heartbeat_interval_ms: 50 }))
+        Ok(Response::new(RegisterOssReply {
+            cluster_id: self.cluster.0.to_vec(),
+            indexes,
+            heartbeat_interval_ms: 50,
+            ended_writers: self.ended.lock().clone(),
+        }))
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {

@@ -1,6 +1,6 @@
 //! Objects and parts of the bulk path.
 
-use sateen_types::limits::{BULK_BYTES_MAX, CHUNK_LOG2_MAX, CHUNK_LOG2_MIN, FILE_SIZE_MAX};
+use sateen_types::limits::{BULK_BYTES_MAX, CHUNK_LOG2_MAX, CHUNK_LOG2_MIN, ENDED_WRITERS_MAX, FILE_SIZE_MAX};
 use sateen_types::{Codec, ComponentId, FsCode, FsError, FsResult, ObjectId, Part, StripeIndex};
 
 use super::{bad, fid, fs_id};
@@ -33,6 +33,17 @@ pub fn chunk_log2(n: u32) -> FsResult<u8> {
         .ok()
         .filter(|n| (CHUNK_LOG2_MIN..=CHUNK_LOG2_MAX).contains(n))
         .ok_or_else(|| bad("chunk_log2", format_args!("{n} is not {CHUNK_LOG2_MIN} or {CHUNK_LOG2_MAX}")))
+}
+
+/// Writers that are shut out: a bounded list without 0, which means none.
+pub fn ended_writers(writers: Vec<u64>) -> FsResult<Vec<u64>> {
+    if writers.len() > ENDED_WRITERS_MAX {
+        return Err(bad("ended_writers", format_args!("{}, at most {ENDED_WRITERS_MAX}", writers.len())));
+    }
+    if writers.contains(&0) {
+        return Err(bad("ended_writers", "0 is no writer"));
+    }
+    Ok(writers)
 }
 
 /// A range of an object: not empty, and its end below 2^63.

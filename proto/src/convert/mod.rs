@@ -10,7 +10,7 @@ mod lock;
 mod op;
 
 pub use attr::{credential, file_type, mode};
-pub use bulk::{chunk_log2, parts_from_wire, parts_to_wire, range};
+pub use bulk::{chunk_log2, ended_writers, parts_from_wire, parts_to_wire, range};
 pub use capability::{capability, grant, unreported, use_from_wire, use_to_wire, using};
 pub use lock::{LockOp, lock_class, lock_mode, lock_range};
 

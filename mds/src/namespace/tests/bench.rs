@@ -44,7 +44,7 @@ impl<'s> Bench<'s> {
         let mut bench = Bench::reopened(store, 1);
         let layout = LayoutTemplate::default();
         bench.run(Command::Format { uid: 0, gid: 0, mode: 0o777, layout }).expect("formats");
-        bench.run(Command::OpenSession { session: SESSION, client: "bench".into() }).expect("opens");
+        bench.run(Command::OpenSession { session: SESSION, client: "bench".into(), writer: 0 }).expect("opens");
         bench
     }
 

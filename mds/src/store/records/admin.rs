@@ -85,17 +85,46 @@ pub struct SessionRecord {
     pub client: String,
     /// When it began.
     pub opened: Timestamp,
+    /// Under which number it writes to OSTs; 0: none that the MDS knows.
+    pub writer: u64,
 }
 
 impl Record for SessionRecord {
     const WHAT: &'static str = "session";
+    const VERSION: u8 = 2;
+
+    fn version(&self) -> u8 {
+        if self.writer == 0 { 1 } else { 2 }
+    }
     fn write(&self, out: &mut Writer) {
         out.bytes(self.client.as_bytes());
         out.time(self.opened);
+        if self.writer != 0 {
+            out.u64(self.writer);
+        }
     }
     fn read(input: &mut Reader<'_>) -> Option<SessionRecord> {
         let client = std::str::from_utf8(input.bytes()?).ok()?.to_owned();
-        Some(SessionRecord { client, opened: input.time()? })
+        let opened = input.time()?;
+        let writer = if input.version() == 1 { 0 } else { input.u64().filter(|writer| *writer != 0)? };
+        Some(SessionRecord { client, opened, writer })
+    }
+}
+
+/// A writer that is shut out at the OSTs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedWriterRecord {
+    /// When its session expired.
+    pub since: Timestamp,
+}
+
+impl Record for EndedWriterRecord {
+    const WHAT: &'static str = "ended writer";
+    fn write(&self, out: &mut Writer) {
+        out.time(self.since);
+    }
+    fn read(input: &mut Reader<'_>) -> Option<EndedWriterRecord> {
+        Some(EndedWriterRecord { since: input.time()? })
     }
 }
 

@@ -6,7 +6,9 @@ mod layout;
 mod names;
 mod reply;
 
-pub use admin::{DestroyIntent, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent, TruncateObject};
+pub use admin::{
+    DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent, TruncateObject,
+};
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;

@@ -110,7 +110,10 @@ fn every_record_survives_and_damaged_ones_are_refused() {
         fid: F,
         objects: vec![(ComponentId(1), StripeIndex(0)), (ComponentId(2), StripeIndex(1))],
     });
-    survives(SessionRecord { client: "node1:77".into(), opened: Timestamp { seconds: 1, nanos: 2 } });
+    let opened = Timestamp { seconds: 1, nanos: 2 };
+    survives(SessionRecord { client: "node1:77".into(), opened, writer: 0 });
+    survives(SessionRecord { client: "node1:77".into(), opened, writer: 0x1122_3344 });
+    survives(EndedWriterRecord { since: opened });
     survives(OstRecord { uuid: OstUuid([7; 16]) });
     survives(FileSystemRecord {
         name: "scratch".parse().expect("valid"),
@@ -254,4 +257,16 @@ fn replies_of_version_1_stay_readable() {
     assert_eq!((bytes[0], bytes.pop()), (2, Some(0)));
     bytes[0] = 1;
     assert_eq!(ReplyRecord::from_bytes(&bytes).expect("as older servers wrote it"), record);
+}
+
+#[test]
+fn sessions_of_before_writers_were_known_are_readable_and_later_ones_look_like_this() {
+    let opened = Timestamp { seconds: 3, nanos: 4 };
+    let old = b"\x01\x01\0\0\0c\x03\0\0\0\0\0\0\0\x04\0\0\0";
+    let session = SessionRecord { client: "c".into(), opened, writer: 0 };
+    assert_eq!(SessionRecord::from_bytes(old).expect("an old one"), session);
+    assert_eq!(session.to_bytes(), old);
+    let new = b"\x02\x01\0\0\0c\x03\0\0\0\0\0\0\0\x04\0\0\0\x07\0\0\0\0\0\0\0";
+    assert_eq!(SessionRecord { writer: 7, ..session }.to_bytes(), new);
+    assert_eq!(EndedWriterRecord { since: opened }.to_bytes(), b"\x01\x03\0\0\0\0\0\0\0\x04\0\0\0");
 }

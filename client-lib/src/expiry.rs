@@ -1,0 +1,125 @@
+//! What becomes of data that was written here when the session expires.
+//!
+//! Its writer is shut out at the OSTs and others are given what this client kept, so nothing of what it had gathered may be sent
+//! as if nothing had happened. The next session has a writer of its own, which is used only when every file with data here was
+//! looked at ([`writer`]): what it has is kept if nobody else has the file open now, so that nobody can change it behind our back,
+//! and nobody has changed it since. Otherwise it is given up and every open file reports that, once.
+//!
+//! The invariant: a change that was sent under a writer was either made in its session, or stood this test.
+
+use std::sync::Arc;
+
+use futures::stream::{self, TryStreamExt};
+use sateen_types::op::Access;
+use sateen_types::{Capability, Credential, Fid, FsCode, FsError, FsResult};
+
+use crate::cache::Version;
+use crate::client::Client;
+use crate::inner::Inner;
+use crate::inode::Inode;
+use crate::retry::Backoff;
+
+/// Files looked at at a time.
+const FILES_AT_ONCE: usize = 16;
+
+/// Under which number to write now, of a session that lives as far as this client knows; what its predecessors have left was
+/// looked at. Asks the MDS only if the session was replaced, or was not renewed for a lease.
+pub(crate) async fn writer(inner: &Arc<Inner>) -> FsResult<u64> {
+    let session = &inner.session;
+    let mut backoff = Backoff::new(inner.options.retry_for, &session.stop);
+    loop {
+        let writer = inner.osts.writer();
+        if !session.lease.is_over() && session.incarnation().writer == writer {
+            return Ok(writer);
+        }
+        let asked = async {
+            session.renew_or_reopen().await?;
+            settle(inner).await
+        };
+        match asked.await {
+            Ok(()) => {}
+            Err(e) if e.code.is_retryable() && backoff.pause().await => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// An OST has refused `writer` as `Stale`: whether that was because its session has expired, and there is another.
+pub(crate) async fn is_replaced(inner: &Arc<Inner>, writer: u64) -> FsResult<bool> {
+    let session = &inner.session;
+    let mut backoff = Backoff::new(inner.options.retry_for, &session.stop);
+    while session.incarnation().writer == writer {
+        match session.renew_or_reopen().await {
+            Ok(()) => break,
+            Err(e) if e.code.is_retryable() && backoff.pause().await => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(session.incarnation().writer != writer)
+}
+
+/// What a program hears of data that was given up.
+pub(crate) fn changed_elsewhere(fid: Fid, bytes: u64) -> FsError {
+    FsError::new(
+        FsCode::Io,
+        format!("{bytes} bytes of {fid} were not stored: the session expired and another client uses the file"),
+    )
+    .with_hint("this client was cut off or stood still for longer than its lease; read the file and write again")
+}
+
+/// Looks at every file with data here, and goes on in the session as it is then.
+async fn settle(inner: &Arc<Inner>) -> FsResult<()> {
+    let _only_one = inner.settling.lock().await;
+    let incarnation = inner.session.incarnation();
+    if inner.osts.writer() == incarnation.writer {
+        return Ok(());
+    }
+    let kept = inner.session.take_lost();
+    let with_data = inner.table.pinned();
+    let looked = stream::iter(with_data.iter().map(Ok))
+        .try_for_each_concurrent(FILES_AT_ONCE, |inode| async move { look_at(inner, inode).await });
+    if let Err(e) = looked.await {
+        inner.session.put_back_lost(kept);
+        return Err(e);
+    }
+    for inode in kept.iter().filter_map(|fid| inner.table.get(*fid)) {
+        inode.drop_clean();
+    }
+    // If it has expired in turn this one is shut out as well.
+    inner.osts.adopt(incarnation.writer);
+    // Not awaited: whoever keeps data above may wait for the very write that waits for this.
+    let inner_ = Arc::clone(inner);
+    let forgetting = async move {
+        for fid in kept {
+            inner_.above.forget(fid).await;
+        }
+    };
+    inner.tasks.spawn_on(forgetting, &inner.runtime);
+    Ok(())
+}
+
+/// Keeps what was written to a file if nobody else can have changed it, or gives it up.
+async fn look_at(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
+    if inode.state().is_clean() {
+        return Ok(());
+    }
+    let before = Version::of(&inode.known_attr());
+    let client = Client { inner: Arc::clone(inner) };
+    // From here on nobody opens it without this client being asked for what it keeps.
+    let keeps = match client.open(&Credential::ROOT, inode.fid, Access::READ_WRITE).await {
+        Ok(_open) => {
+            let same = before.same_data(&Version::of(&inode.known_attr()));
+            same && inode.keeps() == Capability::Write
+        }
+        Err(e) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => false,
+        Err(e) => return Err(e),
+    };
+    if keeps {
+        tracing::info!(fid = %inode.fid, "what was written before the session expired is kept: nobody else uses the file");
+        return Ok(());
+    }
+    let bytes = inode.forsake(|bytes| changed_elsewhere(inode.fid, bytes));
+    tracing::error!(fid = %inode.fid, bytes, "the session expired and another client uses the file: what was not stored is lost");
+    inner.table.unpin_if_clean(inode);
+    Ok(())
+}

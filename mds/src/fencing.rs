@@ -1,0 +1,168 @@
+//! Fencing: a session that has expired is shut out at the OSTs before others are given what it held.
+//!
+//! ```text
+//! silent for its lease -> ending: nothing of it is answered any more (Stale)
+//!   -> its writer is among those that have ended, durably
+//!   -> every OST that is up refuses its writer
+//!   -> the session ends: capabilities, locks and open files go to others
+//! ```
+//!
+//! A client that was cut off or stood still may wake at any time and send what it had gathered. The record comes before the
+//! calls, so whatever is restarted in between learns of it: an OSS with the answer to its registration, before it serves
+//! anything; and the MDS finds the session and the record and begins at "ending". An OST that is up and does not confirm
+//! is taken for down after [`FENCE_WAIT`]: its next heartbeat makes it register. What is left is an OST that clients reach
+//! while neither its heartbeats reach the MDS nor the MDS's calls reach it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use sateen_types::limits::ENDED_WRITERS_MAX;
+use sateen_types::{FsResult, Timestamp};
+
+use crate::cluster::Cluster;
+use crate::fs::FileSystem;
+
+/// How long a writer is remembered that has ended: longer than a client stands still and wakes, and an OSS is restarted
+/// meanwhile. One that does wakes with a clock that says so, and asks the MDS before it writes.
+const KEPT_SECONDS: i64 = 24 * 3600;
+/// How long an OST that is up has to confirm.
+const FENCE_WAIT: Duration = Duration::from_secs(20);
+/// Pause before an OST is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Writers whose sessions have expired, as they are on disk. Sans-IO: what changes is decided by [`EndedWriters::plan`],
+/// made durable elsewhere, and then taken in.
+#[derive(Debug, Default)]
+pub struct EndedWriters {
+    since: HashMap<u64, Timestamp>,
+    by_age: BTreeSet<(Timestamp, u64)>,
+}
+
+/// What becomes of the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// New ones.
+    pub add: Vec<u64>,
+    /// When they ended.
+    pub at: Timestamp,
+    /// Those that need not be kept any longer.
+    pub forget: Vec<u64>,
+}
+
+impl EndedWriters {
+    /// As read from disk.
+    pub fn new(rows: impl IntoIterator<Item = (u64, Timestamp)>) -> EndedWriters {
+        let since: HashMap<_, _> = rows.into_iter().collect();
+        EndedWriters { by_age: since.iter().map(|(writer, at)| (*at, *writer)).collect(), since }
+    }
+
+    /// What changes when these end now.
+    pub fn plan(&self, writers: &[u64], now: Timestamp) -> Change {
+        let add: Vec<u64> = writers.iter().copied().filter(|w| !self.contains(*w)).collect();
+        let too_many = (self.since.len() + add.len()).saturating_sub(ENDED_WRITERS_MAX);
+        let is_old = |at: &Timestamp| now.seconds.saturating_sub(at.seconds) > KEPT_SECONDS;
+        let gone = self.by_age.iter().enumerate().take_while(|(n, (at, _))| *n < too_many || is_old(at));
+        let forget = gone.map(|(_, (_, writer))| *writer).filter(|w| !writers.contains(w)).collect();
+        Change { add, at: now, forget }
+    }
+
+    /// The change is durable.
+    pub fn apply(&mut self, change: &Change) {
+        for writer in &change.forget {
+            if let Some(at) = self.since.remove(writer) {
+                self.by_age.remove(&(at, *writer));
+            }
+        }
+        for writer in &change.add {
+            self.since.insert(*writer, change.at);
+            self.by_age.insert((change.at, *writer));
+        }
+    }
+
+    /// Whether the writer has ended.
+    pub fn contains(&self, writer: u64) -> bool {
+        self.since.contains_key(&writer)
+    }
+
+    /// All of them, oldest first.
+    pub fn list(&self) -> Vec<u64> {
+        self.by_age.iter().map(|(_, writer)| *writer).collect()
+    }
+}
+
+/// Ends every session of a file system that fell silent. May be repeated whatever became of it before.
+pub async fn end_expired(cluster: &Cluster, fs: &FileSystem) -> FsResult<()> {
+    let ending = fs.begin_ending();
+    for (session, client) in ending.iter().map(|e| (e.session, &e.name)) {
+        tracing::warn!(fs = %fs.info.name, %session, client, "a client was silent for longer than its lease: its session ends");
+    }
+    let writers: Vec<u64> = ending.iter().map(|e| e.writer).filter(|w| *w != 0).collect();
+    if !writers.is_empty() {
+        cluster.record_ended(&writers).await?;
+        shut_out(cluster, &writers).await;
+    }
+    for ending in ending {
+        fs.close_session(ending.session).await?;
+    }
+    Ok(())
+}
+
+/// Has every OST that is up refuse these writers.
+async fn shut_out(cluster: &Cluster, writers: &[u64]) {
+    let until = Instant::now() + FENCE_WAIT;
+    let addresses = cluster.registry.read().addresses();
+    join_all(addresses.iter().map(|address| shut_out_at(cluster, address, writers, until))).await;
+}
+
+/// Asks until there is an answer or the OSTs there are down: then they register before they count again.
+async fn shut_out_at(cluster: &Cluster, address: &str, writers: &[u64], until: Instant) {
+    loop {
+        let Err(error) = cluster.oss.fence(address, writers).await else { return };
+        if !cluster.registry.read().is_up_at(address) {
+            tracing::info!(address, "an OST that is down will hear of ended sessions when it registers");
+            return;
+        }
+        if Instant::now() >= until {
+            tracing::error!(address, %error, "an OST does not confirm that ended sessions are shut out; it counts as down");
+            cluster.registry.write().distrust(address, Instant::now());
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp { seconds, nanos: 0 }
+    }
+
+    fn add(ended: &mut EndedWriters, writers: &[u64], now: Timestamp) -> Change {
+        let change = ended.plan(writers, now);
+        ended.apply(&change);
+        change
+    }
+
+    #[test]
+    fn a_writer_is_kept_for_a_day_and_said_oldest_first() {
+        let mut ended = EndedWriters::new([(5, at(100)), (3, at(50))]);
+        assert_eq!(add(&mut ended, &[9, 5], at(200)), Change { add: vec![9], at: at(200), forget: vec![] });
+        assert_eq!(ended.list(), [3, 5, 9]);
+        let change = add(&mut ended, &[1], at(50 + KEPT_SECONDS + 1));
+        assert_eq!((change.forget, ended.list()), (vec![3], vec![5, 9, 1]));
+    }
+
+    #[test]
+    fn of_too_many_the_oldest_are_forgotten_but_none_of_those_that_end_now() {
+        let all = ENDED_WRITERS_MAX as u64;
+        let mut ended = EndedWriters::new((1..=all).map(|writer| (writer, at(writer as i64))));
+        let change = add(&mut ended, &[1, all + 1, all + 2], at(all as i64));
+        assert_eq!((change.add, change.forget), (vec![all + 1, all + 2], vec![2]));
+        assert!(ended.contains(1) && ended.contains(all + 2) && !ended.contains(2));
+        let change = add(&mut ended, &[all + 3], at(all as i64));
+        assert_eq!((change.forget, ended.list().len()), (vec![1, 3], ENDED_WRITERS_MAX));
+    }
+}
