@@ -166,8 +166,11 @@ async fn punch_object(inner: &Arc<Inner>, range: ObjectRange) -> FsResult<(Optio
     let writer = expiry::writer(inner).await?;
     let punched = inner.osts.punch(range.ost, &request, writer).await;
     if punched.as_ref().is_err_and(|e| e.code == FsCode::Stale) && expiry::is_replaced(inner, writer).await? {
-        return Err(FsError::new(FsCode::Io, "the session expired while a hole was being made; a part of it may be there")
-            .with_hint("look at the file and repeat it"));
+        return Err(FsError::new(
+            FsCode::Io,
+            "the session expired while a hole was being made; a part of it may be there",
+        )
+        .with_hint("look at the file and repeat it"));
     }
     let reply = punched?;
     let verifier = convert::verifier(&reply.verifier)?;

@@ -97,7 +97,8 @@ impl Registry {
     ) -> Registry {
         let started = Instant::now();
         let osts = known.into_iter().map(|(index, uuid)| (index, Ost::new(uuid))).collect();
-        let mut registry = Registry { cluster, timeout, started, osts, version: first_version, candidates: Arc::default() };
+        let mut registry =
+            Registry { cluster, timeout, started, osts, version: first_version, candidates: Arc::default() };
         registry.publish(started);
         registry
     }

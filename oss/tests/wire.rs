@@ -206,7 +206,10 @@ async fn a_client_whose_session_has_ended_is_refused_and_not_told_to_try_again()
     client.fence(FenceRequest { ended_writers: vec![7, 9] }).await.expect("shut out");
     client.write(write(8)).await.expect("written by another");
     let refused = from_status(&client.write(write(7)).await.expect_err("shut out"));
-    assert!(refused.code == FsCode::Stale && refused.hint.is_some() && refused.message.contains("writer: "), "{refused}");
+    assert!(
+        refused.code == FsCode::Stale && refused.hint.is_some() && refused.message.contains("writer: "),
+        "{refused}"
+    );
     // Also where it never wrote before.
     let elsewhere = WriteRequest { writer: 9, ..write_request(5, 0, vec![9; 10]) };
     assert_eq!(from_status(&client.write(elsewhere).await.expect_err("shut out")).code, FsCode::Stale);

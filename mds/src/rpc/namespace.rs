@@ -182,7 +182,9 @@ impl Service {
         }
         let fs = self.cluster.by_name(&name)?;
         if r.writer != 0 && self.cluster.is_ended(r.writer) {
-            return Err(bad("writer", format_args!("{} was an expired session's", r.writer)).with_hint("choose another"));
+            return Err(
+                bad("writer", format_args!("{} was an expired session's", r.writer)).with_hint("choose another")
+            );
         }
         let session = SessionId(rand::random());
         let root = fs.open_session(session, r.client.clone(), r.writer).await?;

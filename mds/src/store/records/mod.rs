@@ -7,7 +7,8 @@ mod names;
 mod reply;
 
 pub use admin::{
-    DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent, TruncateObject,
+    DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent,
+    TruncateObject,
 };
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};

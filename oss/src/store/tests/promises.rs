@@ -301,19 +301,16 @@ fn a_writer_whose_session_has_ended_changes_nothing_and_others_go_on() {
     let dir = tempfile::tempdir().expect("temp dir");
     let ended = Arc::new(super::super::fence::Ended::default());
     let store = Store::open(dir.path(), StoreOptions { ended: ended.clone(), ..options(None, 1) }).expect("opens");
-    let write = |writer, byte| Write {
-        fence: Fence::new(writer, 0),
-        ..plain(object(1), 0, &[byte; 100], Compression::None)
-    };
+    let write =
+        |writer, byte| Write { fence: Fence::new(writer, 0), ..plain(object(1), 0, &[byte; 100], Compression::None) };
     store.write(write(7, 1)).expect("written");
     ended.shut_out(&[7]);
     store.write(write(8, 2)).expect("written by another");
     let before = (get(&store, object(1), 0, 200, false), store.attr(&object(1)));
-    let late: [&dyn Fn() -> FsResult<Changed>; 3] = [
-        &|| store.write(write(7, 3)),
-        &|| store.punch(&object(1), CHUNK_LOG2, 10, 20, Fence::new(7, 9)),
-        &|| store.truncate(&object(1), CHUNK_LOG2, 50, Fence::new(7, 9)),
-    ];
+    let late: [&dyn Fn() -> FsResult<Changed>; 3] =
+        [&|| store.write(write(7, 3)), &|| store.punch(&object(1), CHUNK_LOG2, 10, 20, Fence::new(7, 9)), &|| {
+            store.truncate(&object(1), CHUNK_LOG2, 50, Fence::new(7, 9))
+        }];
     for change in late {
         assert_eq!(change().expect_err("shut out").code, FsCode::Stale);
         assert_eq!((get(&store, object(1), 0, 200, false), store.attr(&object(1))), before);
