@@ -74,6 +74,7 @@ async fn settle(inner: &Arc<Inner>) -> FsResult<()> {
     if inner.osts.writer() == incarnation.writer {
         return Ok(());
     }
+    await_listening(inner, incarnation.writer).await?;
     let kept = inner.session.take_lost();
     let with_data = inner.table.pinned();
     let looked = stream::iter(with_data.iter().map(Ok))
@@ -96,6 +97,16 @@ async fn settle(inner: &Arc<Inner>) -> FsResult<()> {
     };
     inner.tasks.spawn_on(forgetting, &inner.runtime);
     Ok(())
+}
+
+/// Waits until the MDS can ask this client to give something up: it grants nothing before.
+async fn await_listening(inner: &Inner, writer: u64) -> FsResult<()> {
+    let mut listening = inner.session.listening.subscribe();
+    let listens = listening.wait_for(|listens| *listens == writer);
+    match tokio::time::timeout(inner.options.request_timeout, listens).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(FsError::new(FsCode::Unavailable, "the client does not listen to recalls yet")),
+    }
 }
 
 /// Keeps what was written to a file if nobody else can have changed it, or gives it up.

@@ -78,6 +78,7 @@ pub(crate) async fn listen(session: &Session) -> FsResult<Listening> {
             session.mds.failed(&route);
         }
     })?;
+    session.listening.send_replace(incarnation.writer);
     if session.writes_names_back() {
         // One that listens may hold directories.
         let asked = session
@@ -98,14 +99,20 @@ pub(crate) async fn run(client: Weak<Inner>, mut listening: Option<Listening>, s
     loop {
         if let Some(Listening { incarnation, mut stream }) = listening.take() {
             backoff = Backoff::new(None, &stop);
+            let Some(session) = client.upgrade().map(|inner| Arc::clone(&inner.session)) else { return };
             loop {
                 let message = tokio::select! {
                     () = stop.cancelled() => return,
+                    () = session.replaced.notified() => break,
                     message = stream.message() => message,
                 };
                 let Some(inner) = client.upgrade() else { return };
                 match message {
-                    Ok(Some(message)) => begin(&inner, &incarnation, message, &at_once).await,
+                    Ok(Some(message)) => tokio::select! {
+                        () = begin(&inner, &incarnation, message, &at_once) => {}
+                        // Those that are being worked on may wait for the next session's stream.
+                        () = session.replaced.notified() => break,
+                    },
                     Ok(None) => break,
                     Err(error) => {
                         tracing::debug!(%error, "the stream of recalls broke");

@@ -28,7 +28,7 @@ use sateen_types::{
     SessionId,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,6 +86,10 @@ pub(crate) struct Session {
     options: Options,
     pub facts: Facts,
     current: Mutex<Arc<Incarnation>>,
+    /// Told when it is another.
+    pub replaced: Notify,
+    /// Writer of the session in which the client listens to recalls: nothing is granted before.
+    pub listening: watch::Sender<u64>,
     /// Held while a new incarnation is being opened.
     reopening: tokio::sync::Mutex<()>,
     /// Until when the session lives for certain.
@@ -161,6 +165,8 @@ impl Session {
             options: options.clone(),
             facts,
             current: Mutex::new(Arc::new(incarnation)),
+            replaced: Notify::new(),
+            listening: watch::Sender::new(0),
             reopening: tokio::sync::Mutex::new(()),
             opens: Mutex::new(Opens::new(Arc::clone(&lease))),
             lease,
@@ -386,6 +392,7 @@ impl Session {
         tracing::warn!(%expired, new = %incarnation.id, lost_locks, "the session had expired; a new one was opened");
         self.lease.renewed(asked, incarnation.lease);
         *self.current.lock() = Arc::new(incarnation);
+        self.replaced.notify_one();
         Ok(())
     }
 }

@@ -9,7 +9,7 @@
 //! alarm MILLISECONDS      (its handler does nothing, and calls are not restarted)
 //! child-closes FD         (fork, close in the child, wait for its end)
 //! count FD ROUNDS         (adds 1 to the number at byte 4096, each time under an exclusive lock of byte 0)
-//! read FD OFFSET LENGTH   write FD OFFSET TEXT
+//! read FD OFFSET LENGTH   write FD OFFSET TEXT    sync FD
 //! ```
 //!
 //! Answers: `ok`, `ok WORDS` or `err ERRNO`.
@@ -247,6 +247,8 @@ fn obey(open: &mut [i32], words: &[&str]) -> std::io::Result<String> {
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
         ["write", _, offset, text] => write_at(fd(1, open), number(offset), text.as_bytes())?,
+        // SAFETY: fsync only takes a descriptor.
+        ["sync", _] => drop(check(i64::from(unsafe { libc::fsync(fd(1, open)) }))?),
         other => panic!("no such command: {other:?}"),
     }
     Ok(String::new())
