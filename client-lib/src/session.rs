@@ -23,10 +23,7 @@ use sateen_proto::mds::namespace_client::NamespaceClient;
 use sateen_proto::mds::write_back_client::WriteBackClient;
 use sateen_proto::{convert, version};
 use sateen_types::limits::{LOCK_SLOTS_MAX, SESSION_SLOTS_MAX};
-use sateen_types::{
-    Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, LayoutTemplate,
-    SessionId,
-};
+use sateen_types::{Attr, ClusterId, Compression, Fid, FsCode, FsError, FsId, FsName, FsResult, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
