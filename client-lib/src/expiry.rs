@@ -8,19 +8,25 @@
 //! The invariant: a change that was sent under a writer was either made in its session, or stood this test.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, TryStreamExt};
 use sateen_types::op::Access;
 use sateen_types::{Capability, Credential, Fid, FsCode, FsError, FsResult};
 
-use crate::cache::Version;
 use crate::client::Client;
+use crate::file::File;
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::retry::Backoff;
 
 /// Files looked at at a time.
 const FILES_AT_ONCE: usize = 16;
+static ROOT: Credential = Credential::ROOT;
+/// How long others have to give up what they keep of one: all writes of this client wait. A restarted MDS grants nothing for about
+/// a lease.
+const LOOK_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Under which number to write now, of a session that lives as far as this client knows; what its predecessors have left was
 /// looked at. Asks the MDS only if the session was replaced, or was not renewed for a lease.
@@ -42,6 +48,21 @@ pub(crate) async fn writer(inner: &Arc<Inner>) -> FsResult<u64> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// [`writer`] beside everything else, for a session that has just begun to listen. One such task at a time.
+pub(crate) fn settle_soon(inner: &Arc<Inner>) {
+    if inner.settles.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let inner_ = Arc::clone(inner);
+    let settling = async move {
+        if let Err(error) = writer(&inner_).await {
+            tracing::debug!(%error, "what the last session left is not looked at yet; with the next write");
+        }
+        inner_.settles.store(false, Ordering::Release);
+    };
+    inner.tasks.spawn_on(settling, &inner.runtime);
 }
 
 /// An OST has refused `writer` as `Stale`: whether that was because its session has expired, and there is another.
@@ -75,15 +96,15 @@ async fn settle(inner: &Arc<Inner>) -> FsResult<()> {
         return Ok(());
     }
     await_listening(inner, incarnation.writer).await?;
-    let kept = inner.session.take_lost();
+    let lost = inner.session.take_lost();
     let with_data = inner.table.pinned();
     let looked = stream::iter(with_data.iter().map(Ok))
         .try_for_each_concurrent(FILES_AT_ONCE, |inode| async move { look_at(inner, inode).await });
     if let Err(e) = looked.await {
-        inner.session.put_back_lost(kept);
+        inner.session.put_back_lost(lost);
         return Err(e);
     }
-    for inode in kept.iter().filter_map(|fid| inner.table.get(*fid)) {
+    for inode in lost.iter().filter_map(|fid| inner.table.get(*fid)) {
         inode.drop_clean();
     }
     // If it has expired in turn this one is shut out as well.
@@ -91,7 +112,7 @@ async fn settle(inner: &Arc<Inner>) -> FsResult<()> {
     // Not awaited: whoever keeps data above may wait for the very write that waits for this.
     let inner_ = Arc::clone(inner);
     let forgetting = async move {
-        for fid in kept {
+        for fid in lost {
             inner_.above.forget(fid).await;
         }
     };
@@ -114,23 +135,40 @@ async fn look_at(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
     if inode.state().is_clean() {
         return Ok(());
     }
-    let before = Version::of(&inode.known_attr());
-    let client = Client { inner: Arc::clone(inner) };
-    // From here on nobody opens it without this client being asked for what it keeps.
-    let keeps = match client.open(&Credential::ROOT, inode.fid, Access::READ_WRITE).await {
-        Ok(_open) => {
-            let same = before.same_data(&Version::of(&inode.known_attr()));
-            same && inode.keeps() == Capability::Write
+    if let Some(_open) = open_alone(inner, inode.fid).await? {
+        // What is observed meanwhile, also before this, marks what it changes.
+        if inode.keeps() == Capability::Write && !inode.is_overtaken() {
+            tracing::info!(fid = %inode.fid, "what was written before the session expired is kept: nobody else uses the file");
+            return Ok(());
         }
-        Err(e) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => false,
-        Err(e) => return Err(e),
-    };
-    if keeps {
-        tracing::info!(fid = %inode.fid, "what was written before the session expired is kept: nobody else uses the file");
-        return Ok(());
     }
     let bytes = inode.forsake(|bytes| changed_elsewhere(inode.fid, bytes));
     tracing::error!(fid = %inode.fid, bytes, "the session expired and another client uses the file: what was not stored is lost");
     inner.table.unpin_if_clean(inode);
     Ok(())
+}
+
+/// Opens a file as somebody who may keep its data, if it is there and others give up what they keep: from then on nobody opens
+/// it without this client being asked. An error means that the MDS does not answer.
+async fn open_alone(inner: &Arc<Inner>, fid: Fid) -> FsResult<Option<File>> {
+    let client = Client { inner: Arc::clone(inner) };
+    let until = Instant::now() + LOOK_PATIENCE;
+    loop {
+        let asked = client.open(&ROOT, fid, Access::READ_WRITE);
+        match tokio::time::timeout_at(until.into(), asked).await {
+            Ok(Ok(open)) => return Ok(Some(open)),
+            Ok(Err(e)) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => return Ok(None),
+            Ok(Err(e)) if inner.session.stop.is_cancelled() => return Err(e),
+            Ok(Err(e)) if e.code.is_retryable() && Instant::now() < until => {}
+            Ok(Err(e)) if !e.code.is_retryable() => {
+                tracing::warn!(%fid, error = %e, "a file cannot be opened in the new session");
+                return Ok(None);
+            }
+            _ => {
+                inner.session.renew_or_reopen().await?;
+                tracing::warn!(%fid, "another client uses a file, and does not give it up for {LOOK_PATIENCE:?}");
+                return Ok(None);
+            }
+        }
+    }
 }

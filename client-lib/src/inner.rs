@@ -1,6 +1,7 @@
 //! What all parts of a client share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sateen_types::Fid;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub atimes: atime::Pending,
     /// One looks after files at a time when the session has expired.
     pub settling: tokio::sync::Mutex<()>,
+    /// A task of its own does so.
+    pub settles: AtomicBool,
     /// Root of what this client shows.
     pub root: Fid,
     /// Sealing and opening happen on as many threads as there are processors.
@@ -62,6 +65,7 @@ impl Inner {
             above: Above::default(),
             atimes: atime::Pending::default(),
             settling: tokio::sync::Mutex::new(()),
+            settles: AtomicBool::new(false),
             root,
             processors: Arc::new(Semaphore::new(processors)),
             readahead: Arc::new(Semaphore::new((options.readahead_total_bytes_max / UNIT_BYTES) as usize)),

@@ -296,9 +296,10 @@ impl Opens {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
+    use crate::lease::Moment;
     use proptest::prelude::*;
 
     fn fid(oid: u32) -> Fid {
@@ -437,13 +438,13 @@ mod tests {
         opens.opening(fid(1), true);
         opens.granted(fid(1), Grant { capability: Capability::Write, number: 2 });
         let keeps = opens.keeps(fid(1));
-        lease.renewed(Instant::now() - Duration::from_secs(60), Duration::ZERO);
+        lease.renewed(Moment::now(), Duration::ZERO);
         while !lease.is_over() {
             std::thread::yield_now();
         }
         assert_eq!(keeps.now(), Capability::None);
         assert_eq!(opens.state().0, [(fid(1), Using::Writing, Capability::Write)], "it may hold what was written");
-        lease.renewed(Instant::now(), Duration::from_secs(3600));
+        lease.renewed(Moment::now(), Duration::from_secs(3600));
         assert_eq!(keeps.now(), Capability::Write, "nobody else was given anything");
     }
 

@@ -133,19 +133,15 @@ pub(crate) async fn run(client: Weak<Inner>, mut listening: Option<Listening>, s
             () = stop.cancelled() => return,
             heard = again => heard,
         };
-        if let Some(inner) = client.upgrade() {
-            // Beside this: others may want something back meanwhile.
-            let inner_ = Arc::clone(&inner);
-            let settling = async move {
-                if let Err(error) = expiry::writer(&inner_).await {
-                    tracing::debug!(%error, "what the last session left is not looked at yet; with the next write");
-                }
-            };
-            inner.tasks.spawn_on(settling, &inner.runtime);
-        }
         drop(session);
         match heard {
-            Ok(heard) => listening = Some(heard),
+            Ok(heard) => {
+                listening = Some(heard);
+                // Beside this: others may want something back meanwhile.
+                if let Some(inner) = client.upgrade() {
+                    expiry::settle_soon(&inner);
+                }
+            }
             Err(error) => {
                 tracing::debug!(%error, "not listening to recalls");
                 if !backoff.pause().await {

@@ -11,10 +11,11 @@
 mod changes;
 mod opens;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sateen_proto::mds as wire;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
-use crate::lease::Lease;
+use crate::lease::{Lease, Moment};
 use crate::locks::{Record, TURNS, Waits};
 use crate::mds::{Mds, Route};
 use crate::opens::Opens;
@@ -87,14 +88,15 @@ pub(crate) struct Session {
     pub replaced: Notify,
     /// Writer of the session in which the client listens to recalls: nothing is granted before.
     pub listening: watch::Sender<u64>,
-    /// Held while a new incarnation is being opened.
-    reopening: tokio::sync::Mutex<()>,
+    /// Held while a new incarnation is being opened: one that was not told yet what is open here, or whose answer to that is
+    /// missing. It is told again: with yet another one it would count as somebody else who has those files open.
+    reopening: tokio::sync::Mutex<Option<(Incarnation, Facts)>>,
     /// Until when the session lives for certain.
     pub lease: Arc<Lease>,
     /// Open files as the MDS should count them.
     opens: Mutex<Opens>,
     /// Open files of which something may have been kept when the session expired.
-    lost: Mutex<Vec<Fid>>,
+    lost: Mutex<HashSet<Fid>>,
     /// Told when closes were told to the MDS, or cannot be.
     closes_told: Notify,
     /// Told when somebody waits for that.
@@ -136,7 +138,7 @@ impl Session {
         };
         let unreachable =
             || format!("check that sateen-mds runs there ({}) and that host and port are right", mds.addresses());
-        let asked = Instant::now();
+        let asked = Moment::now();
         let (incarnation, facts) = match tokio::time::timeout(options.connect_timeout, connect).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(e)) if e.code.is_retryable() && e.hint.is_none() => return Err(e.with_hint(unreachable())),
@@ -164,7 +166,7 @@ impl Session {
             current: Mutex::new(Arc::new(incarnation)),
             replaced: Notify::new(),
             listening: watch::Sender::new(0),
-            reopening: tokio::sync::Mutex::new(()),
+            reopening: tokio::sync::Mutex::default(),
             opens: Mutex::new(Opens::new(Arc::clone(&lease))),
             lease,
             lost: Mutex::default(),
@@ -186,6 +188,9 @@ impl Session {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some((candidate, _)) = self.reopening.lock().await.take() {
+            self.end(candidate.id).await;
+        }
         if settled {
             self.end(self.incarnation().id).await;
         } else {
@@ -339,7 +344,7 @@ impl Session {
         let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate, number, uses };
         let route = self.mds.route();
         let mut client = route.namespace();
-        let asked = Instant::now();
+        let asked = Moment::now();
         let reply = transport::within(self.mds.request_timeout, &route.peer, client.renew(request)).await;
         if reply.is_ok() && self.incarnation().id == incarnation.id {
             self.lease.renewed(asked, incarnation.lease);
@@ -361,14 +366,17 @@ impl Session {
 
     /// Replaces the expired incarnation `expired`, unless somebody has already.
     pub async fn reopen(&self, expired: SessionId) -> FsResult<()> {
-        let _only_one = self.reopening.lock().await;
+        let mut candidate = self.reopening.lock().await;
         if self.stop.is_cancelled() {
             return Err(FsError::new(FsCode::Stale, "the client is closed"));
         }
         if self.incarnation().id != expired {
             return Ok(());
         }
-        let (incarnation, facts) = open_incarnation(&self.mds, &self.fs, &self.options).await?;
+        let (incarnation, facts) = match candidate.take() {
+            Some(opened) => opened,
+            None => open_incarnation(&self.mds, &self.fs, &self.options).await?,
+        };
         if facts.fs_id != self.facts.fs_id || facts.cluster != self.facts.cluster {
             return Err(FsError::new(
                 FsCode::Stale,
@@ -376,14 +384,21 @@ impl Session {
             )
             .with_hint("unmount it and mount it again"));
         }
-        let asked = Instant::now();
+        let asked = Moment::now();
         // Others may have been given what was kept.
         let lost = self.opens.lock().lose_all();
         self.lost.lock().extend(lost);
         self.names.lose_all();
-        if let Err(e) = self.send_renew(&incarnation, true).await {
-            self.end(incarnation.id).await;
-            return Err(e);
+        match self.send_renew(&incarnation, true).await {
+            Ok(_) => {}
+            Err(e) if e.code.is_retryable() => {
+                *candidate = Some((incarnation, facts));
+                return Err(e);
+            }
+            Err(e) => {
+                self.end(incarnation.id).await;
+                return Err(e);
+            }
         }
         let lost_locks = self.record.lock().lose_all(incarnation.id);
         tracing::warn!(%expired, new = %incarnation.id, lost_locks, "the session had expired; a new one was opened");

@@ -105,6 +105,10 @@ pub(crate) struct State {
     pub pinned: bool,
     /// Somebody else changed the data since the file was last opened here.
     changed_elsewhere: bool,
+    /// Somebody else changed the data while something that was written here waited to be stored or reported.
+    overtaken: bool,
+    /// What the MDS was told and has not answered.
+    unanswered: Vec<reporting::Report>,
 }
 
 impl Inode {
@@ -137,6 +141,8 @@ impl Inode {
             writer: Credential::ROOT,
             pinned: false,
             changed_elsewhere: false,
+            overtaken: false,
+            unanswered: Vec::new(),
             attr,
         };
         let inode = Inode {
@@ -170,11 +176,17 @@ impl Inode {
             return;
         }
         if !known.same_data(&now) {
-            state.epoch = self.cache.new_epoch();
-            state.stored_changes += 1;
-            state.changed_elsewhere = true;
+            self.changed(&mut state, attr);
         }
         state.attr = attr.clone();
+    }
+
+    /// The data is not what it was, and not by an answer to this client.
+    fn changed(&self, state: &mut State, attr: &Attr) {
+        state.epoch = self.cache.new_epoch();
+        state.stored_changes += 1;
+        state.changed_elsewhere = true;
+        state.overtaken |= !state.is_clean() && !state.unanswered.iter().any(|told| told.explains(&state.attr, attr));
     }
 
     /// Takes in the answer to an open. Returns whether what was cached, here or by a kernel, since the last open is
@@ -232,11 +244,14 @@ impl Inode {
             return;
         }
         if attr.change > state.attr.change + 1 && !Version::of(&state.attr).same_data(&Version::of(attr)) {
-            state.epoch = self.cache.new_epoch();
-            state.stored_changes += 1;
-            state.changed_elsewhere = true;
+            self.changed(&mut state, attr);
         }
         state.attr = attr.clone();
+    }
+
+    /// Whether somebody else changed the data since something was written here that is not stored and reported yet.
+    pub fn is_overtaken(&self) -> bool {
+        self.state().overtaken
     }
 
     /// Takes in a layout, unless a newer one is known.
@@ -252,11 +267,6 @@ impl Inode {
     pub fn layout_may_be_old(&self) -> bool {
         let state = self.state();
         state.layout_as_of < state.attr.change
-    }
-
-    /// Attributes as the MDS last gave them.
-    pub fn known_attr(&self) -> Attr {
-        self.state().attr.clone()
     }
 
     /// Attributes as the MDS gave them, with what was written here since.

@@ -5,6 +5,9 @@ use sateen_types::{Attr, Timestamp};
 use super::{Inode, without_privileges};
 use crate::atime::AccessTimes;
 
+/// Reports whose answer is missing and that are remembered: a file has one under way, and may have given up others.
+const UNANSWERED_MAX: usize = 4;
+
 /// What a report to the MDS says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
@@ -12,6 +15,13 @@ pub(crate) struct Report {
     pub mtime: Option<Timestamp>,
     pub allocated_delta: i64,
     pub clear_suid: bool,
+}
+
+impl Report {
+    /// Whether it alone makes one state of the file the other.
+    pub fn explains(&self, before: &Attr, after: &Attr) -> bool {
+        after.size == before.size.max(self.end) && after.mtime == self.mtime.unwrap_or(before.mtime)
+    }
 }
 
 impl Inode {
@@ -31,6 +41,10 @@ impl Inode {
             return None;
         }
         state.allocated_delta = 0;
+        if state.unanswered.len() == UNANSWERED_MAX {
+            state.unanswered.remove(0);
+        }
+        state.unanswered.push(report);
         Some(report)
     }
 
@@ -40,6 +54,7 @@ impl Inode {
             Ok(attr) => {
                 self.observe_own(attr);
                 let mut state = self.state();
+                state.unanswered.clear();
                 if state.written_end <= report.end.max(state.attr.size) {
                     state.written_end = 0;
                 }

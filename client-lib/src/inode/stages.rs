@@ -157,6 +157,10 @@ impl State {
     /// Writes `data` at `offset`. `shares` has room for a whole chunk for each one touched; what is not needed of it is
     /// given back.
     pub fn write(&mut self, spans: &[Span], data: &[u8], shares: &mut Vec<Share>, writer: &Credential) {
+        if self.is_clean() {
+            self.overtaken = false;
+            self.unanswered.clear();
+        }
         self.writes += 1;
         let mut rest = data;
         for span in spans {

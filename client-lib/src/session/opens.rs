@@ -1,5 +1,6 @@
 //! What the MDS is told of open files, and what is known of them: counts, closes, what may be kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sateen_proto::mds as wire;
@@ -76,12 +77,12 @@ impl Session {
     }
 
     /// Files of which nothing may be kept any more because the session had expired.
-    pub fn take_lost(&self) -> Vec<Fid> {
+    pub fn take_lost(&self) -> HashSet<Fid> {
         std::mem::take(&mut self.lost.lock())
     }
 
     /// They are still to be looked after.
-    pub fn put_back_lost(&self, files: Vec<Fid>) {
+    pub fn put_back_lost(&self, files: HashSet<Fid>) {
         self.lost.lock().extend(files);
     }
 
