@@ -430,7 +430,7 @@ impl Client {
         self.told(&[fid]).await?;
         let registration = Registration::new(&self.inner.session, fid, access.write);
         let Access { read, write, exec } = access;
-        let asked = self.inner.session.ask_others(|mut client, session_id| {
+        let asked = self.inner.session.ask(|mut client, session_id| {
             let (credential, fid) = (Some(cred.into()), Some(fid.into()));
             async move { client.open(wire::OpenRequest { session_id, credential, fid, read, write, exec }).await }
         });

@@ -8,6 +8,7 @@
 //!
 //! Tasks: one per change under way (bounded by the slots), one that renews the lease.
 
+mod changes;
 mod opens;
 
 use std::future::Future;
@@ -22,11 +23,7 @@ use sateen_proto::mds::namespace_client::NamespaceClient;
 use sateen_proto::mds::write_back_client::WriteBackClient;
 use sateen_proto::{convert, version};
 use sateen_types::limits::{LOCK_SLOTS_MAX, SESSION_SLOTS_MAX};
-use sateen_types::op::{Mutation, MutationReply};
-use sateen_types::{
-    Attr, ClusterId, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, LayoutTemplate,
-    SessionId,
-};
+use sateen_types::{Attr, ClusterId, Compression, Fid, FsCode, FsError, FsId, FsName, FsResult, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -38,9 +35,10 @@ use crate::locks::{Record, TURNS, Waits};
 use crate::mds::{Mds, Route};
 use crate::opens::Opens;
 use crate::retry::Backoff;
-use crate::slots::{Slot, Slots};
-use crate::writeback::{self, WriteBack};
+use crate::slots::Slots;
+use crate::writeback::WriteBack;
 use crate::{Options, transport};
+pub(crate) use changes::Executed;
 
 /// Renewals per lease: two may be lost before the session expires.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -72,16 +70,6 @@ pub(crate) struct Incarnation {
     /// For changes of locks.
     pub lock_slots: Arc<Slots>,
     lease: Duration,
-}
-
-/// What became of a change.
-#[derive(Debug)]
-pub(crate) struct Executed {
-    pub reply: MutationReply,
-    /// What may be kept of a file that was opened.
-    pub grant: Grant,
-    /// Of a new directory that nobody else may use: what new files in it get.
-    pub held: Option<LayoutTemplate>,
 }
 
 /// The client's membership in a file system, over however many incarnations.
@@ -206,129 +194,14 @@ impl Session {
         Arc::clone(&self.current.lock())
     }
 
-    /// One change; takes effect exactly once. With an error that is retryable it may still take effect later.
-    pub async fn execute(self: &Arc<Self>, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
-        self.execute_whole(cred, op, false).await.map(|done| done.reply)
-    }
-
-    /// [`Session::execute`], with what may be kept of what was opened or made. With `hold` a new directory is asked for that
-    /// nobody else may use.
-    pub async fn execute_whole(self: &Arc<Self>, cred: &Credential, op: Mutation, hold: bool) -> FsResult<Executed> {
-        self.names.told(self, &writeback::named(&op)).await?;
-        let patience = if waits_for_others(&op) { self.patience_for_others() } else { self.options.retry_for };
-        let work = async {
-            if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
-                // A file that was closed here goes at once, and not as one that is open and loses its name.
-                self.tell_closes().await;
-            }
-            let incarnation = self.incarnation();
-            let room = match waits_for_others(&op) {
-                true => Some(Arc::clone(&incarnation.waiting).acquire_owned().await.map_err(|_| closed())?),
-                false => None,
-            };
-            let slot = incarnation.slots.take().await;
-            let session = Arc::clone(self);
-            let cred = wire::Credential::from(cred);
-            let sent = op.clone();
-            let run = self.tasks.spawn(async move {
-                // Like the slot, until the fate of the change is known.
-                let _room = room;
-                let stop = session.stop.clone();
-                tokio::select! {
-                    reply = session.execute_to_the_end(incarnation, slot, (cred, sent.into(), hold)) => reply,
-                    () = stop.cancelled() => Err(FsError::new(FsCode::Unavailable, "the client is closing")),
-                }
-            });
-            run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
-        };
-        let done = match patience {
-            None => work.await,
-            Some(limit) => match tokio::time::timeout(limit, work).await {
-                Ok(result) => result,
-                Err(_) => Err(FsError::new(
-                    FsCode::TimedOut,
-                    format!(
-                        "MDS {} gave no answer for {limit:?}; the change may still take effect",
-                        self.mds.addresses()
-                    ),
-                )
-                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")),
-            },
-        }?;
-        self.names.changed(&op, &done.reply);
-        Ok(done)
-    }
-
-    /// Sends one numbered request until its fate is known.
-    async fn execute_to_the_end(
-        &self,
-        mut incarnation: Arc<Incarnation>,
-        mut slot: Slot,
-        (credential, op, hold): (wire::Credential, wire::execute_request::Op, bool),
-    ) -> FsResult<Executed> {
-        let mut backoff = Backoff::new(None, &self.stop);
-        let mut maybe_executed = false;
-        loop {
-            let request = wire::ExecuteRequest {
-                session_id: incarnation.id.0.to_vec(),
-                slot: slot.slot,
-                number: slot.number,
-                credential: Some(credential.clone()),
-                op: Some(op.clone()),
-                hold,
-            };
-            let route = self.mds.route();
-            let mut client = route.namespace();
-            match transport::within(self.mds.request_timeout, &route.peer, client.execute(request)).await {
-                Ok(mut reply) => {
-                    let grant = convert::grant(reply.grant.take())?;
-                    let held = reply.held.take().map(LayoutTemplate::try_from).transpose()?;
-                    return Ok(Executed { reply: reply.try_into()?, grant, held });
-                }
-                Err(e) if e.code.is_retryable() => {
-                    tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
-                    maybe_executed = true;
-                    self.mds.failed(&route);
-                    if !backoff.pause().await {
-                        return Err(e);
-                    }
-                }
-                Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
-                    if maybe_executed {
-                        return Err(FsError::new(
-                            FsCode::Io,
-                            format!(
-                                "session {} expired while a change was under way; nobody knows whether it took effect",
-                                incarnation.id
-                            ),
-                        )
-                        .with_hint("look whether the change is there before repeating it"));
-                    }
-                    self.reopen(incarnation.id).await?;
-                    incarnation = self.incarnation();
-                    slot = incarnation.slots.take().await;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
-    /// A question, or another request that may be sent twice: tried until [`Options::retry_for`] is over.
+    /// A question, or another request that may be sent twice: tried until [`Options::retry_for`] is over, and a lease more where
+    /// other clients have to give something up first.
     pub async fn ask<T, F, Fut>(&self, call: F) -> FsResult<T>
     where
         F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(self.options.retry_for, |route, session_id| call(route.namespace(), session_id)).await
-    }
-
-    /// [`Session::ask`] for what other clients may have to give something up for.
-    pub async fn ask_others<T, F, Fut>(&self, call: F) -> FsResult<T>
-    where
-        F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
-        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-    {
-        self.ask_by(self.patience_for_others(), |route, session_id| call(route.namespace(), session_id)).await
+        self.ask_by(|route, session_id| call(route.namespace(), session_id)).await
     }
 
     /// [`Session::ask`] about directories that this client holds.
@@ -337,7 +210,7 @@ impl Session {
         F: Fn(WriteBackClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(self.options.retry_for, |route, session_id| call(route.writeback(), session_id)).await
+        self.ask_by(|route, session_id| call(route.writeback(), session_id)).await
     }
 
     /// [`Session::ask`] about locks.
@@ -346,22 +219,25 @@ impl Session {
         F: Fn(LocksClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(self.options.retry_for, |route, session_id| call(route.locks(), session_id)).await
+        self.ask_by(|route, session_id| call(route.locks(), session_id)).await
     }
 
-    async fn ask_by<T, F, Fut>(&self, patience: Option<Duration>, call: F) -> FsResult<T>
+    async fn ask_by<T, F, Fut>(&self, call: F) -> FsResult<T>
     where
         F: Fn(&Route, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let mut backoff = Backoff::new(patience, &self.stop);
+        let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
         loop {
             let incarnation = self.incarnation();
             let route = self.mds.route();
             let attempt = call(&route, incarnation.id.0.to_vec());
             match transport::within(self.mds.request_timeout, &route.peer, attempt).await {
                 Err(e) if e.code.is_retryable() => {
-                    self.mds.failed(&route);
+                    match e.code {
+                        FsCode::Awaiting => backoff.wait_longer(incarnation.lease),
+                        _ => self.mds.failed(&route),
+                    }
                     if !backoff.pause().await {
                         return Err(e);
                     }
@@ -389,15 +265,10 @@ impl Session {
         self.turns[(fid.seq as usize ^ fid.oid as usize) % self.turns.len()].lock().await
     }
 
-    /// How long a request may take that may wait for other clients, which have a lease to answer: one about locks (that
-    /// does not wait for one), or one for which a capability is recalled.
-    pub fn patience_for_others(&self) -> Option<Duration> {
-        self.options.retry_for.map(|time| time + self.incarnation().lease)
-    }
-
     /// Waits for others as long as for any answer, and a lease more: so long a restarted MDS may have to wait for its clients.
     pub async fn within_patience<T>(&self, work: impl Future<Output = T>, about: &str) -> FsResult<T> {
-        let Some(limit) = self.patience_for_others() else { return Ok(work.await) };
+        let limit = self.options.retry_for.map(|time| time + self.incarnation().lease);
+        let Some(limit) = limit else { return Ok(work.await) };
         tokio::time::timeout(limit, work).await.map_err(|_| {
             let what = format!("MDS {} gave no answer {about} for {limit:?}", self.mds.addresses());
             FsError::new(FsCode::TimedOut, what)
@@ -484,20 +355,6 @@ impl Session {
         *self.current.lock() = Arc::new(incarnation);
         Ok(())
     }
-}
-
-/// Whether other clients may have to give something up before the change is made.
-fn waits_for_others(op: &Mutation) -> bool {
-    match op {
-        Mutation::Create(create) => create.open.is_some() && !create.exclusive,
-        Mutation::SetAttr(set) => set.size.is_some(),
-        Mutation::SetLayout { .. } => true,
-        _ => false,
-    }
-}
-
-fn closed() -> FsError {
-    FsError::new(FsCode::Unavailable, "the client is closing")
 }
 
 /// Renews the lease until the session is closed or dropped.

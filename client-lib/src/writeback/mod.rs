@@ -24,6 +24,7 @@ use sateen_types::op::{Access, Mutation, MutationReply, NewMode};
 use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, LayoutTemplate, Name, Timestamp};
 use tokio::sync::Notify;
 
+use crate::failure::Failure;
 use crate::session::Session;
 pub(crate) use tell::run;
 pub(crate) use tree::Made;
@@ -46,8 +47,8 @@ pub(crate) struct WriteBack {
     hurried: AtomicBool,
     /// The MDS was told something, or will not be.
     progress: Notify,
-    /// The first change that was answered here and refused there, until somebody is told.
-    failure: Mutex<Option<FsError>>,
+    /// What was answered here and refused there.
+    failure: Mutex<Failure>,
 }
 
 /// Directories that the MDS is being asked to let this client hold.
@@ -86,14 +87,14 @@ impl WriteBack {
         }
     }
 
-    /// Takes in what the MDS answered to a change that went there at once.
-    pub fn changed(&self, op: &Mutation, reply: &MutationReply) {
+    /// Takes in what the MDS answered to a change that went there at once; `None`: that is not known, or it failed.
+    pub fn changed(&self, op: &Mutation, reply: Option<&MutationReply>) {
         let mut tree = self.tree.lock();
         if tree.is_idle() {
             return;
         }
         match reply {
-            MutationReply::Attr(attr) => tree.observe(attr),
+            Some(MutationReply::Attr(attr)) => tree.observe(attr),
             _ => named(op).into_iter().for_each(|fid| tree.doubt(fid)),
         }
     }
@@ -131,10 +132,14 @@ impl WriteBack {
         self.until(session, |tree| tree.told() >= end).await
     }
 
-    /// [`WriteBack::told_all`]; an error that nobody was told of is told now.
-    pub async fn sync(&self, session: &Session) -> FsResult<()> {
-        self.told_all(session).await?;
-        self.failure.lock().take().map_or(Ok(()), Err)
+    /// Where somebody who is to hear of refused changes begins.
+    pub fn seen_by_new_file(&self) -> u64 {
+        self.failure.lock().seen_by_new_file()
+    }
+
+    /// The error of a refused change after number `seen`, once.
+    pub fn failed(&self, seen: &mut u64) -> FsResult<()> {
+        self.failure.lock().take(seen)
     }
 
     /// Waits until there is room in the log.
@@ -261,7 +266,7 @@ impl WriteBack {
     }
 
     fn fail(&self, error: FsError) {
-        self.failure.lock().get_or_insert(error);
+        self.failure.lock().record(error);
     }
 
     /// Makes and opens a regular file, if its directory is held.

@@ -1,0 +1,153 @@
+//! Changes: each takes effect exactly once, in one session or never.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sateen_proto::{convert, mds as wire};
+use sateen_types::op::{Mutation, MutationReply};
+use sateen_types::{Credential, FsCode, FsError, FsResult, Grant, LayoutTemplate};
+
+use super::{Incarnation, Session};
+use crate::retry::Backoff;
+use crate::slots::Slot;
+use crate::{transport, writeback};
+
+/// What became of a change.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    pub reply: MutationReply,
+    /// What may be kept of a file that was opened.
+    pub grant: Grant,
+    /// Of a new directory that nobody else may use: what new files in it get.
+    pub held: Option<LayoutTemplate>,
+}
+
+impl Session {
+    /// One change; takes effect exactly once. With an error that is retryable it may still take effect later.
+    pub async fn execute(self: &Arc<Self>, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
+        self.execute_whole(cred, op, false).await.map(|done| done.reply)
+    }
+
+    /// [`Session::execute`], with what may be kept of what was opened or made. With `hold` a new directory is asked for that
+    /// nobody else may use.
+    pub async fn execute_whole(self: &Arc<Self>, cred: &Credential, op: Mutation, hold: bool) -> FsResult<Executed> {
+        self.names.told(self, &writeback::named(&op)).await?;
+        let awaiting = Arc::new(AtomicBool::new(false));
+        let work = async {
+            if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
+                // A file that was closed here goes at once, and not as one that is open and loses its name.
+                self.tell_closes().await;
+            }
+            let incarnation = self.incarnation();
+            let room = match waits_for_others(&op) {
+                true => Some(Arc::clone(&incarnation.waiting).acquire_owned().await.map_err(|_| closing())?),
+                false => None,
+            };
+            let slot = incarnation.slots.take().await;
+            let session = Arc::clone(self);
+            let request = wire::ExecuteRequest {
+                credential: Some(cred.into()),
+                op: Some(op.clone().into()),
+                hold,
+                ..wire::ExecuteRequest::default()
+            };
+            let (awaiting, op) = (Arc::clone(&awaiting), op.clone());
+            let run = self.tasks.spawn(async move {
+                // Like the slot, until the fate of the change is known.
+                let _room = room;
+                let stop = session.stop.clone();
+                let done = tokio::select! {
+                    done = session.execute_to_the_end(incarnation, slot, request, &awaiting) => done,
+                    () = stop.cancelled() => Err(closing()),
+                };
+                session.names.changed(&op, done.as_ref().ok().map(|done| &done.reply));
+                done
+            });
+            run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
+        };
+        let Some(limit) = self.options.retry_for else { return work.await };
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(limit, &mut work).await {
+            return done;
+        }
+        // Others have a lease to give something up.
+        let more = Some(self.incarnation().lease).filter(|_| awaiting.load(Ordering::Relaxed)).unwrap_or_default();
+        tokio::time::timeout(more, work).await.unwrap_or_else(|_| {
+            self.names.changed(&op, None);
+            let limit = limit + more;
+            let what =
+                format!("MDS {} did not make a change for {limit:?}; it may still be made", self.mds.addresses());
+            Err(FsError::new(FsCode::TimedOut, what)
+                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster"))
+        })
+    }
+
+    /// Sends one numbered request until its fate is known. Tells if others are waited for.
+    async fn execute_to_the_end(
+        &self,
+        mut incarnation: Arc<Incarnation>,
+        mut slot: Slot,
+        mut request: wire::ExecuteRequest,
+        awaiting: &AtomicBool,
+    ) -> FsResult<Executed> {
+        let mut backoff = Backoff::new(None, &self.stop);
+        let mut maybe_executed = false;
+        loop {
+            request.session_id = incarnation.id.0.to_vec();
+            (request.slot, request.number) = (slot.slot, slot.number);
+            let route = self.mds.route();
+            let mut client = route.namespace();
+            match transport::within(self.mds.request_timeout, &route.peer, client.execute(request.clone())).await {
+                Ok(mut reply) => {
+                    let grant = convert::grant(reply.grant.take())?;
+                    let held = reply.held.take().map(LayoutTemplate::try_from).transpose()?;
+                    return Ok(Executed { reply: reply.try_into()?, grant, held });
+                }
+                Err(e) if e.code.is_retryable() => {
+                    tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
+                    match e.code {
+                        FsCode::Awaiting => awaiting.store(true, Ordering::Relaxed),
+                        _ => {
+                            maybe_executed = true;
+                            self.mds.failed(&route);
+                        }
+                    }
+                    if !backoff.pause().await {
+                        return Err(e);
+                    }
+                }
+                Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
+                    if maybe_executed {
+                        return Err(FsError::new(
+                            FsCode::Io,
+                            format!(
+                                "session {} expired while a change was under way; nobody knows whether it took effect",
+                                incarnation.id
+                            ),
+                        )
+                        .with_hint("look whether the change is there before repeating it"));
+                    }
+                    self.reopen(incarnation.id).await?;
+                    incarnation = self.incarnation();
+                    slot = incarnation.slots.take().await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// Whether other clients may have to give something up before the change is made.
+fn waits_for_others(op: &Mutation) -> bool {
+    match op {
+        Mutation::Create(create) => create.open.is_some() && !create.exclusive,
+        Mutation::SetAttr(set) => set.size.is_some(),
+        Mutation::SetLayout { .. } => true,
+        _ => false,
+    }
+}
+
+fn closing() -> FsError {
+    FsError::new(FsCode::Unavailable, "the client is closing")
+}
