@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sateen_types::op::{Access, NewMode};
 use sateen_types::{
     Attr, Capability, Credential, Fid, FileType, FsCode, FsError, FsId, FsResult, LayoutTemplate, Name, Space,
@@ -50,6 +51,10 @@ pub struct Created {
     /// It was there already.
     pub existed: bool,
 }
+
+/// Which changes of names that were answered and could not be made an open directory has heard of.
+#[derive(Debug, Default)]
+pub struct NameErrors(Mutex<u64>);
 
 /// Attributes, and whether they last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +130,7 @@ impl Client {
 
     /// Makes everything written through this client durable.
     pub async fn sync(&self) -> FsResult<()> {
-        let names = self.sync_names().await;
+        let names = self.sync_names(&self.inner.name_errors).await;
         let files = self.inner.table.pinned();
         let work = files.iter().map(|inode| async {
             let done = tend::everything(&self.inner, inode).await;
@@ -137,9 +142,17 @@ impl Client {
         names.and(synced)
     }
 
-    /// Makes every change of names that was made through this client durable.
-    pub async fn sync_names(&self) -> FsResult<()> {
-        self.inner.session.names.sync(&self.inner.session).await
+    /// Makes every change of names that was made through this client durable. Changes that were answered and could not be made
+    /// are told to each `reader` once.
+    pub async fn sync_names(&self, reader: &NameErrors) -> FsResult<()> {
+        let names = &self.inner.session.names;
+        names.told_all(&self.inner.session).await?;
+        names.failed(&mut reader.0.lock())
+    }
+
+    /// For an open directory: it hears of what goes wrong from now on, and of what nobody has heard of yet.
+    pub fn name_errors(&self) -> NameErrors {
+        NameErrors(Mutex::new(self.inner.session.names.seen_by_new_file()))
     }
 
     /// Whoever keeps data above this client (a kernel) is told when it must forget what it has of a file.

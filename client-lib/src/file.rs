@@ -53,6 +53,8 @@ struct Open {
 struct Seen {
     by_flush: u64,
     by_fsync: u64,
+    /// Those of changes of names, that of this file perhaps among them.
+    names: u64,
 }
 
 /// Says that the session has the file open, for as long as it lives.
@@ -123,6 +125,7 @@ impl File {
         // Only now: with it come the attributes that were taken in.
         inner.session.granted(attr.fid, grant);
         let seen = inode.state().failure.seen_by_new_file();
+        let names = inner.session.names.seen_by_new_file();
         let open = Open {
             inner: Arc::clone(inner),
             inode,
@@ -130,7 +133,7 @@ impl File {
             access,
             cache_valid,
             readahead: Mutex::new(Readahead::new(inner.options.readahead_bytes_max)),
-            failures_seen: Mutex::new(Seen { by_flush: seen, by_fsync: seen }),
+            failures_seen: Mutex::new(Seen { by_flush: seen, by_fsync: seen, names }),
             lockers: Mutex::default(),
             was_locked: AtomicBool::new(false),
             registration: Mutex::new(Some(registration)),
@@ -251,7 +254,8 @@ impl File {
     /// Makes everything written so far durable: data on the OSTs, then size and times at the MDS.
     pub async fn fsync(&self) -> FsResult<()> {
         let (inner, inode) = (&self.open.inner, &self.open.inode);
-        inner.session.names.sync(&inner.session).await?;
+        let names = &inner.session.names;
+        names.told_all(&inner.session).await?;
         write::drain(inner, inode).await;
         // At once: that the size survives and the bytes do not is possible wherever it was reported by a close.
         let (committed, reported) = tokio::join!(durable::commit(inner, inode), report::report(inner, inode));
@@ -260,7 +264,7 @@ impl File {
             let mut seen = self.open.failures_seen.lock();
             let failed = inode.state().failure.take(&mut seen.by_fsync);
             seen.by_flush = seen.by_fsync;
-            failed?;
+            names.failed(&mut seen.names).and(failed)?;
         }
         committed?;
         reported

@@ -15,7 +15,7 @@ use crate::osts::Osts;
 use crate::recalls::Above;
 use crate::session::Session;
 use crate::table::Table;
-use crate::{MountSource, Options, atime};
+use crate::{MountSource, NameErrors, Options, atime};
 
 /// The shared parts. Owned by every [`crate::Client`], [`crate::File`] and background task.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     pub table: Table,
     /// Who keeps data above this client.
     pub above: Above,
+    /// What [`crate::Client::sync`] has told.
+    pub name_errors: NameErrors,
     /// Access times that wait to be reported.
     pub atimes: atime::Pending,
     /// One looks after files at a time when the session has expired.
@@ -63,6 +65,7 @@ impl Inner {
             budget: Arc::new(Budget::new(options.dirty_bytes_max)),
             table: Table::default(),
             above: Above::default(),
+            name_errors: NameErrors::default(),
             atimes: atime::Pending::default(),
             settling: tokio::sync::Mutex::new(()),
             settles: AtomicBool::new(false),

@@ -75,7 +75,7 @@ mod write;
 mod writeback;
 
 pub use atime::AccessTimes;
-pub use client::{Client, Created, DefaultLayout, Looked, NewFile, StatFs};
+pub use client::{Client, Created, DefaultLayout, Looked, NameErrors, NewFile, StatFs};
 pub use file::File;
 pub use options::Options;
 pub use readahead::Advice;

@@ -50,7 +50,7 @@ impl Client {
         if let Some(found) = names.local(|tree, _| tree.lookup(cred, parent, name)) {
             return Ok(self.merge_looked(found?, false));
         }
-        let child = names.local(|tree, _| tree.child(parent, name));
+        let child = names.known(|tree| tree.child(parent, name));
         self.told(&[parent, child.unwrap_or(parent)]).await?;
         let (attr, in_use) = lookup_in_use(&self.inner.session, cred, parent, name.as_bytes()).await?;
         Ok(self.merge_looked(self.newest(attr), in_use))
@@ -237,7 +237,7 @@ impl Client {
 
     /// Gives a file another name.
     pub async fn link(&self, cred: &Credential, fid: Fid, parent: Fid, name: &Name) -> FsResult<Attr> {
-        let home = self.inner.session.names.local(|tree, _| tree.home(fid));
+        let home = self.inner.session.names.known(|tree| tree.home(fid));
         self.settle(&[parent, home.unwrap_or(parent)]).await?;
         let op = Mutation::Link { fid, parent, name: name.clone() };
         Ok(self.merge(expect_entry("Link", self.execute(cred, op).await?)?.attr))
@@ -262,7 +262,7 @@ impl Client {
         if let Some(removed) = removed {
             return removed;
         }
-        let child = session.names.local(|tree, _| tree.held_at(parent, name));
+        let child = session.names.known(|tree| tree.held_at(parent, name));
         self.settle(&[parent, child.unwrap_or(parent)]).await?;
         self.execute(cred, Mutation::Rmdir { parent, name: name.clone() }).await.map(drop)
     }
@@ -280,7 +280,7 @@ impl Client {
         if session.names.local(|tree, at| tree.rename(&Arc::new(cred.clone()), from, to, mode, at)).is_some() {
             return Ok(());
         }
-        let named = session.names.local(|tree, _| Some([tree.held_at(from.0, from.1), tree.held_at(to.0, to.1)]));
+        let named = session.names.known(|tree| Some([tree.held_at(from.0, from.1), tree.held_at(to.0, to.1)]));
         let dirs: Vec<Fid> = named.into_iter().flatten().flatten().chain([from.0, to.0]).collect();
         self.settle(&dirs).await?;
         let op =
@@ -430,7 +430,7 @@ impl Client {
         self.told(&[fid]).await?;
         let registration = Registration::new(&self.inner.session, fid, access.write);
         let Access { read, write, exec } = access;
-        let asked = self.inner.session.ask_others(|mut client, session_id| {
+        let asked = self.inner.session.ask(|mut client, session_id| {
             let (credential, fid) = (Some(cred.into()), Some(fid.into()));
             async move { client.open(wire::OpenRequest { session_id, credential, fid, read, write, exec }).await }
         });
@@ -495,7 +495,7 @@ impl Client {
     fn newest(&self, attr: Attr) -> Attr {
         let names = &self.inner.session.names;
         names.observe(&attr);
-        names.local(|tree, _| tree.attr(attr.fid)).unwrap_or(attr)
+        names.known(|tree| tree.attr(attr.fid)).unwrap_or(attr)
     }
 
     async fn execute(&self, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {

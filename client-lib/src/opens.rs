@@ -154,7 +154,8 @@ impl Opens {
 
     /// It has not heard of it yet, after all.
     pub fn not_introduced(&mut self, fid: Fid) {
-        self.introducing.remove(&fid);
+        // A statement may have counted it in between: closes of what is not open do nothing.
+        self.introduced(fid);
         if let Some(held) = self.files.get_mut(&fid) {
             held.told = Told::No;
         }

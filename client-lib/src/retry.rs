@@ -16,13 +16,27 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Backoff {
     pause: Duration,
     deadline: Option<Instant>,
+    /// Others were waited for.
+    longer: bool,
     stop: CancellationToken,
 }
 
 impl Backoff {
     /// Gives up after `retry_for`, with `None` never, and in any case when `stop` says so.
     pub fn new(retry_for: Option<Duration>, stop: &CancellationToken) -> Backoff {
-        Backoff { pause: PAUSE_FIRST, deadline: retry_for.map(|d| Instant::now() + d), stop: stop.clone() }
+        Backoff {
+            pause: PAUSE_FIRST,
+            deadline: retry_for.map(|d| Instant::now() + d),
+            longer: false,
+            stop: stop.clone(),
+        }
+    }
+
+    /// It turned out that others have to do something first, for which they have so much time: once.
+    pub fn wait_longer(&mut self, by: Duration) {
+        if !std::mem::replace(&mut self.longer, true) {
+            self.deadline = self.deadline.map(|deadline| deadline + by);
+        }
     }
 
     /// Waits before the next attempt; `false` at once when the time is used up.
@@ -58,6 +72,11 @@ mod tests {
         assert!(start.elapsed() < limit * 2);
         assert!((2..=6).contains(&pauses), "20 + 40 + 80 + 160 ms, more or less: {pauses}");
         assert!(!backoff.pause().await, "the time stays used up");
+        backoff.wait_longer(4 * limit);
+        assert!(backoff.pause().await, "others have time of their own");
+        let deadline = backoff.deadline;
+        backoff.wait_longer(limit);
+        assert_eq!(backoff.deadline, deadline, "once");
         stop.cancel();
         assert!(!Backoff::new(None, &stop).pause().await, "nothing waits once the client stops");
     }

@@ -168,11 +168,11 @@ impl Session {
             listening: watch::Sender::new(0),
             reopening: tokio::sync::Mutex::default(),
             opens: Mutex::new(Opens::new(Arc::clone(&lease))),
+            names: WriteBack::new(Arc::clone(&lease)),
             lease,
             lost: Mutex::default(),
             closes_told: Notify::new(),
             closes_wanted: Notify::new(),
-            names: WriteBack::default(),
             ost_map_version: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -219,22 +219,14 @@ impl Session {
         Arc::clone(&self.current.lock())
     }
 
-    /// A question, or another request that may be sent twice: tried until [`Options::retry_for`] is over.
+    /// A question, or another request that may be sent twice: tried until [`Options::retry_for`] is over, and a lease more where
+    /// other clients have to give something up first.
     pub async fn ask<T, F, Fut>(&self, call: F) -> FsResult<T>
     where
         F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(self.options.retry_for, |route, session_id| call(route.namespace(), session_id)).await
-    }
-
-    /// [`Session::ask`] for what other clients may have to give something up for.
-    pub async fn ask_others<T, F, Fut>(&self, call: F) -> FsResult<T>
-    where
-        F: Fn(NamespaceClient<Channel>, Vec<u8>) -> Fut,
-        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-    {
-        self.ask_by(self.patience_for_others(), |route, session_id| call(route.namespace(), session_id)).await
+        self.ask_by(|route, session_id| call(route.namespace(), session_id)).await
     }
 
     /// [`Session::ask`] about directories that this client holds.
@@ -243,7 +235,7 @@ impl Session {
         F: Fn(WriteBackClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(self.options.retry_for, |route, session_id| call(route.writeback(), session_id)).await
+        self.ask_by(|route, session_id| call(route.writeback(), session_id)).await
     }
 
     /// [`Session::ask`] about locks.
@@ -252,22 +244,25 @@ impl Session {
         F: Fn(LocksClient<Channel>, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_by(self.options.retry_for, |route, session_id| call(route.locks(), session_id)).await
+        self.ask_by(|route, session_id| call(route.locks(), session_id)).await
     }
 
-    async fn ask_by<T, F, Fut>(&self, patience: Option<Duration>, call: F) -> FsResult<T>
+    async fn ask_by<T, F, Fut>(&self, call: F) -> FsResult<T>
     where
         F: Fn(&Route, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let mut backoff = Backoff::new(patience, &self.stop);
+        let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
         loop {
             let incarnation = self.incarnation();
             let route = self.mds.route();
             let attempt = call(&route, incarnation.id.0.to_vec());
             match transport::within(self.mds.request_timeout, &route.peer, attempt).await {
                 Err(e) if e.code.is_retryable() => {
-                    self.mds.failed(&route);
+                    match e.code {
+                        FsCode::Awaiting => backoff.wait_longer(incarnation.lease),
+                        _ => self.mds.failed(&route),
+                    }
                     if !backoff.pause().await {
                         return Err(e);
                     }
@@ -295,15 +290,10 @@ impl Session {
         self.turns[(fid.seq as usize ^ fid.oid as usize) % self.turns.len()].lock().await
     }
 
-    /// How long a request may take that may wait for other clients, which have a lease to answer: one about locks (that
-    /// does not wait for one), or one for which a capability is recalled.
-    pub fn patience_for_others(&self) -> Option<Duration> {
-        self.options.retry_for.map(|time| time + self.incarnation().lease)
-    }
-
     /// Waits for others as long as for any answer, and a lease more: so long a restarted MDS may have to wait for its clients.
     pub async fn within_patience<T>(&self, work: impl Future<Output = T>, about: &str) -> FsResult<T> {
-        let Some(limit) = self.patience_for_others() else { return Ok(work.await) };
+        let limit = self.options.retry_for.map(|time| time + self.incarnation().lease);
+        let Some(limit) = limit else { return Ok(work.await) };
         tokio::time::timeout(limit, work).await.map_err(|_| {
             let what = format!("MDS {} gave no answer {about} for {limit:?}", self.mds.addresses());
             FsError::new(FsCode::TimedOut, what)

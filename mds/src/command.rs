@@ -108,6 +108,8 @@ pub struct Logged {
     pub fid: Option<Fid>,
     /// When.
     pub at: Timestamp,
+    /// The client knows the fate of all changes before it: those that were not made are left out.
+    pub settled: bool,
 }
 
 /// What a command needs that is not in the tables.
@@ -150,8 +152,13 @@ pub enum Outcome {
     Done,
     /// The sequence that was taken.
     Sequence(u64),
-    /// Nothing happened: another client holds a directory that the change touches.
-    Held(Fid),
+    /// Nothing happened: a client holds a directory that the change touches.
+    Held {
+        /// Which.
+        dir: Fid,
+        /// Only this one may.
+        but: SessionId,
+    },
     /// The answer to a client.
     Reply {
         /// The answer.

@@ -100,8 +100,8 @@ impl Host for Shared {
         }
     }
 
-    fn held_elsewhere(&self, session: SessionId, dirs: &[Fid]) -> Option<Fid> {
-        self.held.elsewhere(session, dirs)
+    fn held_elsewhere(&self, dirs: &[(Fid, SessionId)]) -> Option<(Fid, SessionId)> {
+        self.held.elsewhere(dirs)
     }
 
     fn any_held(&self) -> bool {
@@ -334,7 +334,7 @@ impl FileSystem {
         loop {
             match self.submit(Command::Mutate(Box::new(request.clone()))).await? {
                 Outcome::Reply { reply, .. } => return Ok(reply),
-                Outcome::Held(dir) => self.await_release(request.session, dir).await?,
+                Outcome::Held { dir, but } => self.await_release(but, dir).await?,
                 _ => return Err(FsError::new(FsCode::Internal, "a change was answered without a reply")),
             }
         }

@@ -38,8 +38,8 @@ pub trait Host: Send + Sync + 'static {
     fn claim(&self, fid: Fid) -> bool;
     /// The end of these files is committed, or did not happen.
     fn release(&self, files: &[Fid]);
-    /// A directory of these that another client than `session` holds.
-    fn held_elsewhere(&self, _session: SessionId, _dirs: &[Fid]) -> Option<Fid> {
+    /// The first of these directories that a client holds, unless it is the one named with it.
+    fn held_elsewhere(&self, _dirs: &[(Fid, SessionId)]) -> Option<(Fid, SessionId)> {
         None
     }
     /// Whether some client holds directories: only then [`Host::held_elsewhere`] is asked.
@@ -184,9 +184,9 @@ impl Thread {
     /// One command on top of the group; only a success stays.
     fn one(&mut self, group: &mut Overlay<'_>, command: &Command, claimed: &mut Vec<Fid>) -> FsResult<Outcome> {
         if self.host.any_held() {
-            let (session, dirs) = namespace::held::touched(group, command)?;
-            if let Some(fid) = self.host.held_elsewhere(session, &dirs) {
-                return Ok(Outcome::Held(fid));
+            let dirs = namespace::held::touched(group, command)?;
+            if let Some((dir, but)) = self.host.held_elsewhere(&dirs) {
+                return Ok(Outcome::Held { dir, but });
             }
         }
         let fid = if command.wants_fid() { Some(self.fresh_fid(group)?) } else { None };

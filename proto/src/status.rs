@@ -33,7 +33,7 @@ fn grpc_code(code: FsCode) -> Code {
         | FsCode::WrongCluster => Code::FailedPrecondition,
         FsCode::Io | FsCode::Internal => Code::Internal,
         FsCode::Corrupt => Code::DataLoss,
-        FsCode::Unavailable => Code::Unavailable,
+        FsCode::Unavailable | FsCode::Awaiting => Code::Unavailable,
         FsCode::TimedOut => Code::DeadlineExceeded,
         FsCode::NotSupported => Code::Unimplemented,
         FsCode::Interrupted => Code::Cancelled,

@@ -16,6 +16,7 @@ pub fn is_fault(code: FsCode) -> bool {
         FsCode::Io
         | FsCode::Corrupt
         | FsCode::Unavailable
+        | FsCode::Awaiting
         | FsCode::TimedOut
         | FsCode::VersionMismatch
         | FsCode::WrongCluster
@@ -101,6 +102,7 @@ mod tests {
             (FsCode::WouldBlock, libc::EAGAIN),
             (FsCode::Deadlock, libc::EDEADLK),
             (FsCode::NoLocks, libc::ENOLCK),
+            (FsCode::Awaiting, libc::EHOSTDOWN),
         ];
         assert_eq!(table.len(), FsCode::ALL.len());
         for (code, number) in table {

@@ -395,9 +395,9 @@ impl Filesystem for Shell {
         }
     }
 
-    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let fs = self.fs.clone();
-        self.run_empty("fsyncdir", ino, reply, async move { fs.sync_names().await });
+        self.run_empty("fsyncdir", ino, reply, async move { fs.fsyncdir(fh.0).await });
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {

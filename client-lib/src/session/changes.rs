@@ -1,6 +1,8 @@
 //! Changes: each takes effect exactly once, in one session or never.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sateen_proto::{convert, mds as wire};
 use sateen_types::op::{Mutation, MutationReply};
@@ -50,7 +52,7 @@ impl Session {
 
     async fn execute_on(self: &Arc<Self>, cred: &Credential, op: Mutation, terms: Terms) -> FsResult<Executed> {
         self.names.told(self, &writeback::named(&op)).await?;
-        let patience = if waits_for_others(&op) { self.patience_for_others() } else { self.options.retry_for };
+        let awaiting = Arc::new(AtomicBool::new(false));
         let work = async {
             if matches!(op, Mutation::Unlink { .. } | Mutation::Rename { .. }) {
                 // A file that was closed here goes at once, and not as one that is open and loses its name.
@@ -72,42 +74,44 @@ impl Session {
                 hold: terms.hold,
                 ..wire::ExecuteRequest::default()
             };
+            let (awaiting, op) = (Arc::clone(&awaiting), op.clone());
             let run = self.tasks.spawn(async move {
                 // Like the slot, until the fate of the change is known.
                 let _room = room;
                 let stop = session.stop.clone();
-                tokio::select! {
-                    reply = session.execute_to_the_end(incarnation, slot, request, terms.writer.is_some()) => reply,
+                let done = tokio::select! {
+                    done = session.execute_to_the_end(incarnation, slot, request, (&awaiting, terms.writer.is_some())) => done,
                     () = stop.cancelled() => Err(closing()),
-                }
+                };
+                session.names.changed(&op, done.as_ref().ok().map(|done| &done.reply));
+                done
             });
             run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
         };
-        let done = match patience {
-            None => work.await,
-            Some(limit) => match tokio::time::timeout(limit, work).await {
-                Ok(result) => result,
-                Err(_) => Err(FsError::new(
-                    FsCode::TimedOut,
-                    format!(
-                        "MDS {} gave no answer for {limit:?}; the change may still take effect",
-                        self.mds.addresses()
-                    ),
-                )
-                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster")),
-            },
-        }?;
-        self.names.changed(&op, &done.reply);
-        Ok(done)
+        let Some(limit) = self.options.retry_for else { return work.await };
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(limit, &mut work).await {
+            return done;
+        }
+        // Others have a lease to give something up.
+        let more = Some(self.incarnation().lease).filter(|_| awaiting.load(Ordering::Relaxed)).unwrap_or_default();
+        tokio::time::timeout(more, work).await.unwrap_or_else(|_| {
+            self.names.changed(&op, None);
+            let limit = limit + more;
+            let what =
+                format!("MDS {} did not make a change for {limit:?}; it may still be made", self.mds.addresses());
+            Err(FsError::new(FsCode::TimedOut, what)
+                .with_hint("check that sateen-mds runs; `sateen status` shows the cluster"))
+        })
     }
 
-    /// Sends one numbered request until its fate is known; a `bound` one in no other session.
+    /// Sends one numbered request until its fate is known; a `bound` one in no other session. Tells if others are waited for.
     async fn execute_to_the_end(
         &self,
         mut incarnation: Arc<Incarnation>,
         mut slot: Slot,
         mut request: wire::ExecuteRequest,
-        bound: bool,
+        (awaiting, bound): (&AtomicBool, bool),
     ) -> FsResult<Executed> {
         let mut backoff = Backoff::new(None, &self.stop);
         let mut maybe_executed = false;
@@ -124,8 +128,13 @@ impl Session {
                 }
                 Err(e) if e.code.is_retryable() => {
                     tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");
-                    maybe_executed = true;
-                    self.mds.failed(&route);
+                    match e.code {
+                        FsCode::Awaiting => awaiting.store(true, Ordering::Relaxed),
+                        _ => {
+                            maybe_executed = true;
+                            self.mds.failed(&route);
+                        }
+                    }
                     if !backoff.pause().await {
                         return Err(e);
                     }

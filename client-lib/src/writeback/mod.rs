@@ -24,6 +24,8 @@ use sateen_types::op::{Access, Mutation, MutationReply, NewMode};
 use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, LayoutTemplate, Name, Timestamp};
 use tokio::sync::Notify;
 
+use crate::failure::Failure;
+use crate::lease::Lease;
 use crate::session::Session;
 pub(crate) use tell::run;
 pub(crate) use tree::Made;
@@ -35,7 +37,7 @@ const GATHER: Duration = Duration::from_millis(10);
 const LOG_MAX: usize = 16_384;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WriteBack {
     tree: Mutex<Tree>,
     asking: Mutex<Asking>,
@@ -46,8 +48,10 @@ pub(crate) struct WriteBack {
     hurried: AtomicBool,
     /// The MDS was told something, or will not be.
     progress: Notify,
-    /// The first change that was answered here and refused there, until somebody is told.
-    failure: Mutex<Option<FsError>>,
+    /// As long as it lasts nobody else can have been given what is held here.
+    lease: Arc<Lease>,
+    /// What was answered here and refused there.
+    failure: Mutex<Failure>,
 }
 
 /// Directories that the MDS is being asked to let this client hold.
@@ -59,10 +63,31 @@ struct Asking {
 }
 
 impl WriteBack {
-    /// Asks what is known, or does what can be done here.
+    /// Of a session with this lease.
+    pub fn new(lease: Arc<Lease>) -> WriteBack {
+        WriteBack {
+            tree: Mutex::default(),
+            asking: Mutex::default(),
+            work: Notify::new(),
+            hurry: Notify::new(),
+            hurried: AtomicBool::new(false),
+            progress: Notify::new(),
+            lease,
+            failure: Mutex::default(),
+        }
+    }
+
+    /// What there is that the MDS may not know, whoever has the last word.
+    pub fn known<T>(&self, ask: impl FnOnce(&Tree) -> Option<T>) -> Option<T> {
+        let tree = self.tree.lock();
+        if tree.is_idle() { None } else { ask(&tree) }
+    }
+
+    /// Asks what is known, or does what can be done here. Not if the session may be gone: then the MDS decides, who may have
+    /// given to others what is held here.
     pub fn local<T>(&self, act: impl FnOnce(&mut Tree, Timestamp) -> Option<T>) -> Option<T> {
         let mut tree = self.tree.lock();
-        if tree.is_idle() {
+        if tree.is_idle() || self.lease.is_over() {
             return None;
         }
         let end = tree.end();
@@ -86,14 +111,14 @@ impl WriteBack {
         }
     }
 
-    /// Takes in what the MDS answered to a change that went there at once.
-    pub fn changed(&self, op: &Mutation, reply: &MutationReply) {
+    /// Takes in what the MDS answered to a change that went there at once; `None`: that is not known, or it failed.
+    pub fn changed(&self, op: &Mutation, reply: Option<&MutationReply>) {
         let mut tree = self.tree.lock();
         if tree.is_idle() {
             return;
         }
         match reply {
-            MutationReply::Attr(attr) => tree.observe(attr),
+            Some(MutationReply::Attr(attr)) => tree.observe(attr),
             _ => named(op).into_iter().for_each(|fid| tree.doubt(fid)),
         }
     }
@@ -131,10 +156,14 @@ impl WriteBack {
         self.until(session, |tree| tree.told() >= end).await
     }
 
-    /// [`WriteBack::told_all`]; an error that nobody was told of is told now.
-    pub async fn sync(&self, session: &Session) -> FsResult<()> {
-        self.told_all(session).await?;
-        self.failure.lock().take().map_or(Ok(()), Err)
+    /// Where somebody who is to hear of refused changes begins.
+    pub fn seen_by_new_file(&self) -> u64 {
+        self.failure.lock().seen_by_new_file()
+    }
+
+    /// The error of a refused change after number `seen`, once.
+    pub fn failed(&self, seen: &mut u64) -> FsResult<()> {
+        self.failure.lock().take(seen)
     }
 
     /// Waits until there is room in the log.
@@ -261,7 +290,7 @@ impl WriteBack {
     }
 
     fn fail(&self, error: FsError) {
-        self.failure.lock().get_or_insert(error);
+        self.failure.lock().record(error);
     }
 
     /// Makes and opens a regular file, if its directory is held.

@@ -52,12 +52,16 @@ pub(crate) async fn run(client: Weak<Inner>, stop: CancellationToken) {
 async fn part(inner: &Arc<Inner>, most: usize) -> usize {
     let session = &inner.session;
     let names = &session.names;
+    let incarnation = session.incarnation();
     let (number, changes) = names.tree.lock().head(most);
     if changes.iter().any(|c| matches!(c.op, Mutation::Unlink { .. } | Mutation::Rename { .. })) {
         // A file that was closed here goes at once, and not as one that is open and loses its name.
         session.tell_closes().await;
+        if session.incarnation().id != incarnation.id {
+            // They went with the session that they were made in.
+            return most;
+        }
     }
-    let incarnation = session.incarnation();
     let opened: Vec<Fid> = changes.iter().filter_map(|c| c.fid).filter(|fid| session.tell_open(*fid)).collect();
     let wire_changes = changes.iter().zip(number..).map(|(change, number)| {
         let is_open = change.fid.is_some_and(|fid| opened.contains(&fid));
@@ -89,13 +93,18 @@ async fn part(inner: &Arc<Inner>, most: usize) -> usize {
             Err(error) if error.code == FsCode::Stale => match session.is_alive(&incarnation).await {
                 Ok(true) => break Err(error),
                 // Whoever opens the next session drops the log.
-                Ok(false) => {
-                    if let Err(error) = session.reopen(incarnation.id).await {
-                        tracing::debug!(%error, "no new session yet");
+                Ok(false) => match session.reopen(incarnation.id).await {
+                    Ok(()) => {
+                        session.told_open(&opened, &[]);
+                        return most;
                     }
-                    session.told_open(&opened, &[]);
-                    return most;
-                }
+                    Err(error) => {
+                        tracing::debug!(%error, "no new session yet");
+                        if !backoff.pause().await {
+                            return most;
+                        }
+                    }
+                },
                 Err(_) if !backoff.pause().await => return most,
                 Err(_) => {}
             },
@@ -208,7 +217,7 @@ fn take_one(inner: &Arc<Inner>, change: &Change, reply: wire::ExecuteReply, not_
     Ok(())
 }
 
-/// The first change of the log was refused: it did not happen.
+/// The first change of the log was refused: it did not happen, and its number is not used again.
 fn left_out(inner: &Arc<Inner>, error: FsError) {
     let names = &inner.session.names;
     let mut tree = names.tree.lock();

@@ -225,7 +225,7 @@ fn only_what_plain_rights_allow_is_decided_here() {
 }
 
 #[test]
-fn a_change_that_was_refused_leaves_its_number_to_the_next() {
+fn the_number_of_a_change_that_was_refused_is_not_used_again() {
     let mut tree = tree();
     for n in 1..=3 {
         tree.create(&root(), (TOP, &name(n)), 0o644.into(), Access::WRITE, at(1)).expect("makes");
@@ -235,7 +235,7 @@ fn a_change_that_was_refused_leaves_its_number_to_the_next() {
     let refused = tree.left_out().expect("the second");
     assert!(matches!(&refused.op, Mutation::Create(op) if op.name == name(2)));
     let (number, rest) = tree.head(9);
-    assert_eq!((number, rest.len()), (2, 1));
+    assert_eq!((number, rest.len()), (3, 1));
 }
 
 #[test]

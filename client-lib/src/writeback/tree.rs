@@ -30,6 +30,7 @@ const DIRECTORY_SIZE: u64 = 4096;
 
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
+const S_ISVTX: u32 = 0o1000;
 const SEARCH: u32 = 1;
 const CHANGE_NAMES: u32 = 3;
 
@@ -241,7 +242,9 @@ impl Tree {
         let attr = self.add(cred, place, FileType::Directory, bits, DIRECTORY_SIZE, at)?;
         let op = Mutation::Mkdir { parent: place.0, name: place.1.clone(), mode };
         self.append(cred, op, Some(attr.fid), at, &[place.0, attr.fid]);
-        self.hold(attr.clone(), template);
+        if bits & S_ISVTX == 0 {
+            self.hold(attr.clone(), template);
+        }
         Some(attr)
     }
 
@@ -559,11 +562,10 @@ impl Tree {
         self.first += u64::from(self.log.pop_front().is_some());
     }
 
-    /// The first change was refused: its number goes to the next.
+    /// The first change was refused.
     pub fn left_out(&mut self) -> Option<Change> {
         let change = self.log.pop_front()?;
         self.first += 1;
-        self.base += 1;
         self.forget_told();
         Some(change)
     }

@@ -74,11 +74,13 @@ pub enum FsCode {
     Deadlock,
     /// No more locks can be taken, or those that were held are lost.
     NoLocks,
+    /// Another client has not given up yet what it keeps; it does, or its session ends with its lease.
+    Awaiting,
 }
 
 impl FsCode {
     /// Every code, in the order of the wire numbers.
-    pub const ALL: [FsCode; 34] = [
+    pub const ALL: [FsCode; 35] = [
         FsCode::NotFound,
         FsCode::Exists,
         FsCode::NotDirectory,
@@ -113,6 +115,7 @@ impl FsCode {
         FsCode::WouldBlock,
         FsCode::Deadlock,
         FsCode::NoLocks,
+        FsCode::Awaiting,
     ];
 
     /// Number on the wire, from 1; never reused. 0 is "not said".
@@ -152,6 +155,7 @@ impl FsCode {
             FsCode::WouldBlock => 32,
             FsCode::Deadlock => 33,
             FsCode::NoLocks => 34,
+            FsCode::Awaiting => 35,
         }
     }
 
@@ -186,7 +190,7 @@ impl FsCode {
             FsCode::Busy => 16,                                   // EBUSY
             FsCode::TextBusy => 26,                               // ETXTBSY
             FsCode::Io | FsCode::Corrupt | FsCode::Internal => 5, // EIO
-            FsCode::Unavailable => 112,                           // EHOSTDOWN
+            FsCode::Unavailable | FsCode::Awaiting => 112,        // EHOSTDOWN
             FsCode::TimedOut => 110,                              // ETIMEDOUT
             FsCode::NotSupported => 95,                           // EOPNOTSUPP
             FsCode::VersionMismatch => 93,                        // EPROTONOSUPPORT
@@ -200,7 +204,7 @@ impl FsCode {
 
     /// Whether the same request, sent again, may succeed without anybody changing anything.
     pub fn is_retryable(self) -> bool {
-        matches!(self, FsCode::Unavailable | FsCode::TimedOut)
+        matches!(self, FsCode::Unavailable | FsCode::TimedOut | FsCode::Awaiting)
     }
 }
 

@@ -288,16 +288,17 @@ impl FileSystem {
         if self.is_recovered(session, true, until).await? {
             return Ok(());
         }
-        Err(FsError::new(FsCode::Unavailable, format!("{fid}: not every client has said yet what it has open"))
+        Err(FsError::new(FsCode::Awaiting, format!("{fid}: not every client has said yet what it has open"))
             .with_hint("the MDS was restarted; it waits for them for one lease"))
     }
 
     fn not_yet(&self, fid: Fid, wait: Wait) -> FsError {
         let Some(session) = wait.on else {
-            return FsError::new(FsCode::Unavailable, format!("{fid} is being truncated"));
+            return FsError::new(FsCode::Unavailable, format!("{fid} is being truncated"))
+                .with_hint("see which OSTs are down: sateen status");
         };
         let name = self.shared.clients.lock().name(session).unwrap_or_default();
-        FsError::new(FsCode::Unavailable, format!("client {name} has not given up yet what it keeps of {fid}"))
+        FsError::new(FsCode::Awaiting, format!("client {name} has not given up yet what it keeps of {fid}"))
             .with_hint("it stores what was written; if it is dead, its session ends with its lease")
     }
 }

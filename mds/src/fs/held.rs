@@ -77,10 +77,10 @@ impl Held {
         self.state.lock().of.get(&session).is_none_or(|dirs| dirs.len() < HELD_MAX)
     }
 
-    /// The first of `dirs` that another session holds.
-    pub fn elsewhere(&self, session: SessionId, dirs: &[Fid]) -> Option<Fid> {
+    /// The first of `dirs` that a session holds, unless it is the one named with it.
+    pub fn elsewhere(&self, dirs: &[(Fid, SessionId)]) -> Option<(Fid, SessionId)> {
         let state = self.state.lock();
-        dirs.iter().copied().find(|dir| state.dirs.get(dir).is_some_and(|h| h.by != session))
+        dirs.iter().copied().find(|(dir, but)| state.dirs.get(dir).is_some_and(|h| h.by != *but))
     }
 
     /// Asks the holder, if it is another session, to give the directory up. Gives it if it was not asked before.
@@ -144,7 +144,7 @@ impl FileSystem {
             if left.is_zero() {
                 let name = self.shared.clients.lock().name(holder).unwrap_or_else(|| holder.to_string());
                 let what = format!("client {name} has not told yet what it changed in directory {dir}");
-                return Err(FsError::new(FsCode::Unavailable, what)
+                return Err(FsError::new(FsCode::Awaiting, what)
                     .with_hint("it has the directory to itself; if it is dead, its session ends with its lease"));
             }
             // Either way the next look decides.
@@ -154,7 +154,7 @@ impl FileSystem {
 
     /// Whether another session holds it.
     pub fn is_held_elsewhere(&self, session: SessionId, dir: Fid) -> bool {
-        self.shared.held.elsewhere(session, &[dir]).is_some()
+        self.shared.held.elsewhere(&[(dir, session)]).is_some()
     }
 
     /// What new files get in a directory that the session has just made, if it holds it.
@@ -186,15 +186,13 @@ impl FileSystem {
     /// Applies a correction, when no client has the directories it changes to itself; blocks.
     ///
     /// # Errors
-    /// `Busy`: rows are not as they were, or a client does not give a directory up.
+    /// `Busy`: rows are not as they were. `Awaiting`: a client does not give a directory up.
     pub fn mend_blocking(&self, mend: &Command) -> FsResult<Outcome> {
         loop {
-            let dir = match self.submit_blocking(mend.clone())? {
-                Outcome::Held(dir) => dir,
+            match self.submit_blocking(mend.clone())? {
+                Outcome::Held { dir, but } => Handle::current().block_on(self.await_release(but, dir))?,
                 outcome => return Ok(outcome),
-            };
-            let released = Handle::current().block_on(self.await_release(held::NOBODY, dir));
-            released.map_err(|e| FsError { code: FsCode::Busy, ..e })?;
+            }
         }
     }
 

@@ -74,7 +74,8 @@ pub struct Job<'a> {
     pub now: &'a dyn Fn() -> Timestamp,
 }
 
-/// Applies a command to tables that nobody else uses, as the writer does to those of a server at work.
+/// Applies a command to tables that nobody else uses, as the writer does to those of a server at work. Clients that have a
+/// directory to themselves which it changes lose their session.
 pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
     let inputs = Inputs {
         now: Timestamp::now(),
@@ -88,6 +89,9 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
     };
     let view = store.snapshot();
     let mut tx = Overlay::new(&*view);
+    if let Command::Mend(mend) = command {
+        namespace::held::end_holders(&mut tx, mend)?;
+    }
     let outcome = namespace::apply(&mut tx, command, &inputs)?;
     let changes = tx.into_changes();
     drop(view);
@@ -175,6 +179,10 @@ impl<'a> Check<'a, '_> {
                     Err(e) if e.code == FsCode::Busy => {
                         busy = Some(broken.finding);
                         continue;
+                    }
+                    Err(e) if e.code == FsCode::Awaiting => {
+                        busy = Some(broken.finding);
+                        break;
                     }
                     Err(e) => return Err(e),
                 },

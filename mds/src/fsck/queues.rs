@@ -67,7 +67,11 @@ fn holding(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<Broke
     };
     let what = match (key.first(), key.len(), key.last_chunk()) {
         (Some(b's'), 17, Some(session)) => match HolderRecord::from_bytes(&value) {
-            Err(_) => Some("the log of a client does not decode".to_owned()),
+            Err(_) if is_session(SessionId(*session))? => {
+                let what = format!("the log of session {} does not decode; unmount that client", SessionId(*session));
+                return Ok(Some(facts.broken(FindingKind::Session, what, Remedy::Unknown)));
+            }
+            Err(_) => Some("the log of a client that is gone does not decode".to_owned()),
             Ok(_) if is_session(SessionId(*session))? => None,
             Ok(_) => Some(format!("a log is kept for session {}, which is over", SessionId(*session))),
         },

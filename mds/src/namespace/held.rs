@@ -6,7 +6,7 @@
 //! the MDS was restarted in between.
 //!
 //! The holder's changes come as a log with numbers that rise by one. The number of the last one is stored with each, so
-//! that a part of the log that comes twice is known. Inodes have FIDs of a sequence that was lent to the session. What was
+//! that a part of the log that comes twice is known; no number is ever used for two changes. Inodes have FIDs of a sequence that was lent to the session. What was
 //! accepted by the holder under the rules of [`super`] is accepted here; a change that fails is left out.
 //!
 //! Held are only directories without ACLs and special bits: their rules are simple enough for a client.
@@ -15,7 +15,7 @@ use sateen_types::op::{Entry, Mutation, MutationReply, RenameMode};
 use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, SessionId};
 
 use super::perm::{S_ISGID, S_ISVTX};
-use super::session::{alloc_sequence, refuse_unknown};
+use super::session::{alloc_sequence, close, refuse_unknown};
 use super::{layout, mutate, tree};
 use crate::command::{Command, Inputs, Logged, Mend, Outcome, Request};
 use crate::store::codec::{Reader, Record, Writer};
@@ -78,10 +78,11 @@ pub fn is_held_by(tx: &dyn ReadTxn, session: SessionId, dir: Fid) -> FsResult<bo
     Ok(tx.get(Table::Held, &keys::held_dir(dir))?.is_some_and(|by| by == session.0))
 }
 
-/// The session gives directories up. Those that are not its own are left alone.
+/// The session gives directories up. Those of others are left alone.
 pub fn release(tx: &mut dyn Txn, session: SessionId, dirs: &[Fid]) -> FsResult<()> {
     for dir in dirs {
-        if is_held_by(tx, session, *dir)? {
+        let by = tx.get(Table::Held, &keys::held_dir(*dir))?;
+        if by.is_some_and(|by| by == session.0 || keys::parse_session(&by).is_err()) {
             tx.delete(Table::Held, keys::held_dir(*dir));
         }
     }
@@ -90,7 +91,7 @@ pub fn release(tx: &mut dyn Txn, session: SessionId, dirs: &[Fid]) -> FsResult<(
 
 /// The session is over.
 pub fn release_all(tx: &mut dyn Txn, session: SessionId) -> FsResult<()> {
-    if holder(tx, session)?.is_some() {
+    if tx.get(Table::Held, &keys::holder(session))?.is_some() {
         tx.delete(Table::Held, keys::holder(session));
     }
     for (dir, by) in all(tx)? {
@@ -108,8 +109,9 @@ pub fn all(tx: &dyn ReadTxn) -> FsResult<Vec<(Fid, SessionId)>> {
     loop {
         let rows = tx.scan(Table::Held, b"d", after.as_deref(), PAGE)?;
         for (key, by) in &rows {
-            if let Some(dir) = keys::parse_held_dir(key)? {
-                found.push((dir, keys::parse_session(by)?));
+            // One that cannot be read is nobody's: `sateen fsck` tells and removes it.
+            if let (Ok(Some(dir)), Ok(by)) = (keys::parse_held_dir(key), keys::parse_session(by)) {
+                found.push((dir, by));
             }
         }
         match rows.into_iter().next_back() {
@@ -119,50 +121,85 @@ pub fn all(tx: &dyn ReadTxn) -> FsResult<Vec<(Fid, SessionId)>> {
     }
 }
 
-/// Who is meant by a change of a directory, and which directories its holder must give up before it is made, if that is
-/// somebody else.
-pub fn touched(tx: &dyn ReadTxn, command: &Command) -> FsResult<(SessionId, Vec<Fid>)> {
+/// Directories whose holder must give them up before a change is made, each with the one session that may hold it all the same.
+///
+/// A client that changes names beside its log must give up its own directories, too, whose names those are: it may not know
+/// yet that it holds them.
+pub fn touched(tx: &dyn ReadTxn, command: &Command) -> FsResult<Vec<(Fid, SessionId)>> {
     match command {
-        Command::Mutate(request) => Ok((request.session, touched_by(tx, &request.op)?)),
-        Command::Mend(mend) => Ok((NOBODY, mended(mend))),
-        _ => Ok((NOBODY, Vec::new())),
+        Command::Mutate(request) => {
+            let children = if request.logged.is_some() { request.session } else { NOBODY };
+            let Touched { dirs, named } = touched_by(tx, &request.op)?;
+            let dirs = dirs.into_iter().map(|dir| (dir, request.session));
+            Ok(dirs.chain(named.into_iter().map(|dir| (dir, children))).collect())
+        }
+        Command::Mend(mend) => Ok(mended(mend).into_iter().map(|dir| (dir, NOBODY)).collect()),
+        _ => Ok(Vec::new()),
     }
 }
 
 /// Every inode of which a correction changes rows.
 fn mended(mend: &Mend) -> Vec<Fid> {
-    let by_fid = [Table::Inodes, Table::Dentries, Table::DirIndex, Table::Xattrs, Table::DefaultLayouts];
-    let rows = mend.changes.iter().filter(|(table, ..)| by_fid.contains(table));
-    rows.filter_map(|(_, key, _)| key.first_chunk().map(|fid| Fid::from_bytes(*fid))).collect()
+    let of = |(table, key, _): &(Table, Vec<u8>, Option<Vec<u8>>)| match table {
+        Table::Inodes | Table::Dentries | Table::DirIndex | Table::Xattrs | Table::DefaultLayouts => {
+            key.first_chunk().map(|fid| Fid::from_bytes(*fid))
+        }
+        Table::Held => keys::parse_held_dir(key).ok().flatten(),
+        _ => None,
+    };
+    mend.changes.iter().filter_map(of).collect()
 }
 
-/// Those in which names change, that change themselves, or that lose their name.
-pub(super) fn touched_by(tx: &dyn ReadTxn, op: &Mutation) -> FsResult<Vec<Fid>> {
-    let mut dirs = Vec::new();
-    let child = |dirs: &mut Vec<Fid>, parent, name| -> FsResult<()> {
-        dirs.push(parent);
-        let entry = tree::entry(tx, parent, name)?;
-        dirs.extend(entry.filter(|e| e.file_type == FileType::Directory).map(|e| e.fid));
-        Ok(())
-    };
-    match op {
-        Mutation::Create(op) => dirs.push(op.parent),
-        Mutation::Mkdir { parent, .. } | Mutation::Mknod { parent, .. } | Mutation::Symlink { parent, .. } => {
-            dirs.push(*parent);
+/// Ends the sessions that hold directories which a correction changes, where no client can be asked to give them up.
+pub fn end_holders(tx: &mut dyn Txn, mend: &Mend) -> FsResult<()> {
+    for dir in mended(mend) {
+        // A row that says who holds it is only corrected where nobody can.
+        let corrects_that =
+            mend.changes.iter().any(|(table, key, _)| *table == Table::Held && *key == keys::held_dir(dir));
+        let by = tx.get(Table::Held, &keys::held_dir(dir))?;
+        if let Some(session) = by.and_then(|by| keys::parse_session(&by).ok()).filter(|_| !corrects_that) {
+            close(tx, session)?;
         }
-        Mutation::Link { parent, .. } => dirs.push(*parent),
-        Mutation::Unlink { parent, name } | Mutation::Rmdir { parent, name } => child(&mut dirs, *parent, name)?,
-        Mutation::Rename { parent, name, new_parent, new_name, .. } => {
-            child(&mut dirs, *parent, name)?;
-            child(&mut dirs, *new_parent, new_name)?;
-        }
-        Mutation::SetAttr(op) => dirs.push(op.fid),
-        Mutation::SetXattr { fid, .. } | Mutation::RemoveXattr { fid, .. } | Mutation::SetDefaultLayout { fid, .. } => {
-            dirs.push(*fid);
-        }
-        Mutation::Instantiate { .. } | Mutation::SetLayout { .. } | Mutation::WriteDone(_) | Mutation::ReadDone(_) => {}
     }
-    Ok(dirs)
+    Ok(())
+}
+
+/// What a change touches.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    /// In which names change, or that change themselves.
+    pub dirs: Vec<Fid>,
+    /// Directories that lose their name.
+    pub named: Vec<Fid>,
+}
+
+pub(super) fn touched_by(tx: &dyn ReadTxn, op: &Mutation) -> FsResult<Touched> {
+    let named = |parent, name| -> FsResult<Option<Fid>> {
+        let entry = tree::entry(tx, parent, name)?;
+        Ok(entry.filter(|e| e.file_type == FileType::Directory).map(|e| e.fid))
+    };
+    let only = |dir| Touched { dirs: vec![dir], named: Vec::new() };
+    Ok(match op {
+        Mutation::Create(op) => only(op.parent),
+        Mutation::Mkdir { parent, .. }
+        | Mutation::Mknod { parent, .. }
+        | Mutation::Symlink { parent, .. }
+        | Mutation::Link { parent, .. } => only(*parent),
+        Mutation::Unlink { parent, name } | Mutation::Rmdir { parent, name } => {
+            Touched { named: named(*parent, name)?.into_iter().collect(), ..only(*parent) }
+        }
+        Mutation::Rename { parent, name, new_parent, new_name, .. } => Touched {
+            dirs: vec![*parent, *new_parent],
+            named: named(*parent, name)?.into_iter().chain(named(*new_parent, new_name)?).collect(),
+        },
+        Mutation::SetAttr(op) => only(op.fid),
+        Mutation::SetXattr { fid, .. } | Mutation::RemoveXattr { fid, .. } | Mutation::SetDefaultLayout { fid, .. } => {
+            only(*fid)
+        }
+        Mutation::Instantiate { .. } | Mutation::SetLayout { .. } | Mutation::WriteDone(_) | Mutation::ReadDone(_) => {
+            Touched::default()
+        }
+    })
 }
 
 /// The next change of a client's log.
@@ -175,7 +212,7 @@ pub fn apply_logged(tx: &mut dyn Txn, request: &Request, logged: &Logged, inputs
     if *number <= record.applied {
         return Ok(Outcome::Reply { reply: again(tx, op, logged)?, replayed: true });
     }
-    if *number != record.applied + 1 {
+    if *number != record.applied + 1 && !logged.settled {
         let what = format!("change {number} of the log of session {session} came after {}", record.applied);
         return Err(FsError::new(FsCode::Invalid, what));
     }

@@ -60,7 +60,8 @@ impl Service {
         if !(1..=LOG_CHANGES_MAX).contains(&r.changes.len()) {
             return Err(bad("changes", format_args!("{} is not 1 to {LOG_CHANGES_MAX}", r.changes.len())));
         }
-        let requests = r.changes.into_iter().map(|logged| decode(session, logged)).collect::<FsResult<Vec<_>>>()?;
+        let requests = r.changes.into_iter().enumerate();
+        let requests = requests.map(|(i, logged)| decode(session, logged, i == 0)).collect::<FsResult<Vec<_>>>()?;
         let made_held: Vec<bool> = requests.iter().map(|r| r.hold).collect();
         let (replies, error) = fs.apply_log(requests).await?;
         let mut answers = Vec::with_capacity(replies.len());
@@ -73,7 +74,8 @@ impl Service {
     }
 }
 
-fn decode(session: SessionId, logged: Logged) -> FsResult<command::Request> {
+/// The client tells a part when the fate of those before it is known: `settled` is the first one.
+fn decode(session: SessionId, logged: Logged, settled: bool) -> FsResult<command::Request> {
     let change = required(logged.change, "change")?;
     Ok(command::Request {
         session,
@@ -85,6 +87,7 @@ fn decode(session: SessionId, logged: Logged) -> FsResult<command::Request> {
         logged: Some(command::Logged {
             fid: logged.fid.map(|f| fid(Some(f), "fid")).transpose()?,
             at: required(logged.at, "at")?.try_into()?,
+            settled,
         }),
     })
 }

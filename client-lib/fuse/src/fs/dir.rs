@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use sateen_client::DirEntry;
+use sateen_client::{DirEntry, NameErrors};
 use sateen_types::{Attr, Credential, Fid, FileType, FsResult};
 use tokio::sync::Mutex;
 
@@ -23,6 +23,7 @@ pub struct OpenDir {
     fid: Fid,
     cred: Credential,
     ahead: Mutex<Ahead>,
+    errors: NameErrors,
 }
 
 /// What was fetched and not yet handed to the kernel.
@@ -54,7 +55,17 @@ pub struct DirItem {
 impl MountedFs {
     /// Opens a directory.
     pub fn opendir(&self, cred: Credential, ino: u64) -> FsResult<u64> {
-        self.dirs.insert(OpenDir { fid: self.fid(ino)?, cred, ahead: Mutex::default() })
+        self.dirs.insert(OpenDir {
+            fid: self.fid(ino)?,
+            cred,
+            ahead: Mutex::default(),
+            errors: self.client.name_errors(),
+        })
+    }
+
+    /// Every change of names that was made through this mount survives a power cut.
+    pub async fn fsyncdir(&self, handle: u64) -> FsResult<()> {
+        self.client.sync_names(&self.dirs.get(handle)?.errors).await
     }
 
     /// Closes it.

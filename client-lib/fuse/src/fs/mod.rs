@@ -105,11 +105,6 @@ impl MountedFs {
         self.client.statfs().await
     }
 
-    /// Every change of names that was made through this mount survives a power cut.
-    pub async fn sync_names(&self) -> FsResult<()> {
-        self.client.sync_names().await
-    }
-
     /// Target of a symbolic link.
     pub async fn readlink(&self, ino: u64) -> FsResult<Vec<u8>> {
         gone_is_stale(self.client.readlink(self.fid(ino)?).await)

@@ -3,7 +3,7 @@
 use super::bench::{Bench, SESSION, name};
 use super::on_every_store;
 use crate::command::{Command, Logged, Outcome, Request};
-use crate::namespace::held::{all, touched_by};
+use crate::namespace::held::{NOBODY, Touched, all, touched, touched_by};
 use sateen_types::op::{Create, Mutation, MutationReply, SetAttr};
 use sateen_types::{Credential, Fid, FsCode, FsResult, Timestamp};
 
@@ -22,7 +22,12 @@ fn lend(b: &mut Bench<'_>) -> u64 {
 }
 
 fn log(b: &mut Bench<'_>, number: u64, op: Mutation, fid: Option<Fid>) -> FsResult<Outcome> {
-    let (credential, logged) = (Credential::ROOT, Some(Logged { fid, at: AT }));
+    log_part(b, number, op, fid, false)
+}
+
+/// A change; with `settled` the first one of a part.
+fn log_part(b: &mut Bench<'_>, number: u64, op: Mutation, fid: Option<Fid>, settled: bool) -> FsResult<Outcome> {
+    let (credential, logged) = (Credential::ROOT, Some(Logged { fid, at: AT, settled }));
     b.run(Command::Mutate(Box::new(Request { session: SESSION, slot: 0, number, credential, op, hold: true, logged })))
 }
 
@@ -49,13 +54,18 @@ fn a_log_is_applied_in_its_order_and_each_part_once_with_its_own_numbers_and_tim
         let Outcome::Reply { reply: MutationReply::Entry(told), replayed: true } = again else { panic!("{again:?}") };
         assert!(told.attr == entry.attr && told.layout.is_some());
         assert_eq!(log(b, 4, create(d, "g"), fid(3)).expect_err("a gap").code, FsCode::Invalid);
-        // What fails leaves its number to the next.
+        // What fails is left out when its client has heard of it, and not before.
         assert_eq!(log(b, 3, create(d, "f"), fid(3)).expect_err("taken").code, FsCode::Exists);
-        log(b, 3, create(d, "g"), fid(3)).expect("makes");
-        log(b, 4, Mutation::Unlink { parent: d, name: name("g") }, None).expect("removes");
+        assert_eq!(log(b, 4, create(d, "g"), fid(4)).expect_err("a gap").code, FsCode::Invalid);
+        log_part(b, 4, create(d, "g"), fid(4), true).expect("makes");
+        log(b, 5, Mutation::Unlink { parent: d, name: name("g") }, None).expect("removes");
         let set = SetAttr { mode: Some(0o600), ..SetAttr::new(d) };
-        log(b, 5, Mutation::SetAttr(set), None).expect("changes");
-        assert!(matches!(log(b, 3, create(d, "g"), fid(3)), Ok(Outcome::Reply { replayed: true, .. })));
+        log(b, 6, Mutation::SetAttr(set), None).expect("changes");
+        // A part that was under way for long does nothing.
+        for (number, settled) in [(3, true), (4, false), (5, false)] {
+            let late = log_part(b, number, create(d, "late"), fid(3), settled);
+            assert!(matches!(late, Ok(Outcome::Reply { replayed: true, .. })), "{late:?}");
+        }
     });
 }
 
@@ -118,14 +128,31 @@ fn a_change_touches_the_directories_whose_names_it_changes_and_those_that_it_nam
         let (p, q) = (b.mkdir(ROOT, "p").expect("makes"), b.mkdir(ROOT, "q").expect("makes"));
         let d = b.mkdir(p, "d").expect("makes");
         let f = b.create(p, "f").expect("creates");
-        let of = |b: &Bench<'_>, op: &Mutation| touched_by(&*b.view(), op).expect("reads");
-        assert_eq!(of(b, &create(p, "x")), [p]);
-        assert_eq!(of(b, &Mutation::Rmdir { parent: p, name: name("d") }), [p, d]);
-        assert_eq!(of(b, &Mutation::Unlink { parent: p, name: name("f") }), [p]);
+        let of = |op: &Mutation| {
+            let Touched { dirs, named } = touched_by(&*b.view(), op).expect("reads");
+            (dirs, named)
+        };
+        assert_eq!(of(&create(p, "x")), (vec![p], vec![]));
+        assert_eq!(of(&Mutation::Rmdir { parent: p, name: name("d") }), (vec![p], vec![d]));
+        assert_eq!(of(&Mutation::Unlink { parent: p, name: name("f") }), (vec![p], vec![]));
         let mode = sateen_types::op::RenameMode::Replace;
         let rename = Mutation::Rename { parent: p, name: name("d"), new_parent: q, new_name: name("e"), mode };
-        assert_eq!(of(b, &rename), [p, d, q]);
-        assert_eq!(of(b, &Mutation::Link { fid: f, parent: q, name: name("l") }), [q]);
-        assert_eq!(of(b, &Mutation::SetAttr(SetAttr::new(d))), [d]);
+        assert_eq!(of(&rename), (vec![p, q], vec![d]));
+        assert_eq!(of(&Mutation::Link { fid: f, parent: q, name: name("l") }), (vec![q], vec![]));
+        assert_eq!(of(&Mutation::SetAttr(SetAttr::new(d))), (vec![d], vec![]));
+        // Beside its log even the holder of a directory must give it up before it loses its name.
+        let request = |logged| Request {
+            session: SESSION,
+            slot: 0,
+            number: 1,
+            credential: Credential::ROOT,
+            op: Mutation::Rmdir { parent: p, name: name("d") },
+            hold: false,
+            logged,
+        };
+        let by = |request| touched(&*b.view(), &Command::Mutate(Box::new(request))).expect("reads");
+        assert_eq!(by(request(None)), [(p, SESSION), (d, NOBODY)]);
+        let logged = Logged { fid: None, at: AT, settled: true };
+        assert_eq!(by(request(Some(logged))), [(p, SESSION), (d, SESSION)]);
     });
 }
