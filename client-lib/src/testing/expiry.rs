@@ -45,7 +45,7 @@ async fn what_was_not_stored_never_comes_on_top_of_what_others_have_written_and_
     file.write_at(0, &pattern(1, LEN)).await.expect("written");
     file.fsync().await.expect("durable");
     file.write_at(0, &pattern(2, LEN)).await.expect("written");
-    peers.mds.expire_sessions();
+    peers.mds.expire_sessions_and_touch(file.fid());
     let other = peers.client(quick()).await;
     let theirs = other.open(&ROOT, file.fid(), Access::READ_WRITE).await.expect("open");
     theirs.write_at(10, b"newer").await.expect("written");
@@ -78,8 +78,7 @@ async fn a_write_that_is_under_way_when_the_session_expires_is_not_repeated_over
         async move { file.fsync().await }
     });
     until("writes under way", || peers.oss.attempts.load(Ordering::SeqCst) > 0).await;
-    peers.mds.expire_sessions();
-    peers.mds.touch(file.fid());
+    peers.mds.expire_sessions_and_touch(file.fid());
     peers.oss.gate.add_permits(1000);
     assert_eq!(syncing.await.expect("no panic").expect_err("given up").code, FsCode::Io);
     assert_eq!(peers.oss.stored_bytes(), 0);
@@ -94,7 +93,7 @@ async fn what_is_stored_and_not_committed_is_not_sent_again_over_newer_data() {
     let file = create(&client, "a", Some(narrow())).await;
     file.write_at(0, &pattern(1, LEN)).await.expect("written");
     file.flush().await.expect("stored");
-    peers.mds.expire_sessions();
+    peers.mds.expire_sessions_and_touch(file.fid());
     peers.oss.power_cut();
     let other = peers.client(quick()).await;
     let theirs = other.open(&ROOT, file.fid(), Access::READ_WRITE).await.expect("open");
@@ -126,5 +125,19 @@ async fn a_client_that_does_not_hear_of_the_mds_for_a_lease_keeps_nothing_until_
     assert!(peers.oss.attempts.load(Ordering::SeqCst) > attempts);
     until("the lease", || !file.is_shared()).await;
     assert_eq!(seen(&peers, file.fid()).await, b"waits");
+    client.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_whose_answer_was_lost_with_the_session_is_no_change_by_others() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let file = create(&client, "a", Some(narrow())).await;
+    file.write_at(0, &pattern(1, LEN)).await.expect("written");
+    file.flush().await.expect("stored and reported");
+    file.write_at(0, &pattern(2, LEN)).await.expect("written");
+    peers.mds.expire_after_next_report.store(true, Ordering::SeqCst);
+    file.fsync().await.expect("nobody else has changed it");
+    assert_eq!(seen(&peers, file.fid()).await, pattern(2, LEN));
     client.close().await.expect("closed");
 }

@@ -56,6 +56,8 @@ pub struct FakeMds {
     pub executed: AtomicU64,
     /// Every request is answered as by a server that is not there.
     pub down: AtomicBool,
+    /// The next report is made and its answer lost, and then every session expires.
+    pub expire_after_next_report: AtomicBool,
     pub restated: Mutex<Vec<Fid>>,
     /// No OSS has registered since the MDS was restarted.
     pub unregistered: AtomicBool,
@@ -67,6 +69,14 @@ pub struct FakeMds {
     pub answers: Mutex<Vec<mds::AnswerRequest>>,
     /// How often the OST map was asked for.
     pub map_requests: AtomicU64,
+}
+
+impl State {
+    fn touch(&mut self, fid: Fid) {
+        let attr = &mut self.inodes.get_mut(&fid).expect("there").attr;
+        attr.mtime = Timestamp { seconds: attr.mtime.seconds + 1, nanos: 0 };
+        attr.change += 1;
+    }
 }
 
 impl FakeMds {
@@ -101,6 +111,7 @@ impl FakeMds {
             lose_replies: AtomicU64::new(0),
             executed: AtomicU64::new(0),
             down: AtomicBool::new(false),
+            expire_after_next_report: AtomicBool::new(false),
             restated: Mutex::default(),
             unregistered: AtomicBool::new(false),
             number: AtomicU64::new(0),
@@ -127,7 +138,17 @@ impl FakeMds {
 
     /// Every session expires, and is shut out at the OSTs.
     pub fn expire_sessions(&self) {
+        self.expire(&mut self.state.lock());
+    }
+
+    /// Every session expires and somebody changes a file, before anybody notices that.
+    pub fn expire_sessions_and_touch(&self, fid: Fid) {
         let mut state = self.state.lock();
+        self.expire(&mut state);
+        state.touch(fid);
+    }
+
+    fn expire(&self, state: &mut State) {
         if let Some(oss) = self.oss.get() {
             oss.ended.lock().extend(&state.writers);
         }
@@ -154,10 +175,7 @@ impl FakeMds {
 
     /// Somebody else changed a file's data: its version says so.
     pub fn touch(&self, fid: Fid) {
-        let mut state = self.state.lock();
-        let attr = &mut state.inodes.get_mut(&fid).expect("there").attr;
-        attr.mtime = Timestamp { seconds: attr.mtime.seconds + 1, nanos: 0 };
-        attr.change += 1;
+        self.state.lock().touch(fid);
     }
 
     pub fn attr(&self, fid: Fid) -> Attr {
@@ -335,6 +353,7 @@ impl Namespace for FakeMds {
         let r = r.into_inner();
         self.check(&r.session_id)?;
         let op = Mutation::try_from(r.op.expect("an op")).map_err(status::to_status)?;
+        let is_report = matches!(op, Mutation::WriteDone(_));
         let reply = {
             let mut state = self.state.lock();
             let stored = state.sessions.get(&r.session_id).and_then(|s| s.get(&r.slot)).cloned();
@@ -346,6 +365,10 @@ impl Namespace for FakeMds {
                     self.executed.fetch_add(1, Ordering::SeqCst);
                     let session = state.sessions.get_mut(&r.session_id).expect("checked");
                     session.insert(r.slot, (r.number, reply.clone()));
+                    if is_report && self.expire_after_next_report.swap(false, Ordering::SeqCst) {
+                        self.expire(&mut state);
+                        return Err(Status::unavailable("the connection broke"));
+                    }
                     reply
                 }
             }
