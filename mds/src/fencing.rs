@@ -9,9 +9,9 @@
 //!
 //! A client that was cut off or stood still may wake at any time and send what it had gathered. The record comes before the
 //! calls, so whatever is restarted in between learns of it: an OSS with the answer to its registration, before it serves
-//! anything; and the MDS finds the session and the record and begins at "ending". An OST that is up and does not confirm
-//! is taken for down after [`FENCE_WAIT`]: its next heartbeat makes it register. What is left is an OST that clients reach
-//! while neither its heartbeats reach the MDS nor the MDS's calls reach it.
+//! anything; and the MDS finds the session and the record and begins at "ending". As long as an OST says that it lives, it is
+//! asked until it confirms: clients reach it, so what the session held waits. One that falls silent is down and has to
+//! register. What is left is an OST that clients reach while neither its heartbeats reach the MDS nor the MDS's calls reach it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -26,8 +26,8 @@ use crate::fs::FileSystem;
 /// How long a writer is remembered that has ended: longer than a client stands still and wakes, and an OSS is restarted
 /// meanwhile. One that does wakes with a clock that says so, and asks the MDS before it writes.
 const KEPT_SECONDS: i64 = 24 * 3600;
-/// How long an OST that is up has to confirm.
-const FENCE_WAIT: Duration = Duration::from_secs(20);
+/// How often it is said that an OST lives and does not confirm.
+const COMPLAINT: Duration = Duration::from_secs(20);
 /// Pause before an OST is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -108,25 +108,25 @@ pub async fn end_expired(cluster: &Cluster, fs: &FileSystem) -> FsResult<()> {
     Ok(())
 }
 
-/// Has every OST that is up refuse these writers.
+/// Has every OST that says that it lives refuse these writers.
 async fn shut_out(cluster: &Cluster, writers: &[u64]) {
-    let until = Instant::now() + FENCE_WAIT;
     let addresses = cluster.registry.read().addresses();
-    join_all(addresses.iter().map(|address| shut_out_at(cluster, address, writers, until))).await;
+    join_all(addresses.iter().map(|address| shut_out_at(cluster, address, writers))).await;
 }
 
-/// Asks until there is an answer or the OSTs there are down: then they register before they count again.
-async fn shut_out_at(cluster: &Cluster, address: &str, writers: &[u64], until: Instant) {
+/// Asks until there is an answer or the OSTs there are silent: then they register before they count again.
+async fn shut_out_at(cluster: &Cluster, address: &str, writers: &[u64]) {
+    let mut said = Instant::now();
     loop {
         let Err(error) = cluster.oss.fence(address, writers).await else { return };
-        if !cluster.registry.read().is_up_at(address) {
+        if !cluster.registry.read().is_heard_at(address, Instant::now()) {
             tracing::info!(address, "an OST that is down will hear of ended sessions when it registers");
             return;
         }
-        if Instant::now() >= until {
-            tracing::error!(address, %error, "an OST does not confirm that ended sessions are shut out; it counts as down");
-            cluster.registry.write().distrust(address, Instant::now());
-            return;
+        if said.elapsed() >= COMPLAINT {
+            tracing::error!(address, %error, "an OSS lives and does not confirm that ended sessions are shut out; what \
+                their clients held waits for it");
+            said = Instant::now();
         }
         tokio::time::sleep(PAUSE).await;
     }

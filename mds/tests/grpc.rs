@@ -89,16 +89,26 @@ impl Mds {
         self.registered(address, uuid).await.indexes
     }
 
+    fn report(uuid: u8) -> OstReport {
+        let space = Some(Space { total: 1 << 40, used: 0, available: 1 << 40, objects: 0 });
+        OstReport { ost_uuid: vec![uuid; 16], space, ..Default::default() }
+    }
+
+    async fn confirm(&self, address: &str, uuid: u8, registration: u64) -> HeartbeatReply {
+        let request = HeartbeatRequest { address: address.into(), osts: vec![Mds::report(uuid)], registration };
+        self.cluster.clone().heartbeat(request).await.expect("hears").into_inner()
+    }
+
+    async fn state(&self, index: usize) -> OstState {
+        let osts = self.cluster.clone().list_osts(ListOstsRequest { known_version: 0 }).await.expect("lists");
+        osts.into_inner().osts[index].state()
+    }
+
     async fn registered(&self, address: &str, uuid: u8) -> RegisterOssReply {
         let request = RegisterOssRequest {
             cluster_id: Vec::new(),
             address: address.into(),
-            osts: vec![OstReport {
-                ost_uuid: vec![uuid; 16],
-                index: None,
-                space: Some(Space { total: 1 << 40, used: 0, available: 1 << 40, objects: 0 }),
-                failed: false,
-            }],
+            osts: vec![Mds::report(uuid)],
             software: "test".into(),
         };
         self.cluster.clone().register_oss(request).await.expect("registers").into_inner()

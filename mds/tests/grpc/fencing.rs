@@ -60,7 +60,16 @@ async fn an_ost_that_was_down_hears_of_ended_sessions_when_it_registers() {
     assert_eq!((other.indexes, other.ended_writers), (vec![1], vec![WRITER]));
     mds.stop().await;
     let mds = Mds::start(dir.path()).await;
-    assert_eq!(mds.registered(&oss, 1).await.ended_writers, [WRITER], "also by the next life of the MDS");
+    let told = mds.registered(&oss, 1).await;
+    assert_eq!(told.ended_writers, [WRITER], "also by the next life of the MDS");
+    assert_eq!(
+        mds.state(0).await,
+        OstState::Down,
+        "it may not have the answer, and nobody is to write beside that writer"
+    );
+    assert!(mds.confirm(&oss, 1, told.registration - 1).await.register_again, "it has not");
+    assert!(!mds.confirm(&oss, 1, told.registration).await.register_again);
+    assert_eq!(mds.state(0).await, OstState::Up);
     mds.stop().await;
 }
 
