@@ -93,6 +93,12 @@ impl ClientTable {
         }
     }
 
+    /// Clients are answered from now on: before, none could say that it lives.
+    pub fn begin(&mut self, now: Instant) {
+        self.recovery_ends = now + self.lease;
+        self.sessions.values_mut().for_each(|client| client.renewed = now);
+    }
+
     /// Sessions now.
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -391,6 +397,16 @@ mod tests {
         silent.remove(B);
         assert!(!silent.may_be_open(F));
         assert!(!ClientTable::new(LEASE, Vec::new(), now).may_be_open(F), "nobody to wait for");
+    }
+
+    #[test]
+    fn the_lease_begins_when_clients_are_answered() {
+        let opened = Instant::now();
+        let mut t = ClientTable::new(LEASE, vec![known(A, 1)], opened);
+        let served = opened + 2 * LEASE;
+        t.begin(served);
+        assert!(t.begin_ending(served + LEASE).is_empty());
+        assert_eq!(t.begin_ending(served + LEASE + Duration::from_millis(1)).len(), 1);
     }
 
     #[test]

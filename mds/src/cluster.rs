@@ -166,6 +166,13 @@ impl Cluster {
         Ok(Arc::new(fs))
     }
 
+    /// The server answers from now on, after it has opened everything, which may take long: the times begin that clients and
+    /// OSTs have to say that they live.
+    pub fn begin(&self, now: Instant) {
+        self.registry.write().begin(now);
+        self.file_systems().iter().for_each(|fs| fs.begin(now));
+    }
+
     /// Identity of the cluster.
     pub fn id(&self) -> ClusterId {
         self.dir.cluster

@@ -266,6 +266,11 @@ impl FileSystem {
         self.submit(Command::CloseSession { session }).await.map(drop)
     }
 
+    /// Clients are answered from now on.
+    pub fn begin(&self, now: Instant) {
+        self.shared.clients.lock().begin(now);
+    }
+
     /// Sessions that fell silent: nothing of them is answered any more. They end with [`FileSystem::close_session`].
     pub fn begin_ending(&self) -> Vec<Ending> {
         self.shared.clients.lock().begin_ending(Instant::now())

@@ -120,6 +120,11 @@ impl Registry {
         registry
     }
 
+    /// OSSs are answered from now on: the time to register begins.
+    pub fn begin(&mut self, now: Instant) {
+        self.started = now;
+    }
+
     /// Rises when an OST, an address or a state changes.
     pub fn version(&self) -> u64 {
         self.version
@@ -324,7 +329,7 @@ impl Registry {
         self.osts.iter().map(info).collect()
     }
 
-    /// Whether an OST that may be serving clients has had no time yet to register since the server started.
+    /// Whether an OST that may be serving clients has had no time yet to register since the server answers.
     pub fn is_gathering(&self, now: Instant) -> bool {
         let waits = now.saturating_duration_since(self.started) < self.timeout;
         waits && self.osts.values().any(|ost| ost.heard.is_none())
@@ -451,9 +456,11 @@ mod tests {
     }
 
     #[test]
-    fn after_a_start_there_is_time_to_register() {
+    fn there_is_time_to_register_from_when_the_server_answers() {
         let mut r = Registry::new(CLUSTER, TIMEOUT, [(OstIndex(0), OstUuid([1; 16]))], 1);
-        let now = r.started;
+        let now = r.started + 5 * TIMEOUT;
+        assert!(!r.is_gathering(now));
+        r.begin(now);
         assert!(r.is_gathering(now) && !r.is_gathering(now + TIMEOUT) && r.addresses().is_empty());
         join(&mut r, "a:1", &[report(1, Some(0))], now).expect("joins");
         assert!(!r.is_gathering(now) && r.is_heard_at("a:1", now) && r.addresses().contains("a:1"));

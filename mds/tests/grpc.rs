@@ -30,6 +30,9 @@ use tonic::{Request, Response, Status, async_trait};
 /// Longest wait for something that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Silence after which a session ends.
+const LEASE: Duration = Duration::from_secs(3);
+
 /// A server on a directory, stopped when dropped.
 struct Mds {
     address: SocketAddr,
@@ -41,12 +44,19 @@ struct Mds {
 
 impl Mds {
     async fn start(dir: &std::path::Path) -> Mds {
+        Mds::serve(Mds::open(dir)).await
+    }
+
+    fn open(dir: &std::path::Path) -> Arc<Cluster> {
         let mut config = Config { dir: dir.to_owned(), ..Config::default() };
-        config.session.lease_ms = 3_000;
+        config.session.lease_ms = LEASE.as_millis() as u64;
         // OSTs here send no heartbeats.
         config.cluster.ost_timeout_ms = 60_000;
         let opened = MdsDir::open(dir).expect("opens");
-        let cluster = Cluster::open(opened, config.cluster_options()).expect("opens");
+        Cluster::open(opened, config.cluster_options()).expect("opens")
+    }
+
+    async fn serve(cluster: Arc<Cluster>) -> Mds {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let stop = Shutdown::new();

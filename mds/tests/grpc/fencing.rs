@@ -100,3 +100,19 @@ async fn a_session_that_was_ending_when_the_mds_stopped_ends_in_its_next_life_af
     assert_eq!(*fake.fenced.lock(), [WRITER]);
     mds.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_mds_that_takes_longer_than_a_lease_to_open_its_directory_ends_no_session_for_that() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mds = Mds::start(dir.path()).await;
+    mds.create_fs().await;
+    let mut client = mds.mount_as(WRITER).await;
+    mds.stop().await;
+    let opened = Mds::open(dir.path());
+    tokio::time::sleep(LEASE + Duration::from_millis(100)).await;
+    let mds = Mds::serve(opened).await;
+    client.names = mds.names.clone();
+    assert!(client.renew(None).await.expect("nobody heard it before").restate);
+    assert!(!client.renew(Some(Vec::new())).await.expect("in time").restate);
+    mds.stop().await;
+}
