@@ -260,6 +260,13 @@ impl ClientTable {
         ending.map(|(id, c)| Ending { session: *id, name: c.name.clone(), writer: c.writer }).collect()
     }
 
+    /// Nothing of this session is answered from here on; `None` if it is not there.
+    pub fn begin_ending_of(&mut self, session: SessionId) -> Option<Ending> {
+        let client = self.sessions.get_mut(&session)?;
+        client.ending = true;
+        Some(Ending { session, name: client.name.clone(), writer: client.writer })
+    }
+
     /// Sessions of writers that have ended are ending.
     pub fn end_writers(&mut self, has_ended: impl Fn(u64) -> bool) {
         for client in self.sessions.values_mut() {
@@ -425,6 +432,10 @@ mod tests {
         assert!(t.may_be_open(F), "until it is removed");
         t.remove(B);
         assert!(t.begin_ending(later).is_empty() && !t.may_be_open(F));
+        assert!(t.begin_ending_of(B).is_none());
+        assert_eq!(t.begin_ending_of(A).map(|e| e.writer), Some(1));
+        assert_eq!(t.touch(A, later).expect_err("given up").code, FsCode::Stale);
+        assert_eq!(t.begin_ending(later).len(), 1, "whoever was to end it may have gone");
     }
 
     #[test]

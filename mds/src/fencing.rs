@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use sateen_types::limits::ENDED_WRITERS_MAX;
-use sateen_types::{FsResult, Timestamp};
+use sateen_types::{FsCode, FsError, FsResult, SessionId, Timestamp};
 
+use crate::clients::Ending;
 use crate::cluster::Cluster;
 use crate::fs::FileSystem;
 
@@ -28,6 +29,8 @@ use crate::fs::FileSystem;
 const KEPT_SECONDS: i64 = 24 * 3600;
 /// How often it is said that an OST lives and does not confirm.
 const COMPLAINT: Duration = Duration::from_secs(20);
+/// Longest that opening a session waits for the end of the one that it follows.
+const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 /// Pause before an OST is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -97,6 +100,29 @@ pub async fn end_expired(cluster: &Cluster, fs: &FileSystem) -> FsResult<()> {
     for (session, client) in ending.iter().map(|e| (e.session, &e.name)) {
         tracing::warn!(fs = %fs.info.name, %session, client, "a client was silent for longer than its lease: its session ends");
     }
+    end(cluster, fs, ending).await
+}
+
+/// Ends a session for the one that its client opens in its place, so that the client is no stranger to itself. Whoever
+/// names the session may do that: its id is a random 128-bit number that only its client was told. If it does not end within
+/// [`FOLLOW_WAIT`] it goes on ending ([`end_expired`]), and the client asks again.
+pub async fn end_followed(cluster: &Cluster, fs: &FileSystem, session: SessionId) -> FsResult<()> {
+    let Some(ending) = fs.begin_ending_of(session) else { return Ok(()) };
+    tracing::info!(fs = %fs.info.name, %session, client = ending.name, "a client opens a session in place of another");
+    let ended = async {
+        while cluster.registry.read().is_gathering(Instant::now()) {
+            // An OST that is not known to be up yet could not be told.
+            tokio::time::sleep(PAUSE).await;
+        }
+        end(cluster, fs, vec![ending]).await
+    };
+    tokio::time::timeout(FOLLOW_WAIT, ended).await.unwrap_or_else(|_| {
+        let what = format!("follows: session {session} is not shut out at every OST yet");
+        Err(FsError::new(FsCode::Unavailable, what).with_hint("ask again; see which OSTs do not answer: sateen status"))
+    })
+}
+
+async fn end(cluster: &Cluster, fs: &FileSystem, ending: Vec<Ending>) -> FsResult<()> {
     let writers: Vec<u64> = ending.iter().map(|e| e.writer).filter(|w| *w != 0).collect();
     if !writers.is_empty() {
         cluster.record_ended(&writers).await?;

@@ -273,7 +273,18 @@ impl FileSystem {
 
     /// Sessions that fell silent: nothing of them is answered any more. They end with [`FileSystem::close_session`].
     pub fn begin_ending(&self) -> Vec<Ending> {
-        self.shared.clients.lock().begin_ending(Instant::now())
+        let mut clients = self.shared.clients.lock();
+        let ending = clients.begin_ending(Instant::now());
+        self.shared.capabilities.ending(&ending);
+        ending
+    }
+
+    /// Likewise for a session that its client has given up.
+    pub fn begin_ending_of(&self, session: SessionId) -> Option<Ending> {
+        let mut clients = self.shared.clients.lock();
+        let ending = clients.begin_ending_of(session)?;
+        self.shared.capabilities.ending(std::slice::from_ref(&ending));
+        Some(ending)
     }
 
     /// Likewise for sessions of writers that have ended.

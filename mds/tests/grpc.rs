@@ -80,14 +80,19 @@ impl Mds {
     }
 
     async fn mount_as(&self, writer: u64) -> Mount {
+        self.mount_after(writer, Vec::new()).await.expect("opens")
+    }
+
+    async fn mount_after(&self, writer: u64, follows: Vec<u8>) -> Result<Mount, FsCode> {
         let request = OpenSessionRequest {
             hello: Some(version::hello("test")),
             fs_name: "scratch".into(),
             client: "test".into(),
             writer,
+            follows,
         };
-        let reply = self.names.clone().open_session(request).await.expect("opens").into_inner();
-        Mount { names: self.names.clone(), session: reply.session_id, numbers: Mutex::new(0) }
+        let reply = self.names.clone().open_session(request).await.map_err(|s| from_status(&s).code)?.into_inner();
+        Ok(Mount { names: self.names.clone(), session: reply.session_id, numbers: Mutex::new(0) })
     }
 
     async fn create_fs(&self) {
@@ -510,7 +515,7 @@ async fn bad_requests_get_codes_and_hints() {
     let mds = Mds::start(dir.path()).await;
     let mut names = mds.names.clone();
     let hello = Some(version::hello("test"));
-    let open = |fs: &str, hello| OpenSessionRequest { hello, fs_name: fs.into(), client: "t".into(), writer: 0 };
+    let open = |fs: &str, hello| OpenSessionRequest { hello, fs_name: fs.into(), ..Default::default() };
     let err = from_status(&names.open_session(open("nope", hello.clone())).await.expect_err("unknown"));
     assert_eq!(err.code, FsCode::NotFound);
     assert!(err.hint.is_some());

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::{FileSystem, Shared, Stated};
 use crate::capabilities::{CapabilityTable, Wait};
+use crate::clients::Ending;
 
 /// Longest a request waits for other clients; then its client asks again.
 const HOLD_MAX: Duration = Duration::from_secs(10);
@@ -89,6 +90,12 @@ impl Capabilities {
         self.tell();
     }
 
+    /// Nothing of these sessions is answered any more. Called with the clients locked.
+    pub fn ending(&self, ending: &[Ending]) {
+        let mut state = self.lock();
+        ending.iter().for_each(|e| state.table.begin_ending(e.session));
+    }
+
     /// A session ended; it is not among the clients any more.
     pub fn end_session(&self, session: SessionId) {
         let mut state = self.lock();
@@ -161,6 +168,10 @@ impl FileSystem {
     pub(super) async fn grant(&self, session: SessionId, fid: Fid) -> FsResult<Grant> {
         let until = Instant::now() + HOLD_MAX;
         self.await_recovery(session, fid, until).await?;
+        // What a session that ends does with the file would limit this one for as long as it has it open. As a rule it is gone
+        // in a moment; one that is still there then counts as any other.
+        let gone = |table: &mut CapabilityTable| Ok(table.ending_beside(session, fid).map_or(Ok(()), Err));
+        let _gone_or_not = self.shared.capabilities.until(until, gone).await?;
         let found = self.shared.capabilities.until(until, |table| table.grant(session, fid)).await?;
         found.map_err(|wait| self.not_yet(fid, wait))
     }
