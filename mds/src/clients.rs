@@ -93,6 +93,12 @@ impl ClientTable {
         }
     }
 
+    /// Clients are answered from now on: before, none could say that it lives.
+    pub fn begin(&mut self, now: Instant) {
+        self.recovery_ends = now + self.lease;
+        self.sessions.values_mut().for_each(|client| client.renewed = now);
+    }
+
     /// Sessions now.
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -254,6 +260,13 @@ impl ClientTable {
         ending.map(|(id, c)| Ending { session: *id, name: c.name.clone(), writer: c.writer }).collect()
     }
 
+    /// Nothing of this session is answered from here on; `None` if it is not there.
+    pub fn begin_ending_of(&mut self, session: SessionId) -> Option<Ending> {
+        let client = self.sessions.get_mut(&session)?;
+        client.ending = true;
+        Some(Ending { session, name: client.name.clone(), writer: client.writer })
+    }
+
     /// Sessions of writers that have ended are ending.
     pub fn end_writers(&mut self, has_ended: impl Fn(u64) -> bool) {
         for client in self.sessions.values_mut() {
@@ -394,6 +407,16 @@ mod tests {
     }
 
     #[test]
+    fn the_lease_begins_when_clients_are_answered() {
+        let opened = Instant::now();
+        let mut t = ClientTable::new(LEASE, vec![known(A, 1)], opened);
+        let served = opened + 2 * LEASE;
+        t.begin(served);
+        assert!(t.begin_ending(served + LEASE).is_empty());
+        assert_eq!(t.begin_ending(served + LEASE + Duration::from_millis(1)).len(), 1);
+    }
+
+    #[test]
     fn only_silent_sessions_end_and_nothing_of_them_is_answered_from_then_on() {
         let now = Instant::now();
         let mut t = table(now);
@@ -409,6 +432,10 @@ mod tests {
         assert!(t.may_be_open(F), "until it is removed");
         t.remove(B);
         assert!(t.begin_ending(later).is_empty() && !t.may_be_open(F));
+        assert!(t.begin_ending_of(B).is_none());
+        assert_eq!(t.begin_ending_of(A).map(|e| e.writer), Some(1));
+        assert_eq!(t.touch(A, later).expect_err("given up").code, FsCode::Stale);
+        assert_eq!(t.begin_ending(later).len(), 1, "whoever was to end it may have gone");
     }
 
     #[test]

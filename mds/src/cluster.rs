@@ -58,6 +58,17 @@ pub struct NewFileSystem {
     pub root_mode: u32,
 }
 
+/// What an OSS that has registered is told.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Index of each OST, in the order of the reports.
+    pub indexes: Vec<OstIndex>,
+    /// Writers that they must refuse.
+    pub ended: Vec<u64>,
+    /// Confirms it when a heartbeat says it.
+    pub number: u64,
+}
+
 /// A file system on its way out, with its tables as long as somebody may still use them.
 type Deleting = (FileSystemRecord, Option<Weak<dyn Store>>);
 
@@ -155,6 +166,13 @@ impl Cluster {
         Ok(Arc::new(fs))
     }
 
+    /// The server answers from now on, after it has opened everything, which may take long: the times begin that clients and
+    /// OSTs have to say that they live.
+    pub fn begin(&self, now: Instant) {
+        self.registry.write().begin(now);
+        self.file_systems().iter().for_each(|fs| fs.begin(now));
+    }
+
     /// Identity of the cluster.
     pub fn id(&self) -> ClusterId {
         self.dir.cluster
@@ -181,14 +199,13 @@ impl Cluster {
 
     // ---- OSTs ----
 
-    /// An OSS joins; gives the index of each of its OSTs, and the writers that they must refuse. New ones are durable before
-    /// they are answered.
+    /// An OSS joins; gives the index of each of its OSTs. New ones are durable before they are answered.
     pub async fn register_oss(
         &self,
         cluster: Option<ClusterId>,
         address: &str,
         reports: &[Report],
-    ) -> FsResult<(Vec<OstIndex>, Vec<u64>)> {
+    ) -> FsResult<Registration> {
         let _one = self.changes.lock().await;
         let Admission { indexes, new } = self.registry.read().plan(cluster, address, reports, Instant::now())?;
         if !new.is_empty() {
@@ -202,10 +219,10 @@ impl Cluster {
             })
             .await?;
         }
-        self.registry.write().register(address, reports, &indexes, Instant::now());
-        // Whoever ends later finds that these OSTs are up.
+        // Whoever ends later (this holds `changes`) finds that these OSTs were heard of, and calls them.
         let ended = self.ended.lock().list();
-        Ok((indexes, ended))
+        let number = self.registry.write().register(address, reports, &indexes, ended.is_empty(), Instant::now());
+        Ok(Registration { indexes, ended, number })
     }
 
     // ---- fencing ----

@@ -9,25 +9,28 @@
 //!
 //! A client that was cut off or stood still may wake at any time and send what it had gathered. The record comes before the
 //! calls, so whatever is restarted in between learns of it: an OSS with the answer to its registration, before it serves
-//! anything; and the MDS finds the session and the record and begins at "ending". An OST that is up and does not confirm
-//! is taken for down after [`FENCE_WAIT`]: its next heartbeat makes it register. What is left is an OST that clients reach
-//! while neither its heartbeats reach the MDS nor the MDS's calls reach it.
+//! anything; and the MDS finds the session and the record and begins at "ending". As long as an OST says that it lives, it is
+//! asked until it confirms: clients reach it, so what the session held waits. One that falls silent is down and has to
+//! register. What is left is an OST that clients reach while neither its heartbeats reach the MDS nor the MDS's calls reach it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use sateen_types::limits::ENDED_WRITERS_MAX;
-use sateen_types::{FsResult, Timestamp};
+use sateen_types::{FsCode, FsError, FsResult, SessionId, Timestamp};
 
+use crate::clients::Ending;
 use crate::cluster::Cluster;
 use crate::fs::FileSystem;
 
 /// How long a writer is remembered that has ended: longer than a client stands still and wakes, and an OSS is restarted
 /// meanwhile. One that does wakes with a clock that says so, and asks the MDS before it writes.
 const KEPT_SECONDS: i64 = 24 * 3600;
-/// How long an OST that is up has to confirm.
-const FENCE_WAIT: Duration = Duration::from_secs(20);
+/// How often it is said that an OST lives and does not confirm.
+const COMPLAINT: Duration = Duration::from_secs(20);
+/// Longest that opening a session waits for the end of the one that it follows.
+const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 /// Pause before an OST is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -97,6 +100,29 @@ pub async fn end_expired(cluster: &Cluster, fs: &FileSystem) -> FsResult<()> {
     for (session, client) in ending.iter().map(|e| (e.session, &e.name)) {
         tracing::warn!(fs = %fs.info.name, %session, client, "a client was silent for longer than its lease: its session ends");
     }
+    end(cluster, fs, ending).await
+}
+
+/// Ends a session for the one that its client opens in its place, so that the client is no stranger to itself. Whoever
+/// names the session may do that: its id is a random 128-bit number that only its client was told. If it does not end within
+/// [`FOLLOW_WAIT`] it goes on ending ([`end_expired`]), and the client asks again.
+pub async fn end_followed(cluster: &Cluster, fs: &FileSystem, session: SessionId) -> FsResult<()> {
+    let Some(ending) = fs.begin_ending_of(session) else { return Ok(()) };
+    tracing::info!(fs = %fs.info.name, %session, client = ending.name, "a client opens a session in place of another");
+    let ended = async {
+        while cluster.registry.read().is_gathering(Instant::now()) {
+            // An OST that is not known to be up yet could not be told.
+            tokio::time::sleep(PAUSE).await;
+        }
+        end(cluster, fs, vec![ending]).await
+    };
+    tokio::time::timeout(FOLLOW_WAIT, ended).await.unwrap_or_else(|_| {
+        let what = format!("follows: session {session} is not shut out at every OST yet");
+        Err(FsError::new(FsCode::Unavailable, what).with_hint("ask again; see which OSTs do not answer: sateen status"))
+    })
+}
+
+async fn end(cluster: &Cluster, fs: &FileSystem, ending: Vec<Ending>) -> FsResult<()> {
     let writers: Vec<u64> = ending.iter().map(|e| e.writer).filter(|w| *w != 0).collect();
     if !writers.is_empty() {
         cluster.record_ended(&writers).await?;
@@ -108,25 +134,25 @@ pub async fn end_expired(cluster: &Cluster, fs: &FileSystem) -> FsResult<()> {
     Ok(())
 }
 
-/// Has every OST that is up refuse these writers.
+/// Has every OST that says that it lives refuse these writers.
 async fn shut_out(cluster: &Cluster, writers: &[u64]) {
-    let until = Instant::now() + FENCE_WAIT;
     let addresses = cluster.registry.read().addresses();
-    join_all(addresses.iter().map(|address| shut_out_at(cluster, address, writers, until))).await;
+    join_all(addresses.iter().map(|address| shut_out_at(cluster, address, writers))).await;
 }
 
-/// Asks until there is an answer or the OSTs there are down: then they register before they count again.
-async fn shut_out_at(cluster: &Cluster, address: &str, writers: &[u64], until: Instant) {
+/// Asks until there is an answer or the OSTs there are silent: then they register before they count again.
+async fn shut_out_at(cluster: &Cluster, address: &str, writers: &[u64]) {
+    let mut said = Instant::now();
     loop {
         let Err(error) = cluster.oss.fence(address, writers).await else { return };
-        if !cluster.registry.read().is_up_at(address) {
+        if !cluster.registry.read().is_heard_at(address, Instant::now()) {
             tracing::info!(address, "an OST that is down will hear of ended sessions when it registers");
             return;
         }
-        if Instant::now() >= until {
-            tracing::error!(address, %error, "an OST does not confirm that ended sessions are shut out; it counts as down");
-            cluster.registry.write().distrust(address, Instant::now());
-            return;
+        if said.elapsed() >= COMPLAINT {
+            tracing::error!(address, %error, "an OSS lives and does not confirm that ended sessions are shut out; what \
+                their clients held waits for it");
+            said = Instant::now();
         }
         tokio::time::sleep(PAUSE).await;
     }

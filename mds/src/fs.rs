@@ -4,8 +4,10 @@
 mod capabilities;
 mod held;
 mod locks;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,8 +31,8 @@ use crate::store::records::SessionRecord;
 use crate::store::{ReadTxn, Store, Table, keys};
 use crate::writer::{Host, Writer};
 
-use capabilities::Capabilities;
 pub use capabilities::Looked;
+use capabilities::{Capabilities, HOLD_MAX};
 pub use held::HELD_MAX;
 use held::Held;
 pub use locks::Changed;
@@ -224,9 +226,7 @@ impl FileSystem {
     pub async fn renew(&self, session: SessionId, open_files: Option<&[Stated]>, number: u64) -> FsResult<bool> {
         let (wants_restate, opened) = self.take_statement(session, open_files, number)?;
         // Others give up what they may not keep beside it; only then the client goes on.
-        for fid in opened {
-            self.grant(session, fid).await?;
-        }
+        self.make_way(session, opened, Instant::now() + HOLD_MAX).await?;
         Ok(wants_restate)
     }
 
@@ -236,9 +236,9 @@ impl FileSystem {
         session: SessionId,
         open_files: Option<&[Stated]>,
         number: u64,
-    ) -> FsResult<(bool, HashSet<Fid>)> {
+    ) -> FsResult<(bool, HashMap<Fid, Using>)> {
         let now = Instant::now();
-        let mut opened = HashSet::new();
+        let mut opened = HashMap::new();
         let mut clients = self.shared.clients.lock();
         clients.touch(session, now)?;
         if let Some(files) = open_files {
@@ -250,7 +250,10 @@ impl FileSystem {
             } else {
                 // A new session of a client whose old one has expired, with all that it had: it keeps nothing.
                 self.shared.capabilities.reopen(session, files);
-                opened.extend(fids);
+                for (fid, using, _) in files {
+                    let most = opened.entry(*fid).or_insert(*using);
+                    *most = (*most).max(*using);
+                }
             }
             self.shared.locks.restated();
         }
@@ -266,9 +269,25 @@ impl FileSystem {
         self.submit(Command::CloseSession { session }).await.map(drop)
     }
 
+    /// Clients are answered from now on.
+    pub fn begin(&self, now: Instant) {
+        self.shared.clients.lock().begin(now);
+    }
+
     /// Sessions that fell silent: nothing of them is answered any more. They end with [`FileSystem::close_session`].
     pub fn begin_ending(&self) -> Vec<Ending> {
-        self.shared.clients.lock().begin_ending(Instant::now())
+        let mut clients = self.shared.clients.lock();
+        let ending = clients.begin_ending(Instant::now());
+        self.shared.capabilities.ending(&ending);
+        ending
+    }
+
+    /// Likewise for a session that its client has given up.
+    pub fn begin_ending_of(&self, session: SessionId) -> Option<Ending> {
+        let mut clients = self.shared.clients.lock();
+        let ending = clients.begin_ending_of(session)?;
+        self.shared.capabilities.ending(std::slice::from_ref(&ending));
+        Some(ending)
     }
 
     /// Likewise for sessions of writers that have ended.

@@ -5,6 +5,9 @@
 //! (known from disk) DOWN --register--> UP --silence for the timeout--> DOWN
 //!                                       \--reports a failed store--> FAILED --register anew--> UP
 //! ```
+//!
+//! If there are writers that an OSS must refuse, its OSTs stay DOWN after they have registered until a heartbeat has
+//! confirmed it: an OSS that was serving all along may not have the answer yet, and nobody is to write beside those writers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,6 +40,8 @@ pub struct Report {
     pub space: Space,
     /// Its store has failed.
     pub failed: bool,
+    /// Changes of writers that it refuses are still being made.
+    pub draining: bool,
 }
 
 /// One OST as others see it.
@@ -72,6 +77,9 @@ struct Ost {
     space: Space,
     failed: bool,
     heard: Option<Instant>,
+    /// Number of its last registration, and whether it refuses whom it was told to.
+    registration: u64,
+    confirmed: bool,
     /// State others were told; a change raises the version.
     published: OstState,
 }
@@ -84,6 +92,8 @@ pub struct Registry {
     started: Instant,
     osts: BTreeMap<OstIndex, Ost>,
     version: u64,
+    /// Number of the last registration of any OSS.
+    registration: u64,
     candidates: Arc<Vec<Candidate>>,
 }
 
@@ -97,10 +107,22 @@ impl Registry {
     ) -> Registry {
         let started = Instant::now();
         let osts = known.into_iter().map(|(index, uuid)| (index, Ost::new(uuid))).collect();
-        let mut registry =
-            Registry { cluster, timeout, started, osts, version: first_version, candidates: Arc::default() };
+        let mut registry = Registry {
+            cluster,
+            timeout,
+            started,
+            osts,
+            version: first_version,
+            registration: first_version,
+            candidates: Arc::default(),
+        };
         registry.publish(started);
         registry
+    }
+
+    /// OSSs are answered from now on: the time to register begins.
+    pub fn begin(&mut self, now: Instant) {
+        self.started = now;
     }
 
     /// Rises when an OST, an address or a state changes.
@@ -166,7 +188,7 @@ impl Registry {
             )
             .with_hint("the directory is a copy of another OST, or its superblock is not its own"));
         }
-        if ost.address != address && ost.state(now, self.timeout) != OstState::Down {
+        if ost.address != address && ost.is_heard(now, self.timeout) {
             return Err(FsError::new(
                 FsCode::Busy,
                 format!("OST {index} ({}) is up at {}, and {address} claims it too", report.uuid, ost.address),
@@ -210,8 +232,17 @@ impl Registry {
         self.osts.iter().find(|(_, o)| o.uuid == uuid).map(|(i, o)| (*i, o))
     }
 
-    /// Takes in what [`Registry::plan`] allowed.
-    pub fn register(&mut self, address: &str, reports: &[Report], indexes: &[OstIndex], now: Instant) {
+    /// Takes in what [`Registry::plan`] allowed; gives the number of the registration. The OSTs count from now on if they are
+    /// `confirmed`, that is if there is nobody whom they must refuse; otherwise when they have said this number.
+    pub fn register(
+        &mut self,
+        address: &str,
+        reports: &[Report],
+        indexes: &[OstIndex],
+        confirmed: bool,
+        now: Instant,
+    ) -> u64 {
+        self.registration += 1;
         for (report, index) in reports.iter().zip(indexes) {
             let ost = self.osts.entry(*index).or_insert_with(|| {
                 self.version += 1;
@@ -221,21 +252,27 @@ impl Registry {
                 ost.address = address.to_owned();
                 self.version += 1;
             }
+            (ost.registration, ost.confirmed) = (self.registration, confirmed);
             ost.hear(report, now);
         }
         self.publish(now);
+        self.registration
     }
 
-    /// False if the OSS must register first.
-    pub fn heartbeat(&mut self, address: &str, reports: &[Report], now: Instant) -> bool {
+    /// False if the OSS must register first. `registration`: the last one of which it has the answer.
+    pub fn heartbeat(&mut self, address: &str, registration: u64, reports: &[Report], now: Instant) -> bool {
         let known = |r: &Report| {
-            self.find(r.uuid).is_some_and(|(_, o)| o.address == address && o.state(now, self.timeout) != OstState::Down)
+            self.find(r.uuid).is_some_and(|(_, o)| {
+                let told = o.confirmed || o.registration == registration;
+                o.address == address && told && o.is_heard(now, self.timeout)
+            })
         };
         if !reports.iter().all(known) {
             return false;
         }
         for report in reports {
             if let Some(ost) = self.osts.values_mut().find(|o| o.uuid == report.uuid) {
+                ost.confirmed |= !report.draining;
                 ost.hear(report, now);
             }
         }
@@ -254,6 +291,9 @@ impl Registry {
             if state != ost.published {
                 match state {
                     OstState::Up => tracing::info!(ost = %index, address = ost.address, "OST is up"),
+                    OstState::Down if ost.is_heard(now, self.timeout) => {
+                        tracing::info!(ost = %index, address = ost.address, "OST is to confirm whom it refuses")
+                    }
                     OstState::Down => tracing::warn!(ost = %index, address = ost.address, "OST is down"),
                     OstState::Failed => {
                         tracing::error!(ost = %index, address = ost.address, "OST reports a failed store")
@@ -289,7 +329,7 @@ impl Registry {
         self.osts.iter().map(info).collect()
     }
 
-    /// Whether an OST that may be serving clients has had no time yet to register since the server started.
+    /// Whether an OST that may be serving clients has had no time yet to register since the server answers.
     pub fn is_gathering(&self, now: Instant) -> bool {
         let waits = now.saturating_duration_since(self.started) < self.timeout;
         waits && self.osts.values().any(|ost| ost.heard.is_none())
@@ -300,15 +340,9 @@ impl Registry {
         self.osts.values().map(|ost| ost.address.clone()).filter(|address| !address.is_empty()).collect()
     }
 
-    /// Whether an OST is up at this address (also with a failed store).
-    pub fn is_up_at(&self, address: &str) -> bool {
-        self.osts.values().any(|ost| ost.published != OstState::Down && ost.address == address)
-    }
-
-    /// The OSTs at this address are down until they have registered again.
-    pub fn distrust(&mut self, address: &str, now: Instant) {
-        self.osts.values_mut().filter(|ost| ost.address == address).for_each(|ost| ost.heard = None);
-        self.publish(now);
+    /// Whether an OST at this address was heard of within the timeout, confirmed or not.
+    pub fn is_heard_at(&self, address: &str, now: Instant) -> bool {
+        self.osts.values().any(|ost| ost.address == address && ost.is_heard(now, self.timeout))
     }
 
     /// Where to reach an OST that is up (also with a failed store).
@@ -325,6 +359,8 @@ impl Ost {
             space: Space::default(),
             failed: false,
             heard: None,
+            registration: 0,
+            confirmed: false,
             published: OstState::Down,
         }
     }
@@ -335,16 +371,15 @@ impl Ost {
         self.failed = report.failed;
     }
 
+    fn is_heard(&self, now: Instant, timeout: Duration) -> bool {
+        self.heard.is_some_and(|heard| now.saturating_duration_since(heard) <= timeout)
+    }
+
     fn state(&self, now: Instant, timeout: Duration) -> OstState {
-        match self.heard {
-            Some(heard) if now.saturating_duration_since(heard) <= timeout => {
-                if self.failed {
-                    OstState::Failed
-                } else {
-                    OstState::Up
-                }
-            }
-            _ => OstState::Down,
+        match self.confirmed && self.is_heard(now, timeout) {
+            true if self.failed => OstState::Failed,
+            true => OstState::Up,
+            false => OstState::Down,
         }
     }
 }
@@ -358,12 +393,12 @@ mod tests {
 
     fn report(n: u8, index: Option<u16>) -> Report {
         let space = Space { total: 100, used: 0, available: 100, objects: 0 };
-        Report { uuid: OstUuid([n; 16]), index: index.map(OstIndex), space, failed: false }
+        Report { uuid: OstUuid([n; 16]), index: index.map(OstIndex), space, failed: false, draining: false }
     }
 
     fn join(r: &mut Registry, address: &str, reports: &[Report], now: Instant) -> FsResult<Vec<u16>> {
         let Admission { indexes, .. } = r.plan(Some(CLUSTER), address, reports, now)?;
-        r.register(address, reports, &indexes, now);
+        r.register(address, reports, &indexes, true, now);
         Ok(indexes.into_iter().map(|i| i.0).collect())
     }
 
@@ -404,32 +439,51 @@ mod tests {
         join(&mut r, "a:1", &[report(1, None)], now).expect("joins");
         let up = r.version();
         assert_eq!(state(&r), OstState::Up);
-        assert!(r.heartbeat("a:1", &[report(1, Some(0))], now + Duration::from_secs(9)));
+        assert!(r.heartbeat("a:1", 0, &[report(1, Some(0))], now + Duration::from_secs(9)));
         r.tick(now + Duration::from_secs(18));
         assert_eq!((state(&r), r.version()), (OstState::Up, up), "a heartbeat changes nothing");
         let late = now + Duration::from_secs(20);
         r.tick(late);
         assert_eq!(state(&r), OstState::Down);
         assert!(r.version() > up && r.address(OstIndex(0)).is_none());
-        assert!(!r.heartbeat("a:1", &[report(1, Some(0))], late), "it must register again");
+        assert!(!r.heartbeat("a:1", 0, &[report(1, Some(0))], late), "it must register again");
         join(&mut r, "a:1", &[report(1, Some(0))], late).expect("joins");
         let failed = Report { failed: true, ..report(1, Some(0)) };
-        assert!(r.heartbeat("a:1", &[failed], late));
+        assert!(r.heartbeat("a:1", 0, &[failed], late));
         assert_eq!(state(&r), OstState::Failed);
         assert!(!r.candidates()[0].up);
-        assert!(!r.heartbeat("x:1", &[report(1, Some(0))], late));
+        assert!(!r.heartbeat("x:1", 0, &[report(1, Some(0))], late));
     }
 
     #[test]
-    fn after_a_start_there_is_time_to_register_and_a_distrusted_ost_must_do_it_again() {
+    fn there_is_time_to_register_from_when_the_server_answers() {
         let mut r = Registry::new(CLUSTER, TIMEOUT, [(OstIndex(0), OstUuid([1; 16]))], 1);
-        let now = r.started;
+        let now = r.started + 5 * TIMEOUT;
+        assert!(!r.is_gathering(now));
+        r.begin(now);
         assert!(r.is_gathering(now) && !r.is_gathering(now + TIMEOUT) && r.addresses().is_empty());
         join(&mut r, "a:1", &[report(1, Some(0))], now).expect("joins");
-        assert!(!r.is_gathering(now) && r.is_up_at("a:1") && r.addresses().contains("a:1"));
-        r.distrust("a:1", now);
-        assert!(!r.is_up_at("a:1") && !r.heartbeat("a:1", &[report(1, Some(0))], now));
-        join(&mut r, "a:1", &[report(1, Some(0))], now).expect("joins");
-        assert!(r.is_up_at("a:1"));
+        assert!(!r.is_gathering(now) && r.is_heard_at("a:1", now) && r.addresses().contains("a:1"));
+        assert!(!r.is_heard_at("a:1", now + 2 * TIMEOUT) && !r.is_heard_at("b:1", now));
+    }
+
+    #[test]
+    fn an_ost_that_must_refuse_somebody_is_up_when_it_has_confirmed_it() {
+        let (now, reports) = (Instant::now(), [report(1, None), report(2, None)]);
+        let mut r = Registry::new(CLUSTER, TIMEOUT, [], 1);
+        let Admission { indexes, .. } = r.plan(None, "a:1", &reports, now).expect("joins");
+        let first = r.register("a:1", &reports, &indexes, false, now);
+        let last = r.register("a:1", &reports, &indexes, false, now);
+        let ups = |r: &Registry| r.candidates().iter().filter(|c| c.up).map(|c| c.index.0).collect::<Vec<_>>();
+        assert!(ups(&r).is_empty() && r.is_heard_at("a:1", now), "it is asked all the same");
+        assert_eq!(r.plan(None, "b:1", &reports, now).expect_err("a copy").code, FsCode::Busy);
+        assert!(!r.heartbeat("a:1", first, &reports, now), "it has missed an answer");
+        let busy = Report { draining: true, ..report(2, Some(1)) };
+        for (report, up) in [(busy, vec![0]), (report(2, Some(1)), vec![0, 1])] {
+            assert!(r.heartbeat("a:1", last, &[reports[0].clone(), report], now));
+            assert_eq!(ups(&r), up);
+        }
+        assert!(r.heartbeat("a:1", last, &[Report { draining: true, ..reports[0].clone() }], now));
+        assert_eq!(ups(&r), [0, 1], "who ends later is shut out by a call");
     }
 }

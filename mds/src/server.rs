@@ -1,7 +1,7 @@
 //! The composition root: what exists in the process, and in which order it starts and stops.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sateen_proto::DESCRIPTOR_SET;
 use sateen_proto::mds::cluster_server::ClusterServer;
@@ -50,6 +50,7 @@ pub async fn run(config: Config, stop: Shutdown) -> FsResult<()> {
 
 /// Serves an open cluster on a bound socket.
 pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Shutdown) -> FsResult<()> {
+    cluster.begin(Instant::now());
     let mut background = workers::spawn(&cluster, &stop);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ClusterServer<rpc::ClusterRpc>>().await;

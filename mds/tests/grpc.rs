@@ -30,6 +30,9 @@ use tonic::{Request, Response, Status, async_trait};
 /// Longest wait for something that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Silence after which a session ends.
+const LEASE: Duration = Duration::from_secs(3);
+
 /// A server on a directory, stopped when dropped.
 struct Mds {
     address: SocketAddr,
@@ -41,12 +44,19 @@ struct Mds {
 
 impl Mds {
     async fn start(dir: &std::path::Path) -> Mds {
+        Mds::serve(Mds::open(dir)).await
+    }
+
+    fn open(dir: &std::path::Path) -> Arc<Cluster> {
         let mut config = Config { dir: dir.to_owned(), ..Config::default() };
-        config.session.lease_ms = 3_000;
+        config.session.lease_ms = LEASE.as_millis() as u64;
         // OSTs here send no heartbeats.
         config.cluster.ost_timeout_ms = 60_000;
         let opened = MdsDir::open(dir).expect("opens");
-        let cluster = Cluster::open(opened, config.cluster_options()).expect("opens");
+        Cluster::open(opened, config.cluster_options()).expect("opens")
+    }
+
+    async fn serve(cluster: Arc<Cluster>) -> Mds {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let stop = Shutdown::new();
@@ -70,14 +80,19 @@ impl Mds {
     }
 
     async fn mount_as(&self, writer: u64) -> Mount {
+        self.mount_after(writer, Vec::new()).await.expect("opens")
+    }
+
+    async fn mount_after(&self, writer: u64, follows: Vec<u8>) -> Result<Mount, FsCode> {
         let request = OpenSessionRequest {
             hello: Some(version::hello("test")),
             fs_name: "scratch".into(),
             client: "test".into(),
             writer,
+            follows,
         };
-        let reply = self.names.clone().open_session(request).await.expect("opens").into_inner();
-        Mount { names: self.names.clone(), session: reply.session_id, numbers: Mutex::new(0) }
+        let reply = self.names.clone().open_session(request).await.map_err(|s| from_status(&s).code)?.into_inner();
+        Ok(Mount { names: self.names.clone(), session: reply.session_id, numbers: Mutex::new(0) })
     }
 
     async fn create_fs(&self) {
@@ -89,16 +104,26 @@ impl Mds {
         self.registered(address, uuid).await.indexes
     }
 
+    fn report(uuid: u8) -> OstReport {
+        let space = Some(Space { total: 1 << 40, used: 0, available: 1 << 40, objects: 0 });
+        OstReport { ost_uuid: vec![uuid; 16], space, ..Default::default() }
+    }
+
+    async fn confirm(&self, address: &str, uuid: u8, registration: u64) -> HeartbeatReply {
+        let request = HeartbeatRequest { address: address.into(), osts: vec![Mds::report(uuid)], registration };
+        self.cluster.clone().heartbeat(request).await.expect("hears").into_inner()
+    }
+
+    async fn state(&self, index: usize) -> OstState {
+        let osts = self.cluster.clone().list_osts(ListOstsRequest { known_version: 0 }).await.expect("lists");
+        osts.into_inner().osts[index].state()
+    }
+
     async fn registered(&self, address: &str, uuid: u8) -> RegisterOssReply {
         let request = RegisterOssRequest {
             cluster_id: Vec::new(),
             address: address.into(),
-            osts: vec![OstReport {
-                ost_uuid: vec![uuid; 16],
-                index: None,
-                space: Some(Space { total: 1 << 40, used: 0, available: 1 << 40, objects: 0 }),
-                failed: false,
-            }],
+            osts: vec![Mds::report(uuid)],
             software: "test".into(),
         };
         self.cluster.clone().register_oss(request).await.expect("registers").into_inner()
@@ -490,7 +515,7 @@ async fn bad_requests_get_codes_and_hints() {
     let mds = Mds::start(dir.path()).await;
     let mut names = mds.names.clone();
     let hello = Some(version::hello("test"));
-    let open = |fs: &str, hello| OpenSessionRequest { hello, fs_name: fs.into(), client: "t".into(), writer: 0 };
+    let open = |fs: &str, hello| OpenSessionRequest { hello, fs_name: fs.into(), ..Default::default() };
     let err = from_status(&names.open_session(open("nope", hello.clone())).await.expect_err("unknown"));
     assert_eq!(err.code, FsCode::NotFound);
     assert!(err.hint.is_some());

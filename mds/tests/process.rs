@@ -233,8 +233,7 @@ async fn make_directories(
     most: usize,
 ) -> Vec<String> {
     let mut made = Vec::new();
-    let open =
-        OpenSessionRequest { hello: Some(version::hello("t")), fs_name: "k".into(), client: "t".into(), writer: 0 };
+    let open = OpenSessionRequest { hello: Some(version::hello("t")), fs_name: "k".into(), ..Default::default() };
     let Ok(session) = names.open_session(open).await else { return made };
     let session_id = session.into_inner().session_id;
     for number in 1.. {

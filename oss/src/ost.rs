@@ -196,9 +196,9 @@ impl Ost {
         self.verifier
     }
 
-    /// Lets writers change nothing any more, in any store. Waits until what they have begun is done.
-    pub fn shut_out(&self, writers: &[u64]) {
-        self.ended.shut_out(writers);
+    /// Writers that are shut out, in every store.
+    pub fn ended(&self) -> &Ended {
+        &self.ended
     }
 
     /// The store of `fs` if that is known without waiting.

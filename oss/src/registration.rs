@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sateen_proto::convert::{cluster_id, ended_writers, ost_index};
@@ -47,12 +48,14 @@ pub struct Registrar {
     mds: Vec<String>,
     address: String,
     osts: Vec<Arc<Ost>>,
+    /// The last one whose answer took effect, as heartbeats say it.
+    registration: AtomicU64,
 }
 
 impl Registrar {
     /// Reports `osts`, reachable under `address`, to the first MDS of `mds` that answers.
     pub fn new(mds: Vec<String>, address: String, osts: Vec<Arc<Ost>>) -> Registrar {
-        Registrar { mds, address, osts }
+        Registrar { mds, address, osts, registration: AtomicU64::new(0) }
     }
 
     /// Registers, however long the MDS takes to answer. `None` if stopping was asked for meanwhile; an error only if
@@ -82,8 +85,8 @@ impl Registrar {
         }
     }
 
-    /// Registers once: reports the OSTs, shuts out the clients whose sessions have expired, and writes what the MDS decided
-    /// into the superblocks.
+    /// Registers once: reports the OSTs, refuses the clients whose sessions have expired, writes what the MDS decided into the
+    /// superblocks, and confirms that.
     pub async fn register(&self) -> FsResult<Registered> {
         let mut client = self.connect().await?;
         let hello = client.hello(version::hello("sateen-oss")).await.map_err(|s| from_status(&s))?.into_inner();
@@ -103,16 +106,18 @@ impl Registrar {
                 format!("the MDS numbered {} OSTs, {} were registered", reply.indexes.len(), self.osts.len()),
             ));
         }
-        let (osts, ended) = (self.osts.clone(), ended_writers(reply.ended_writers)?);
-        blocking(move || {
-            osts.iter().for_each(|ost| ost.shut_out(&ended));
-            Ok(())
-        })
-        .await?;
+        let ended = ended_writers(reply.ended_writers)?;
+        // Waits for no disk: an OST with changes of theirs under way says so in its reports until they are done.
+        self.osts.iter().for_each(|ost| ost.ended().refuse(&ended));
         for (ost, index) in self.osts.iter().zip(&reply.indexes) {
             let member = Member { cluster, index: ost_index(*index)? };
             let ost = ost.clone();
             blocking(move || ost.join(member)).await?;
+        }
+        self.registration.store(reply.registration, Ordering::Release);
+        if !ended.is_empty() {
+            // Until then the MDS does not count on these OSTs. If it asks to register again, so it does the next time.
+            client.heartbeat(self.heartbeat().await?).await.map_err(|s| from_status(&s))?;
         }
         let heartbeat = Duration::from_millis(u64::from(reply.heartbeat_interval_ms));
         Ok(Registered { cluster, heartbeat: heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX) })
@@ -160,7 +165,7 @@ impl Registrar {
             Some(connected) => connected,
             None => self.connect().await?,
         };
-        let request = HeartbeatRequest { address: self.address.clone(), osts: self.reports().await? };
+        let request = self.heartbeat().await?;
         let reply = connected.heartbeat(request).await.map_err(|s| from_status(&s))?.into_inner();
         *client = Some(connected);
         if reply.register_again {
@@ -197,6 +202,12 @@ impl Registrar {
         Err(last.unwrap_or_else(|| FsError::new(FsCode::Invalid, "mds names no address")))
     }
 
+    async fn heartbeat(&self) -> FsResult<HeartbeatRequest> {
+        // Before the reports: they are not older.
+        let registration = self.registration.load(Ordering::Acquire);
+        Ok(HeartbeatRequest { address: self.address.clone(), osts: self.reports().await?, registration })
+    }
+
     async fn reports(&self) -> FsResult<Vec<OstReport>> {
         let osts = self.osts.clone();
         blocking(move || Ok(osts.iter().map(|ost| report(ost)).collect())).await
@@ -214,6 +225,7 @@ fn report(ost: &Ost) -> OstReport {
         index: ost.member().map(|m| u32::from(m.index.0)),
         failed: ost.is_failed() || space.is_err(),
         space: Some(space.unwrap_or_default().into()),
+        draining: !ost.ended().is_quiet(),
     }
 }
 

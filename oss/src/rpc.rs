@@ -3,6 +3,7 @@
 //! Every rule about messages is in `sateen_proto::convert`; every rule about data in [`store`](crate::store). Here is
 //! only how the two meet: which OST, on which threads, within which bounds.
 
+pub mod admission;
 pub mod bulk;
 pub mod maintenance;
 mod read;
@@ -10,6 +11,7 @@ pub mod replies;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sateen_proto::convert::{bad, chunk_log2, ended_writers, fs_id, ost_index, parts_from_wire, range, required};
 use sateen_proto::oss::object_store_server::ObjectStore;
@@ -33,6 +35,8 @@ const COMMITS_MAX: usize = 128;
 const DESTROY_OBJECTS_MAX: usize = 1024;
 /// Most extents in one reply.
 const EXTENTS_MAX: u32 = 4096;
+/// How long Fence waits for changes that had passed before: less than the MDS waits for its answer.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(8);
 /// Unit in which payload in flight is counted, so that its sum fits a semaphore.
 const INFLIGHT_UNIT_BYTES: usize = 4096;
 
@@ -362,12 +366,49 @@ impl ObjectStore for Service {
             return Err(to_status(bad("ended_writers", "none")));
         }
         tracing::info!(writers = writers.len(), "the MDS shuts clients out whose sessions have expired");
-        let osts: Vec<_> = self.osts.values().cloned().collect();
-        self.durable(move || {
-            osts.iter().for_each(|ost| ost.shut_out(&writers));
-            Ok(())
-        })
-        .await?;
+        // Every OST first, none waits for another. No thread and no place among commits is needed for that: those may be
+        // taken by changes that a disk holds up.
+        self.osts.values().for_each(|ost| ost.ended().refuse(&writers));
+        let until = tokio::time::Instant::now() + UNDER_WAY_MAX;
+        for (index, ost) in &self.osts {
+            if tokio::time::timeout_at(until, ost.ended().quiet(&writers)).await.is_err() {
+                let what = format!("OST {index} refuses these writers, but changes of theirs are still being made");
+                let error = FsError::new(FsCode::Unavailable, what);
+                return Err(to_status(error.with_hint("ask again; if that lasts, its disk does not answer")));
+            }
+        }
         Ok(Response::new(oss::FenceReply {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ost::OstOptions;
+    use crate::store::index::IndexCache;
+
+    #[tokio::test]
+    async fn a_change_that_a_disk_holds_up_keeps_no_ost_from_refusing_its_writer_and_commits_do_not_either() {
+        let dirs = [tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir")];
+        let options = OstOptions {
+            capacity: None,
+            reserve: 0,
+            segment_bytes: 16 << 20,
+            cache: IndexCache::new(32 << 20),
+            create: true,
+        };
+        let osts = [0, 1].map(|n| Arc::new(Ost::open(dirs[n].path(), options.clone()).expect("opens")));
+        let by_index = osts.iter().enumerate().map(|(n, ost)| (OstIndex(n as u16), ost.clone())).collect();
+        let service = Service::new(ClusterId([5; 16]), by_index, 1, 1 << 20);
+        let _all = service.commits.clone().acquire_many_owned(COMMITS_MAX as u32).await.expect("there are so many");
+        let stuck = osts[0].ended().pass(7).expect("its session lives");
+        let fence = |writer| service.fence(Request::new(oss::FenceRequest { ended_writers: vec![writer] }));
+        let mut waits = fence(7);
+        assert!(futures::poll!(&mut waits).is_pending(), "the change is not done");
+        assert!(osts.iter().all(|ost| ost.ended().pass(7).is_err()), "refused at once, everywhere");
+        assert!(osts.iter().all(|ost| ost.ended().pass(8).is_ok()), "others go on");
+        fence(9).await.expect("no change of that one is under way");
+        drop(stuck);
+        waits.await.expect("shut out");
     }
 }

@@ -21,17 +21,15 @@ use sateen_runtime::Shutdown;
 use sateen_types::{FsCode, FsError, FsResult, OstIndex};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
-use tonic::service::LayerExt;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tower::ServiceBuilder;
-use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::config::Config;
 use crate::metrics;
 use crate::ost::{Ost, OstOptions};
 use crate::registration::{Registrar, advertised};
 use crate::rpc::Service;
+use crate::rpc::admission::Admission;
 use crate::rpc::bulk::Lane;
 use crate::rpc::maintenance::MaintenanceService;
 use crate::rpc::replies::SEND_MAX;
@@ -132,9 +130,7 @@ pub async fn serve(
         .build_v1()
         .map_err(|e| FsError::new(FsCode::Internal, format!("cannot build the reflection service: {e}")))?;
     let replies = service.replies();
-    let objects = Lane::new(service);
-    // Taken before a body is received: bounds the memory of messages, however many connections there are.
-    let admission = ServiceBuilder::new().layer(GlobalConcurrencyLimitLayer::new(requests)).into_inner();
+    let objects = Admission::new(Lane::new(service), requests);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -143,7 +139,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .timeout(REQUEST_MAX)
-        .add_service(admission.named_layer(objects))
+        .add_service(objects)
         .add_service(MaintenanceServer::new(maintenance))
         .add_service(health_service)
         .add_service(reflection)

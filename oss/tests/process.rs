@@ -93,12 +93,16 @@ async fn who_is_shut_out_is_refused_from_the_first_request_on_and_after_every_re
         }
         let mut server = start(config.clone());
         let address = server.ready().await;
+        assert!(mds.heartbeats.borrow().0 > 0, "the MDS counts on it when it is ready");
         if asked_to_register {
             mds.ended.lock().push(writer);
             *mds.forget.lock() = true;
             // The first one asks, the second comes after the registration.
             mds.hear(2).await;
         }
+        let heard = mds.hear(1).await;
+        assert_eq!(heard.registration, mds.registrations.lock().len() as u64, "it confirms the last one");
+        assert!(heard.osts.iter().all(|ost| !ost.draining));
         let mut client = ObjectStoreClient::connect(format!("http://{address}")).await.expect("reachable");
         let punch = |writer| PunchRequest {
             ost: 10,

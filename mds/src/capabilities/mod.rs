@@ -81,6 +81,8 @@ struct Session {
     /// Recalls that the stream has not carried, by number.
     queue: BTreeMap<u64, Fid>,
     files: HashSet<Fid>,
+    /// Nothing of it is answered any more: it is gone soon.
+    ending: bool,
 }
 
 /// What somebody must wait for.
@@ -287,6 +289,20 @@ impl CapabilityTable {
             file.holders.retain(|h| h.session != session);
         }
         self.tidy(fid);
+    }
+
+    /// The session is about to end.
+    pub fn begin_ending(&mut self, session: SessionId) {
+        if let Some(known) = self.sessions.get_mut(&session) {
+            known.ending = true;
+        }
+    }
+
+    /// Another session that has the file open and is about to end.
+    pub fn ending_beside(&self, session: SessionId, fid: Fid) -> Option<Wait> {
+        let ends = |s: SessionId| self.sessions.get(&s).is_some_and(|s| s.ending);
+        let mut others = self.files.get(&fid)?.holders.iter().map(|h| h.session).filter(|s| *s != session);
+        others.find(|other| ends(*other)).map(|other| Wait { on: Some(other) })
     }
 
     /// The session has ended, and all it had.

@@ -8,15 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::{Mutex, MutexGuard};
 use sateen_types::{Attr, Fid, FileType, FsCode, FsError, FsResult, Grant, Recall, SessionId, Unreported, Using, op};
 use tokio::sync::Notify;
 
 use super::{FileSystem, Shared, Stated};
 use crate::capabilities::{CapabilityTable, Wait};
+use crate::clients::Ending;
 
 /// Longest a request waits for other clients; then its client asks again.
-const HOLD_MAX: Duration = Duration::from_secs(10);
+pub(super) const HOLD_MAX: Duration = Duration::from_secs(10);
+
+/// Files of one statement for which others are asked at a time.
+const MADE_WAY_AT_ONCE: usize = 64;
 
 /// Longest a look at attributes waits after a restart until every other client has said what it has open.
 const LOOK_WAITS_MAX: Duration = Duration::from_secs(5);
@@ -89,6 +94,12 @@ impl Capabilities {
         self.tell();
     }
 
+    /// Nothing of these sessions is answered any more. Called with the clients locked.
+    pub fn ending(&self, ending: &[Ending]) {
+        let mut state = self.lock();
+        ending.iter().for_each(|e| state.table.begin_ending(e.session));
+    }
+
     /// A session ended; it is not among the clients any more.
     pub fn end_session(&self, session: SessionId) {
         let mut state = self.lock();
@@ -159,10 +170,43 @@ impl State {
 impl FileSystem {
     /// What a session that has the file open may keep of it, once others have given up what is in the way.
     pub(super) async fn grant(&self, session: SessionId, fid: Fid) -> FsResult<Grant> {
-        let until = Instant::now() + HOLD_MAX;
+        let granted = self.try_grant(session, fid, Instant::now() + HOLD_MAX).await?;
+        granted.map_err(|wait| self.not_yet(fid, wait))
+    }
+
+    /// Has others give up, until `until`, what they may not keep beside a session that has these files open and keeps nothing.
+    ///
+    /// It may go on without that only where it does nothing but read and the other one writes: its client looks at the
+    /// attributes before each read, which waits for the answer of the one that was asked here. If it writes, what the other
+    /// one keeps would be stored on top of that.
+    pub(super) async fn make_way(
+        &self,
+        session: SessionId,
+        opened: HashMap<Fid, Using>,
+        until: Instant,
+    ) -> FsResult<()> {
+        let files = stream::iter(opened).map(Ok);
+        let make_way = |(fid, using)| async move {
+            match self.try_grant(session, fid, until).await? {
+                Err(Wait { on: Some(_) })
+                    if using < Using::Writing && self.shared.capabilities.is_written_elsewhere(session, fid) =>
+                {
+                    Ok(())
+                }
+                Err(wait) => Err(self.not_yet(fid, wait)),
+                Ok(_nothing_is_said_of_it) => Ok(()),
+            }
+        };
+        files.try_for_each_concurrent(MADE_WAY_AT_ONCE, make_way).await
+    }
+
+    async fn try_grant(&self, session: SessionId, fid: Fid, until: Instant) -> FsResult<Result<Grant, Wait>> {
         self.await_recovery(session, fid, until).await?;
-        let found = self.shared.capabilities.until(until, |table| table.grant(session, fid)).await?;
-        found.map_err(|wait| self.not_yet(fid, wait))
+        // What a session that ends does with the file would limit this one for as long as it has it open. As a rule it is gone
+        // in a moment; one that is still there then counts as any other.
+        let gone = |table: &mut CapabilityTable| Ok(table.ending_beside(session, fid).map_or(Ok(()), Err));
+        let _gone_or_not = self.shared.capabilities.until(until, gone).await?;
+        self.shared.capabilities.until(until, |table| table.grant(session, fid)).await
     }
 
     /// Whether a session could open the file so without anybody having to give up anything.

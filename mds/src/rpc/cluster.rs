@@ -12,7 +12,7 @@ use sateen_types::{Compression, FsName, FsResult, LayoutTemplate};
 use tonic::{Request, async_trait};
 
 use super::{Answer, PROGRAM, answer};
-use crate::cluster::{Cluster, NewFileSystem};
+use crate::cluster::{Cluster, NewFileSystem, Registration};
 use crate::fs::FileSystem;
 use crate::namespace;
 use crate::registry::{OstInfo, OstState, Report};
@@ -43,8 +43,12 @@ impl ClusterService for Service {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Answer<HeartbeatReply> {
-        let HeartbeatRequest { address, osts } = request.into_inner();
-        let known = reports(osts).map(|r| self.cluster.registry.write().heartbeat(&address, &r, Instant::now()));
+        let HeartbeatRequest { address, osts, registration } = request.into_inner();
+        let hear = |r: Vec<Report>| {
+            let mut registry = self.cluster.registry.write();
+            registry.heartbeat(&address, registration, &r, Instant::now())
+        };
+        let known = reports(osts).map(hear);
         answer(known.map(|known| HeartbeatReply { register_again: !known }))
     }
 
@@ -90,14 +94,15 @@ impl Service {
             );
         }
         let reports = reports(osts)?;
-        let (indexes, ended_writers) = self.cluster.register_oss(cluster, &address, &reports).await?;
+        let Registration { indexes, ended, number } = self.cluster.register_oss(cluster, &address, &reports).await?;
         tracing::info!(address, software = software.chars().take(128).collect::<String>(), "an OSS registered");
         let timeout = self.cluster.registry.read().timeout();
         Ok(RegisterOssReply {
             cluster_id: self.cluster.id().0.to_vec(),
             indexes: indexes.iter().map(|i| u32::from(i.0)).collect(),
             heartbeat_interval_ms: (timeout / HEARTBEATS_PER_TIMEOUT).as_millis().clamp(50, 60_000) as u32,
-            ended_writers,
+            ended_writers: ended,
+            registration: number,
         })
     }
 
@@ -196,6 +201,7 @@ fn reports(osts: Vec<OstReport>) -> FsResult<Vec<Report>> {
             index: r.index.map(ost_index).transpose()?,
             space: required(r.space, "space")?.into(),
             failed: r.failed,
+            draining: r.draining,
         })
     };
     osts.into_iter().map(report).collect()

@@ -16,6 +16,7 @@ use super::{Answer, PROGRAM, answer};
 use crate::clients::OPEN_FILES_MAX;
 use crate::cluster::Cluster;
 use crate::command;
+use crate::fencing;
 use crate::fs::{FileSystem, Looked};
 use crate::namespace;
 use crate::registry::OstState;
@@ -185,6 +186,9 @@ impl Service {
             return Err(
                 bad("writer", format_args!("{} was an expired session's", r.writer)).with_hint("choose another")
             );
+        }
+        if !r.follows.is_empty() {
+            fencing::end_followed(&self.cluster, &fs, session_id(&r.follows)?).await?;
         }
         let session = SessionId(rand::random());
         let root = fs.open_session(session, r.client.clone(), r.writer).await?;

@@ -1,15 +1,15 @@
 //! Once a second: which OSTs are silent, whether the disk has room, which sessions have expired, which files without a
 //! name can go; and a task for the intents of every file system that has none yet.
 //!
-//! Ending sessions waits for OSTs, so each file system has a task for it, one at a time.
+//! Ending sessions waits for OSTs, so each file system has a task for it, one at a time ([`OneEach`]).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sateen_runtime::Shutdown;
 use sateen_types::{FsId, FsResult};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::intents;
 use crate::cluster::Cluster;
@@ -24,8 +24,7 @@ const ORPHANS_PAGE: usize = 1024;
 pub async fn run(cluster: Arc<Cluster>, stop: Shutdown) {
     let mut intent_tasks = JoinSet::new();
     let mut with_task: HashSet<FsId> = HashSet::new();
-    let mut end_tasks: JoinSet<FsId> = JoinSet::new();
-    let mut ending: HashSet<FsId> = HashSet::new();
+    let mut ending = OneEach::default();
     loop {
         cluster.registry.write().tick(Instant::now());
         match cluster.disk.space() {
@@ -38,32 +37,49 @@ pub async fn run(cluster: Arc<Cluster>, stop: Shutdown) {
             if with_task.insert(fs.info.id) {
                 intent_tasks.spawn(intents::run(cluster.clone(), Arc::downgrade(&fs), stop.clone()));
             }
-            if may_end && ending.insert(fs.info.id) {
-                end_tasks.spawn(end_expired(cluster.clone(), fs.clone()));
+            if may_end {
+                ending.start(fs.info.id, || end_expired(cluster.clone(), fs.clone()));
             }
             if let Err(e) = sweep(&fs).await {
                 tracing::warn!(fs = %fs.info.name, "sweep: {e}");
             }
         }
         while intent_tasks.try_join_next().is_some() {}
-        while let Some(Ok(done)) = end_tasks.try_join_next() {
-            ending.remove(&done);
-        }
         tokio::select! {
             () = stop.requested() => break,
             () = tokio::time::sleep(PERIOD) => {}
         }
     }
     // What an ending session waits for is found again at the next start.
-    end_tasks.shutdown().await;
+    ending.stop().await;
     while intent_tasks.join_next().await.is_some() {}
 }
 
-async fn end_expired(cluster: Arc<Cluster>, fs: Arc<FileSystem>) -> FsId {
+async fn end_expired(cluster: Arc<Cluster>, fs: Arc<FileSystem>) {
     if let Err(e) = fencing::end_expired(&cluster, &fs).await {
         tracing::warn!(fs = %fs.info.name, "sessions that have expired do not end yet: {e}");
     }
-    fs.info.id
+}
+
+/// At most one task for each file system, whatever became of the one before.
+#[derive(Default)]
+struct OneEach(HashMap<FsId, JoinHandle<()>>);
+
+impl OneEach {
+    /// Starts one unless there is one that runs.
+    fn start<F: Future<Output = ()> + Send + 'static>(&mut self, fs: FsId, task: impl FnOnce() -> F) {
+        self.0.retain(|_, running| !running.is_finished());
+        self.0.entry(fs).or_insert_with(|| tokio::spawn(task()));
+    }
+
+    /// Cuts them off.
+    async fn stop(self) {
+        self.0.values().for_each(JoinHandle::abort);
+        for (_, task) in self.0 {
+            // Cut off, or its end was logged.
+            let _ = task.await;
+        }
+    }
 }
 
 async fn sweep(fs: &FileSystem) -> FsResult<()> {
@@ -75,5 +91,36 @@ async fn sweep(fs: &FileSystem) -> FsResult<()> {
             Some(fid) => after = Some(fid),
             None => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_file_system_has_one_task_and_another_one_whatever_became_of_the_first() {
+        let (mut tasks, mut begun) = (OneEach::default(), 0);
+        let go_on = Arc::new(Notify::new());
+        let mut start = |tasks: &mut OneEach, fs| {
+            tasks.start(FsId(fs), || {
+                begun += 1;
+                let go_on = go_on.clone();
+                async move {
+                    go_on.notified().await;
+                    panic!("a task that fails");
+                }
+            });
+            begun
+        };
+        assert_eq!([1, 1, 2].map(|fs| start(&mut tasks, fs)), [1, 1, 2], "the first one runs");
+        go_on.notify_one();
+        while tasks.0.values().all(|task| !task.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!([1, 2].map(|fs| start(&mut tasks, fs)), [3, 3], "one has panicked");
+        tasks.stop().await;
     }
 }

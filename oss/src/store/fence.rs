@@ -15,9 +15,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
 use sateen_types::limits::ENDED_WRITERS_MAX;
 use sateen_types::{FsCode, FsError, FsResult};
+use tokio::sync::Notify;
 
 /// Writers whose generation is remembered; beyond it the one that was raised longest ago is forgotten. Only writers
 /// that had to send something again take a place.
@@ -40,40 +41,98 @@ impl Fence {
 }
 
 /// Writers that are shut out for good: one for all stores of an OST. The last [`ENDED_WRITERS_MAX`] that were named count.
+///
+/// In two steps: [`Ended::refuse`] waits for nothing, so that one disk that does not answer keeps no other OST from refusing;
+/// [`Ended::quiet`] completes when what had passed before is done.
 #[derive(Debug, Default)]
 pub struct Ended {
-    /// Held for reading by every change that has passed, until it is done.
-    writers: RwLock<EndedWriters>,
+    state: Mutex<State>,
+    /// Told when the last change of a writer is done that is refused.
+    done: Notify,
 }
 
 #[derive(Debug, Default)]
-struct EndedWriters {
-    all: HashSet<u64>,
+struct State {
+    refused: HashSet<u64>,
     /// In the order in which they came.
     order: VecDeque<u64>,
+    /// How many changes of a writer have passed and are not done. No more than there are threads that make changes.
+    under_way: HashMap<u64, usize>,
+}
+
+impl State {
+    fn has_under_way(&self, writers: &[u64]) -> bool {
+        !self.under_way.is_empty() && writers.iter().any(|writer| self.under_way.contains_key(writer))
+    }
 }
 
 impl Ended {
-    /// Shuts writers out. When it returns, what they had sent before is done or will be refused: no reader that comes now
-    /// sees a change of theirs appear later.
-    pub fn shut_out(&self, writers: &[u64]) {
-        let mut known = self.writers.write();
+    /// Refuses writers from now on. What has passed before may still be under way.
+    pub fn refuse(&self, writers: &[u64]) {
+        let mut state = self.state.lock();
         for writer in writers {
-            if known.all.insert(*writer) {
-                known.order.push_back(*writer);
+            if state.refused.insert(*writer) {
+                state.order.push_back(*writer);
             }
-            if known.order.len() > ENDED_WRITERS_MAX
-                && let Some(oldest) = known.order.pop_front()
+            if state.order.len() > ENDED_WRITERS_MAX
+                && let Some(oldest) = state.order.pop_front()
             {
-                known.all.remove(&oldest);
+                state.refused.remove(&oldest);
             }
         }
+    }
+
+    /// Whether no change of a writer that is refused is under way: no reader that comes now sees one appear later.
+    pub fn is_quiet(&self) -> bool {
+        let state = self.state.lock();
+        !state.under_way.keys().any(|writer| state.refused.contains(writer))
+    }
+
+    /// Completes as soon as no change of these writers is under way, which are refused. Others are not waited for.
+    pub async fn quiet(&self, writers: &[u64]) {
+        loop {
+            let told = self.done.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if !self.state.lock().has_under_way(writers) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Lets a change of this writer pass, or refuses it as `Stale`.
+    pub fn pass(&self, writer: u64) -> FsResult<Passed<'_>> {
+        let mut state = self.state.lock();
+        if state.refused.contains(&writer) {
+            return Err(FsError::new(FsCode::Stale, format!("writer: the session of {writer} has ended"))
+                .with_hint("open a new session, and write only what nobody else has changed meanwhile"));
+        }
+        *state.under_way.entry(writer).or_default() += 1;
+        Ok(Passed(Some((self, writer))))
     }
 }
 
 /// A change that may be made; held until it is.
 #[must_use]
-pub struct Passed<'a>(#[expect(dead_code, reason = "held, never looked at")] Option<RwLockReadGuard<'a, EndedWriters>>);
+pub struct Passed<'a>(Option<(&'a Ended, u64)>);
+
+impl Drop for Passed<'_> {
+    fn drop(&mut self) {
+        let Some((ended, writer)) = self.0 else { return };
+        let mut state = ended.state.lock();
+        if let Some(count) = state.under_way.get_mut(&writer) {
+            *count -= 1;
+            if *count > 0 {
+                return;
+            }
+        }
+        state.under_way.remove(&writer);
+        if state.refused.contains(&writer) {
+            ended.done.notify_waiters();
+        }
+    }
+}
 
 /// What of the changes that arrive at a store is too late.
 #[derive(Debug, Default)]
@@ -101,13 +160,9 @@ impl Fences {
     /// again with a higher generation takes the lock after the change, or the change is refused.
     pub fn pass(&self, fence: Option<Fence>) -> FsResult<Passed<'_>> {
         let Some(fence) = fence else { return Ok(Passed(None)) };
-        let ended = self.ended.writers.read();
-        if ended.all.contains(&fence.writer) {
-            return Err(FsError::new(FsCode::Stale, format!("writer: the session of {} has ended", fence.writer))
-                .with_hint("open a new session, and write only what nobody else has changed meanwhile"));
-        }
+        let passed = self.ended.pass(fence.writer)?;
         self.seen.lock().raise(fence)?;
-        Ok(Passed(Some(ended)))
+        Ok(passed)
     }
 }
 
@@ -160,7 +215,7 @@ mod tests {
         let ended = Arc::new(Ended::default());
         let (one, other) = (Fences::new(ended.clone()), Fences::new(ended.clone()));
         assert!(pass(&one, 7, 3) && pass(&other, 7, 0));
-        ended.shut_out(&[7]);
+        ended.refuse(&[7]);
         for fences in [&one, &other] {
             for generation in [0, 3, u64::MAX] {
                 let refused = fences.pass(Fence::new(7, generation)).err().expect("its session has ended");
@@ -170,21 +225,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_writer_is_shut_out_when_its_changes_that_have_passed_are_done() {
+    #[tokio::test]
+    async fn a_writer_is_refused_at_once_and_shut_out_when_its_own_changes_that_have_passed_are_done() {
         let ended = Arc::new(Ended::default());
-        let fences = Fences::new(ended.clone());
-        let passed = fences.pass(Fence::new(7, 0)).expect("its session lives");
-        std::thread::scope(|scope| {
-            let shutting = scope.spawn(|| ended.shut_out(&[7]));
-            while fences.ended.writers.try_read().is_some() {
-                std::thread::yield_now();
-            }
-            assert!(!shutting.is_finished(), "the change is not done");
+        let (one, other) = (Fences::new(ended.clone()), Fences::new(ended.clone()));
+        let first = one.pass(Fence::new(7, 0)).expect("its session lives");
+        let second = other.pass(Fence::new(7, 0)).expect("its session lives");
+        let _of_another = one.pass(Fence::new(8, 0)).expect("its session lives");
+        ended.refuse(&[7]);
+        assert!(!pass(&one, 7, 0) && !pass(&other, 7, 0), "though its changes are not done");
+        assert!(other.pass(Fence::new(8, 0)).is_ok(), "others do not wait for them");
+        let mut quiet = std::pin::pin!(ended.quiet(&[7]));
+        for passed in [first, second] {
+            assert!(!ended.is_quiet() && futures::poll!(quiet.as_mut()).is_pending());
             drop(passed);
-            shutting.join().expect("shut out");
-        });
-        assert!(!pass(&fences, 7, 0));
+        }
+        quiet.await;
+        assert!(ended.is_quiet());
     }
 
     #[test]
@@ -197,10 +254,11 @@ mod tests {
         assert_eq!((seen.highest.len(), seen.order.len()), (WRITERS_MAX, WRITERS_MAX));
         drop(seen);
         let writers: Vec<u64> = (1..=ENDED_WRITERS_MAX as u64 + 1).collect();
-        fences.ended.shut_out(&writers);
-        fences.ended.shut_out(&writers[1..]);
-        let known = fences.ended.writers.read();
-        assert_eq!((known.all.len(), known.order.len()), (ENDED_WRITERS_MAX, ENDED_WRITERS_MAX));
-        assert!(!known.all.contains(&1) && known.all.contains(&2), "the oldest is forgotten");
+        fences.ended.refuse(&writers);
+        fences.ended.refuse(&writers[1..]);
+        let known = fences.ended.state.lock();
+        assert_eq!((known.refused.len(), known.order.len()), (ENDED_WRITERS_MAX, ENDED_WRITERS_MAX));
+        assert!(!known.refused.contains(&1) && known.refused.contains(&2), "the oldest is forgotten");
+        assert!(known.under_way.is_empty());
     }
 }

@@ -93,12 +93,17 @@ impl Cluster for FakeMds {
         // New OSTs get the numbers after those that have one.
         let mut free = 10..;
         let indexes = request.osts.iter().filter_map(|o| o.index.or_else(|| free.next())).collect();
-        self.registrations.lock().push(request);
+        let registration = {
+            let mut registrations = self.registrations.lock();
+            registrations.push(request);
+            registrations.len() as u64
+        };
         Ok(Response::new(RegisterOssReply {
             cluster_id: self.cluster.0.to_vec(),
             indexes,
             heartbeat_interval_ms: 50,
             ended_writers: self.ended.lock().clone(),
+            registration,
         }))
     }
 

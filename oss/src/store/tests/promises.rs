@@ -304,7 +304,7 @@ fn a_writer_whose_session_has_ended_changes_nothing_and_others_go_on() {
     let write =
         |writer, byte| Write { fence: Fence::new(writer, 0), ..plain(object(1), 0, &[byte; 100], Compression::None) };
     store.write(write(7, 1)).expect("written");
-    ended.shut_out(&[7]);
+    ended.refuse(&[7]);
     store.write(write(8, 2)).expect("written by another");
     let before = (get(&store, object(1), 0, 200, false), store.attr(&object(1)));
     let late: [&dyn Fn() -> FsResult<Changed>; 3] =

@@ -1,0 +1,79 @@
+//! What a new session of a client has open, beside others that do not answer.
+
+use std::pin::pin;
+
+use sateen_types::{ClusterId, LayoutTemplate, Unreported};
+
+use super::*;
+use crate::store::MemStore;
+
+const HOLDER: SessionId = SessionId([1; 16]);
+const NEW: SessionId = SessionId([2; 16]);
+
+/// A file system with two sessions. `HOLDER` listens, with the stream that is given, and keeps what was written to `files`.
+async fn with_a_holder(dir: &std::path::Path, files: &[Stated]) -> (FileSystem, u64) {
+    let info = FsInfo {
+        id: FsId(1),
+        name: "scratch".parse().expect("valid"),
+        compression: Compression::None,
+        created: Timestamp::now(),
+    };
+    let (time, disk) = (Duration::from_secs(60), Arc::new(MdtDisk::new(dir)));
+    let registry = Arc::new(RwLock::new(Registry::new(ClusterId([7; 16]), time, [], 1)));
+    let store = Arc::new(MemStore::default());
+    let fs = FileSystem::start(info, store, (registry, disk), time, |e| panic!("{e}")).expect("starts");
+    let format = Command::Format { uid: 0, gid: 0, mode: 0o755, layout: LayoutTemplate::default() };
+    fs.submit(format).await.expect("formats");
+    for session in [HOLDER, NEW] {
+        fs.open_session(session, "client".into(), 0).await.expect("opens");
+    }
+    let (stream, _) = fs.listen(HOLDER).expect("lives");
+    fs.shared.capabilities.restate(HOLDER, files);
+    (fs, stream)
+}
+
+fn files(count: u32, using: Using, capability: Capability) -> Vec<Stated> {
+    let fid = |oid| Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 };
+    (1..=count).map(|oid| (fid(oid), using, capability)).collect()
+}
+
+#[tokio::test]
+async fn others_are_asked_for_all_that_a_new_session_has_open_together() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let held = files(50, Using::Writing, Capability::Write);
+    let (fs, stream) = with_a_holder(dir.path(), &held).await;
+    let stated = files(50, Using::Writing, Capability::None);
+    let mut renewing = pin!(fs.renew(NEW, Some(&stated), 0));
+    let mut asked = Vec::new();
+    while asked.len() < held.len() {
+        tokio::select! {
+            biased;
+            renewed = &mut renewing => panic!("{} were asked, and then {renewed:?}", asked.len()),
+            () = tokio::task::yield_now() => {}
+        }
+        asked.extend(fs.take_recalls(HOLDER, stream).expect("its stream"));
+    }
+    for (fid, recall) in asked {
+        let nothing = (Using::Nothing, Unreported::default());
+        fs.answer_recall(HOLDER, fid, recall.number, nothing).expect("lives");
+    }
+    assert!(!renewing.await.expect("all was given up"));
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_beside_a_writer_that_does_not_answer_and_a_second_writer_does_not() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for (holds, wants, goes_on) in [
+        (Using::Writing, Using::Reading, true),
+        (Using::Writing, Using::Writing, false),
+        // What it has written and not stored nobody would ask it for.
+        (Using::Reading, Using::Reading, false),
+    ] {
+        let (fs, stream) = with_a_holder(dir.path(), &files(1, holds, Capability::Write)).await;
+        let stated = files(1, wants, Capability::None);
+        let (_, opened) = fs.take_statement(NEW, Some(&stated), 0).expect("lives");
+        let made_way = fs.make_way(NEW, opened, Instant::now()).await.map_err(|e| e.code);
+        assert_eq!(made_way, if goes_on { Ok(()) } else { Err(FsCode::Unavailable) }, "{wants:?} beside {holds:?}");
+        assert_eq!(fs.take_recalls(HOLDER, stream).expect("its stream").len(), 1, "it was asked");
+    }
+}
