@@ -126,7 +126,7 @@ impl Session {
         let connect = async {
             let mut backoff = Backoff::new(Some(options.connect_timeout), &stop);
             loop {
-                match open_incarnation(&mds, fs, options).await {
+                match open_incarnation(&mds, fs, options, None).await {
                     Err(e) if e.code.is_retryable() => {
                         if !backoff.pause().await {
                             return Err(e);
@@ -365,7 +365,7 @@ impl Session {
         }
         let (incarnation, facts) = match candidate.take() {
             Some(opened) => opened,
-            None => open_incarnation(&self.mds, &self.fs, &self.options).await?,
+            None => open_incarnation(&self.mds, &self.fs, &self.options, Some(expired)).await?,
         };
         if facts.fs_id != self.facts.fs_id || facts.cluster != self.facts.cluster {
             return Err(FsError::new(
@@ -430,13 +430,19 @@ impl Session {
     }
 }
 
-/// One attempt to open a session, at every address in turn.
-async fn open_incarnation(mds: &Mds, fs: &FsName, options: &Options) -> FsResult<(Incarnation, Facts)> {
+/// One attempt to open a session, in place of the one that it `follows`.
+async fn open_incarnation(
+    mds: &Mds,
+    fs: &FsName,
+    options: &Options,
+    follows: Option<SessionId>,
+) -> FsResult<(Incarnation, Facts)> {
     let request = wire::OpenSessionRequest {
         hello: Some(version::hello("sateen-client")),
         fs_name: fs.to_string(),
         client: options.client_name.clone(),
         writer: rand::random::<u64>().max(1),
+        follows: follows.map(|session| session.0.to_vec()).unwrap_or_default(),
     };
     let writer = request.writer;
     let route: Route = mds.route();

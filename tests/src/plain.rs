@@ -53,8 +53,13 @@ impl Session {
     /// Opens one that writes to OSTs under this number.
     pub async fn open_as(mds: SocketAddr, writer: u64) -> Session {
         let mut namespace = NamespaceClient::new(connect(mds).await.expect("connect"));
-        let request =
-            OpenSessionRequest { hello: Some(hello()), fs_name: FS.into(), client: "plain tonic".into(), writer };
+        let request = OpenSessionRequest {
+            hello: Some(hello()),
+            fs_name: FS.into(),
+            client: "plain tonic".into(),
+            writer,
+            follows: Vec::new(),
+        };
         let opened = namespace.open_session(request).await.expect("OpenSession").into_inner();
         Session { namespace, opened, number: 0 }
     }

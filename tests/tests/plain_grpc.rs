@@ -96,8 +96,12 @@ fn unknown_protocol_versions_are_refused_by_every_service() {
             let hello = HelloRequest { protocol_min: min, protocol_max: max, software: "from the future".into() };
             let mds = connect(cluster.mds_address()).await.expect("connect");
             let oss = connect(cluster.oss_address(0)).await.expect("connect");
-            let session =
-                OpenSessionRequest { hello: Some(hello.clone()), fs_name: FS.into(), client: "x".into(), writer: 0 };
+            let session = OpenSessionRequest {
+                hello: Some(hello.clone()),
+                fs_name: FS.into(),
+                client: "x".into(),
+                ..Default::default()
+            };
             let answers = [
                 ClusterClient::new(mds.clone()).hello(hello.clone()).await.err(),
                 NamespaceClient::new(mds).open_session(session).await.err(),
@@ -157,17 +161,25 @@ fn the_mds_refuses_hostile_requests_and_goes_on() {
     let mut cluster = Cluster::start(ClusterSpec::new("hostile-mds"));
     block_on(async {
         let mut session = Session::open(cluster.mds_address()).await;
-        let bad_fs =
-            OpenSessionRequest { hello: Some(hello()), fs_name: "nosuch".into(), client: "x".into(), writer: 0 };
+        let bad_fs = OpenSessionRequest {
+            hello: Some(hello()),
+            fs_name: "nosuch".into(),
+            client: "x".into(),
+            ..Default::default()
+        };
         refused("an unknown file system", session.namespace.open_session(bad_fs).await, &[FsCode::NotFound]);
-        let long_fs =
-            OpenSessionRequest { hello: Some(hello()), fs_name: "x".repeat(5_000), client: "x".into(), writer: 0 };
+        let long_fs = OpenSessionRequest {
+            hello: Some(hello()),
+            fs_name: "x".repeat(5_000),
+            client: "x".into(),
+            ..Default::default()
+        };
         refused(
             "a long name of a file system",
             session.namespace.open_session(long_fs).await,
             &[FsCode::Invalid, FsCode::NameTooLong, FsCode::NotFound],
         );
-        let no_hello = OpenSessionRequest { hello: None, fs_name: FS.into(), client: "x".into(), writer: 0 };
+        let no_hello = OpenSessionRequest { hello: None, fs_name: FS.into(), client: "x".into(), ..Default::default() };
         refused(
             "no hello",
             session.namespace.open_session(no_hello).await,
