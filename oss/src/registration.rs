@@ -1,7 +1,7 @@
 //! How an OSS makes itself known to the MDS: registration at start, then heartbeats.
 //!
 //! The MDS decides indexes and the cluster; the OSTs remember both ([`Ost::join`]). Losing the MDS stops nothing here:
-//! clients that know their layouts go on, and the next heartbeat that gets through tells how things are. An OSS that has
+//! clients go on until their leases are over, and the next heartbeat that gets through tells how things are. An OSS that has
 //! just started serves nobody before it is registered: with the answer it learns which clients it must not let write.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
