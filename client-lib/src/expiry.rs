@@ -7,8 +7,8 @@
 //!
 //! The invariant: a change that was sent under a writer was either made in its session, or stood this test.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, TryStreamExt};
@@ -24,9 +24,11 @@ use crate::retry::Backoff;
 /// Files looked at at a time.
 const FILES_AT_ONCE: usize = 16;
 static ROOT: Credential = Credential::ROOT;
-/// How long others have to give up what they keep of one: all writes of this client wait. A restarted MDS grants nothing for about
-/// a lease.
-const LOOK_PATIENCE: Duration = Duration::from_secs(120);
+/// How long others have to give up what they keep of one, beside two leases: all writes of this client wait. A restarted MDS
+/// grants nothing for about a lease.
+const LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// So often it is looked whether the MDS answers at all.
+const LOOK_SLICE: Duration = Duration::from_secs(15);
 
 /// Under which number to write now, of a session that lives as far as this client knows; what its predecessors have left was
 /// looked at. Asks the MDS only if the session was replaced, or was not renewed for a lease.
@@ -52,17 +54,30 @@ pub(crate) async fn writer(inner: &Arc<Inner>) -> FsResult<u64> {
 
 /// [`writer`] beside everything else, for a session that has just begun to listen. One such task at a time.
 pub(crate) fn settle_soon(inner: &Arc<Inner>) {
-    if inner.settles.swap(true, Ordering::AcqRel) {
-        return;
+    if !inner.settles.swap(true, Ordering::AcqRel) {
+        inner.tasks.spawn_on(settle_behind(Arc::downgrade(inner)), &inner.runtime);
     }
-    let inner_ = Arc::clone(inner);
-    let settling = async move {
-        if let Err(error) = writer(&inner_).await {
-            tracing::debug!(%error, "what the last session left is not looked at yet; with the next write");
+}
+
+async fn settle_behind(client: Weak<Inner>) {
+    let Some(stop) = client.upgrade().map(|inner| inner.session.stop.clone()) else { return };
+    let mut backoff = Backoff::new(None, &stop);
+    loop {
+        let Some(inner) = client.upgrade() else { return };
+        if let Err(error) = writer(&inner).await {
+            tracing::debug!(%error, "what the last session left is not looked at yet");
         }
-        inner_.settles.store(false, Ordering::Release);
-    };
-    inner.tasks.spawn_on(settling, &inner.runtime);
+        inner.settles.store(false, Ordering::Release);
+        // Perhaps there is yet another session, which has found this task at work.
+        let settled = inner.osts.writer() == inner.session.incarnation().writer;
+        if settled || inner.settles.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        drop(inner);
+        if !backoff.pause().await {
+            return;
+        }
+    }
 }
 
 /// An OST has refused `writer` as `Stale`: whether that was because its session has expired, and there is another.
@@ -152,23 +167,23 @@ async fn look_at(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResult<()> {
 /// it without this client being asked. An error means that the MDS does not answer.
 async fn open_alone(inner: &Arc<Inner>, fid: Fid) -> FsResult<Option<File>> {
     let client = Client { inner: Arc::clone(inner) };
-    let until = Instant::now() + LOOK_PATIENCE;
+    let patience = LOOK_PATIENCE + 2 * inner.session.incarnation().lease;
+    let since = Instant::now();
     loop {
-        let asked = client.open(&ROOT, fid, Access::READ_WRITE);
-        match tokio::time::timeout_at(until.into(), asked).await {
+        match tokio::time::timeout(LOOK_SLICE, client.open(&ROOT, fid, Access::READ_WRITE)).await {
             Ok(Ok(open)) => return Ok(Some(open)),
-            Ok(Err(e)) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => return Ok(None),
             Ok(Err(e)) if inner.session.stop.is_cancelled() => return Err(e),
-            Ok(Err(e)) if e.code.is_retryable() && Instant::now() < until => {}
+            Ok(Err(e)) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => return Ok(None),
             Ok(Err(e)) if !e.code.is_retryable() => {
                 tracing::warn!(%fid, error = %e, "a file cannot be opened in the new session");
                 return Ok(None);
             }
-            _ => {
-                inner.session.renew_or_reopen().await?;
-                tracing::warn!(%fid, "another client uses a file, and does not give it up for {LOOK_PATIENCE:?}");
-                return Ok(None);
-            }
+            // Only time counts in which the MDS answers: without it this ends here, and begins anew.
+            _ => inner.session.renew_or_reopen().await?,
+        }
+        if since.elapsed() > patience {
+            tracing::warn!(%fid, "another client uses a file, and does not give it up for {patience:?}");
+            return Ok(None);
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct Incarnation {
     pub lock_slots: Arc<Slots>,
     /// Under which number the OSTs know it: they refuse it when the session has expired.
     pub writer: u64,
-    lease: Duration,
+    pub lease: Duration,
 }
 
 /// The client's membership in a file system, over however many incarnations.
@@ -268,7 +268,7 @@ impl Session {
                     }
                 }
                 Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
-                    self.reopen(incarnation.id).await?;
+                    self.reopen_within(incarnation.id, &mut backoff).await?;
                 }
                 other => return other,
             }
@@ -354,7 +354,24 @@ impl Session {
         }
     }
 
-    /// Replaces the expired incarnation `expired`, unless somebody has already.
+    /// [`Session::reopen`], for as long as the request has time that needs it: the old session may have to be shut out first.
+    pub async fn reopen_within(&self, expired: SessionId, backoff: &mut Backoff) -> FsResult<()> {
+        loop {
+            match self.reopen(expired).await {
+                Err(e) if e.code.is_retryable() => {
+                    if e.code == FsCode::Awaiting {
+                        backoff.wait_longer(self.incarnation().lease);
+                    }
+                    if !backoff.pause().await {
+                        return Err(e);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Replaces the expired incarnation `expired`, unless somebody has already. May be dropped half-way.
     pub async fn reopen(&self, expired: SessionId) -> FsResult<()> {
         let mut candidate = self.reopening.lock().await;
         if self.stop.is_cancelled() {
@@ -363,33 +380,39 @@ impl Session {
         if self.incarnation().id != expired {
             return Ok(());
         }
-        let (incarnation, facts) = match candidate.take() {
+        // It stays where it is until it is told: dropped, it would live on as somebody else.
+        let (incarnation, facts) = match &mut *candidate {
             Some(opened) => opened,
-            None => open_incarnation(&self.mds, &self.fs, &self.options, Some(expired)).await?,
+            none => none.insert(open_incarnation(&self.mds, &self.fs, &self.options, Some(expired)).await?),
         };
         if facts.fs_id != self.facts.fs_id || facts.cluster != self.facts.cluster {
-            return Err(FsError::new(
-                FsCode::Stale,
-                format!("{:?} is now another file system (number {}, was {})", self.fs, facts.fs_id, self.facts.fs_id),
-            )
-            .with_hint("unmount it and mount it again"));
+            let what =
+                format!("{:?} is now another file system (number {}, was {})", self.fs, facts.fs_id, self.facts.fs_id);
+            *candidate = None;
+            return Err(FsError::new(FsCode::Stale, what).with_hint("unmount it and mount it again"));
         }
         let asked = Moment::now();
         // Others may have been given what was kept.
         let lost = self.opens.lock().lose_all();
         self.lost.lock().extend(lost);
         self.names.lose_all();
-        match self.send_renew(&incarnation, true).await {
+        match self.send_renew(incarnation, true).await {
             Ok(_) => {}
-            Err(e) if e.code.is_retryable() => {
-                *candidate = Some((incarnation, facts));
-                return Err(e);
+            Err(e) if e.code == FsCode::Stale => {
+                // It has expired in turn.
+                let next = open_incarnation(&self.mds, &self.fs, &self.options, Some(incarnation.id)).await?;
+                *candidate = Some(next);
+                return Err(FsError { code: FsCode::Unavailable, ..e });
             }
+            Err(e) if e.code.is_retryable() => return Err(e),
             Err(e) => {
-                self.end(incarnation.id).await;
+                let id = incarnation.id;
+                *candidate = None;
+                self.end(id).await;
                 return Err(e);
             }
         }
+        let Some((incarnation, _)) = candidate.take() else { return Ok(()) };
         let lost_locks = self.record.lock().lose_all(incarnation.id);
         tracing::warn!(%expired, new = %incarnation.id, lost_locks, "the session had expired; a new one was opened");
         self.lease.renewed(asked, incarnation.lease);

@@ -296,7 +296,7 @@ impl Session {
                 }
                 Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
                     let had_locks = self.record.lock().holds(holder.fid, holder.owner);
-                    self.reopen(incarnation.id).await?;
+                    self.reopen_within(incarnation.id, &mut backoff).await?;
                     match op {
                         LockOp::Set { .. } if had_locks => return Err(lost(holder.fid)),
                         LockOp::Set { .. } => {}

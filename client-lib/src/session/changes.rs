@@ -141,7 +141,7 @@ impl Session {
                 }
                 Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
                     if bound {
-                        self.reopen(incarnation.id).await?;
+                        self.reopen_within(incarnation.id, &mut backoff).await?;
                         return Err(followed());
                     }
                     if maybe_executed {
@@ -154,7 +154,7 @@ impl Session {
                         )
                         .with_hint("look whether the change is there before repeating it"));
                     }
-                    self.reopen(incarnation.id).await?;
+                    self.reopen_within(incarnation.id, &mut backoff).await?;
                     incarnation = self.incarnation();
                     slot = incarnation.slots.take().await;
                 }
