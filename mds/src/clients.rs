@@ -169,6 +169,11 @@ impl ClientTable {
         Ok(self.subtract(before))
     }
 
+    /// What the session has open.
+    pub fn files_of(&self, session: SessionId) -> HashSet<Fid> {
+        self.sessions.get(&session).into_iter().flat_map(|client| client.files.keys().copied()).collect()
+    }
+
     /// Counts one more open.
     pub fn open(&mut self, session: SessionId, fid: Fid) -> FsResult<()> {
         if self.claimed.contains(&fid) {

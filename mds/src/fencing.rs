@@ -14,6 +14,7 @@
 //! register. What is left is an OST that clients reach while neither its heartbeats reach the MDS nor the MDS's calls reach it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -29,6 +30,8 @@ use crate::fs::FileSystem;
 const KEPT_SECONDS: i64 = 24 * 3600;
 /// How often it is said that an OST lives and does not confirm.
 const COMPLAINT: Duration = Duration::from_secs(20);
+/// How long OSTs have to confirm several writers at a time.
+const TOGETHER: Duration = Duration::from_secs(5);
 /// Longest that opening a session waits for the end of the one that it follows.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 /// Pause before an OST is asked again.
@@ -94,40 +97,57 @@ impl EndedWriters {
     }
 }
 
-/// Ends every session of a file system that fell silent. May be repeated whatever became of it before.
-pub async fn end_expired(cluster: &Cluster, fs: &FileSystem) -> FsResult<()> {
-    let ending = fs.begin_ending();
+/// Ends sessions that fell silent ([`FileSystem::begin_ending`]). May be repeated whatever became of it before.
+pub async fn end_expired(cluster: &Cluster, fs: &FileSystem, ending: Vec<Ending>) -> FsResult<()> {
     for (session, client) in ending.iter().map(|e| (e.session, &e.name)) {
         tracing::warn!(fs = %fs.info.name, %session, client, "a client was silent for longer than its lease: its session ends");
     }
-    end(cluster, fs, ending).await
+    end(cluster, fs, &ending).await
 }
 
 /// Ends a session for the one that its client opens in its place, so that the client is no stranger to itself. Whoever
 /// names the session may do that: its id is a random 128-bit number that only its client was told. If it does not end within
-/// [`FOLLOW_WAIT`] it goes on ending ([`end_expired`]), and the client asks again.
-pub async fn end_followed(cluster: &Cluster, fs: &FileSystem, session: SessionId) -> FsResult<()> {
+/// [`FOLLOW_WAIT`] it goes on ending, and the client asks again.
+pub async fn end_followed(cluster: &Arc<Cluster>, fs: &Arc<FileSystem>, session: SessionId) -> FsResult<()> {
     let Some(ending) = fs.begin_ending_of(session) else { return Ok(()) };
     tracing::info!(fs = %fs.info.name, %session, client = ending.name, "a client opens a session in place of another");
-    let ended = async {
+    let (cluster, fs) = (Arc::clone(cluster), Arc::clone(fs));
+    // To its end, also if the client goes away: half-way nobody would know of the session any more.
+    let ended = tokio::spawn(async move {
         while cluster.registry.read().is_gathering(Instant::now()) {
             // An OST that is not known to be up yet could not be told.
             tokio::time::sleep(PAUSE).await;
         }
-        end(cluster, fs, vec![ending]).await
-    };
-    tokio::time::timeout(FOLLOW_WAIT, ended).await.unwrap_or_else(|_| {
-        let what = format!("follows: session {session} is not shut out at every OST yet");
-        Err(FsError::new(FsCode::Unavailable, what).with_hint("ask again; see which OSTs do not answer: sateen status"))
-    })
+        end(&cluster, &fs, &[ending]).await
+    });
+    match tokio::time::timeout(FOLLOW_WAIT, ended).await {
+        Ok(ended) => ended.map_err(|e| FsError::new(FsCode::Internal, format!("the end of {session} failed: {e}")))?,
+        Err(_) => {
+            let what = format!("follows: session {session} is not shut out at every OST yet");
+            Err(FsError::new(FsCode::Unavailable, what)
+                .with_hint("ask again; see which OSTs do not answer: sateen status"))
+        }
+    }
 }
 
-async fn end(cluster: &Cluster, fs: &FileSystem, ending: Vec<Ending>) -> FsResult<()> {
+/// All together, or each on its own if some OST does not confirm all of them soon: it may wait for a disk on which one of them
+/// writes.
+async fn end(cluster: &Cluster, fs: &FileSystem, ending: &[Ending]) -> FsResult<()> {
     let writers: Vec<u64> = ending.iter().map(|e| e.writer).filter(|w| *w != 0).collect();
     if !writers.is_empty() {
         cluster.record_ended(&writers).await?;
-        shut_out(cluster, &writers).await;
     }
+    if tokio::time::timeout(TOGETHER, shut_out(cluster, &writers)).await.is_ok() {
+        return close(fs, ending).await;
+    }
+    let each = ending.iter().map(async |one| {
+        shut_out(cluster, Some(one.writer).filter(|w| *w != 0).as_slice()).await;
+        close(fs, std::slice::from_ref(one)).await
+    });
+    join_all(each).await.into_iter().collect()
+}
+
+async fn close(fs: &FileSystem, ending: &[Ending]) -> FsResult<()> {
     for ending in ending {
         fs.close_session(ending.session).await?;
     }
@@ -136,6 +156,9 @@ async fn end(cluster: &Cluster, fs: &FileSystem, ending: Vec<Ending>) -> FsResul
 
 /// Has every OST that says that it lives refuse these writers.
 async fn shut_out(cluster: &Cluster, writers: &[u64]) {
+    if writers.is_empty() {
+        return;
+    }
     let addresses = cluster.registry.read().addresses();
     join_all(addresses.iter().map(|address| shut_out_at(cluster, address, writers))).await;
 }

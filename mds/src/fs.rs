@@ -244,12 +244,18 @@ impl FileSystem {
         if let Some(files) = open_files {
             let recovers = clients.wants_restate(session);
             let fids: Vec<Fid> = files.iter().map(|(fid, ..)| *fid).collect();
+            let mut before = clients.files_of(session);
             clients.restate(session, &fids, number)?;
             if recovers {
                 self.shared.capabilities.restate(session, files);
             } else {
                 // A new session of a client whose old one has expired, with all that it had: it keeps nothing.
                 self.shared.capabilities.reopen(session, files);
+                // It may have said so before, and have closed some since.
+                fids.iter().for_each(|fid| {
+                    before.remove(fid);
+                });
+                self.shared.capabilities.closed(session, before.into_iter());
                 for (fid, using, _) in files {
                     let most = opened.entry(*fid).or_insert(*using);
                     *most = (*most).max(*using);

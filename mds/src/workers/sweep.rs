@@ -1,17 +1,18 @@
 //! Once a second: which OSTs are silent, whether the disk has room, which sessions have expired, which files without a
 //! name can go; and a task for the intents of every file system that has none yet.
 //!
-//! Ending sessions waits for OSTs, so each file system has a task for it, one at a time ([`OneEach`]).
+//! Ending sessions waits for OSTs, so it is done by tasks of its own, each for those that fell silent at a time ([`Endings`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sateen_runtime::Shutdown;
-use sateen_types::{FsId, FsResult};
+use sateen_types::{FsId, FsResult, SessionId};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::intents;
+use crate::clients::Ending;
 use crate::cluster::Cluster;
 use crate::fencing;
 use crate::fs::FileSystem;
@@ -24,7 +25,7 @@ const ORPHANS_PAGE: usize = 1024;
 pub async fn run(cluster: Arc<Cluster>, stop: Shutdown) {
     let mut intent_tasks = JoinSet::new();
     let mut with_task: HashSet<FsId> = HashSet::new();
-    let mut ending = OneEach::default();
+    let mut endings = Endings::default();
     loop {
         cluster.registry.write().tick(Instant::now());
         match cluster.disk.space() {
@@ -38,7 +39,7 @@ pub async fn run(cluster: Arc<Cluster>, stop: Shutdown) {
                 intent_tasks.spawn(intents::run(cluster.clone(), Arc::downgrade(&fs), stop.clone()));
             }
             if may_end {
-                ending.start(fs.info.id, || end_expired(cluster.clone(), fs.clone()));
+                endings.start(fs.begin_ending(), |fresh| end_expired(cluster.clone(), fs.clone(), fresh));
             }
             if let Err(e) = sweep(&fs).await {
                 tracing::warn!(fs = %fs.info.name, "sweep: {e}");
@@ -51,30 +52,39 @@ pub async fn run(cluster: Arc<Cluster>, stop: Shutdown) {
         }
     }
     // What an ending session waits for is found again at the next start.
-    ending.stop().await;
+    endings.stop().await;
     while intent_tasks.join_next().await.is_some() {}
 }
 
-async fn end_expired(cluster: Arc<Cluster>, fs: Arc<FileSystem>) {
-    if let Err(e) = fencing::end_expired(&cluster, &fs).await {
+async fn end_expired(cluster: Arc<Cluster>, fs: Arc<FileSystem>, ending: Vec<Ending>) {
+    if let Err(e) = fencing::end_expired(&cluster, &fs, ending).await {
         tracing::warn!(fs = %fs.info.name, "sessions that have expired do not end yet: {e}");
     }
 }
 
-/// At most one task for each file system, whatever became of the one before.
+/// Tasks that end sessions, at most one for each, whatever became of the one before.
 #[derive(Default)]
-struct OneEach(HashMap<FsId, JoinHandle<()>>);
+struct Endings(Vec<(HashSet<SessionId>, JoinHandle<()>)>);
 
-impl OneEach {
-    /// Starts one unless there is one that runs.
-    fn start<F: Future<Output = ()> + Send + 'static>(&mut self, fs: FsId, task: impl FnOnce() -> F) {
-        self.0.retain(|_, running| !running.is_finished());
-        self.0.entry(fs).or_insert_with(|| tokio::spawn(task()));
+impl Endings {
+    /// Starts one for those of these sessions that no task is ending.
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        ending: Vec<Ending>,
+        task: impl FnOnce(Vec<Ending>) -> F,
+    ) {
+        self.0.retain(|(_, running)| !running.is_finished());
+        let is_new = |e: &Ending| !self.0.iter().any(|(sessions, _)| sessions.contains(&e.session));
+        let fresh: Vec<Ending> = ending.into_iter().filter(is_new).collect();
+        if !fresh.is_empty() {
+            let sessions = fresh.iter().map(|e| e.session).collect();
+            self.0.push((sessions, tokio::spawn(task(fresh))));
+        }
     }
 
     /// Cuts them off.
     async fn stop(self) {
-        self.0.values().for_each(JoinHandle::abort);
+        self.0.iter().for_each(|(_, task)| task.abort());
         for (_, task) in self.0 {
             // Cut off, or its end was logged.
             let _ = task.await;
@@ -100,13 +110,18 @@ mod tests {
 
     use super::*;
 
+    fn ending(of: &[u8]) -> Vec<Ending> {
+        of.iter().map(|n| Ending { session: SessionId([*n; 16]), name: String::new(), writer: 0 }).collect()
+    }
+
     #[tokio::test]
-    async fn each_file_system_has_one_task_and_another_one_whatever_became_of_the_first() {
-        let (mut tasks, mut begun) = (OneEach::default(), 0);
+    async fn each_session_is_ended_by_one_task_and_by_another_one_whatever_became_of_the_first() {
+        let mut tasks = Endings::default();
         let go_on = Arc::new(Notify::new());
-        let mut start = |tasks: &mut OneEach, fs| {
-            tasks.start(FsId(fs), || {
-                begun += 1;
+        let start = |tasks: &mut Endings, of: &[u8]| {
+            let mut begun = Vec::new();
+            tasks.start(ending(of), |fresh| {
+                begun = fresh.iter().map(|e| e.session.0[0]).collect();
                 let go_on = go_on.clone();
                 async move {
                     go_on.notified().await;
@@ -115,12 +130,14 @@ mod tests {
             });
             begun
         };
-        assert_eq!([1, 1, 2].map(|fs| start(&mut tasks, fs)), [1, 1, 2], "the first one runs");
+        assert_eq!(start(&mut tasks, &[1, 2]), [1, 2]);
+        assert_eq!(start(&mut tasks, &[1, 2, 3]), [3], "one that waits for ever holds up nobody else");
+        assert!(start(&mut tasks, &[1, 2, 3]).is_empty());
         go_on.notify_one();
-        while tasks.0.values().all(|task| !task.is_finished()) {
+        while tasks.0.iter().all(|(_, task)| !task.is_finished()) {
             tokio::task::yield_now().await;
         }
-        assert_eq!([1, 2].map(|fs| start(&mut tasks, fs)), [3, 3], "one has panicked");
+        assert_eq!(start(&mut tasks, &[1, 2, 3]), [1, 2], "their task has panicked");
         tasks.stop().await;
     }
 }
