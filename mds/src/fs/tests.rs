@@ -73,7 +73,7 @@ async fn a_reader_goes_on_beside_a_writer_that_does_not_answer_and_a_second_writ
         let stated = files(1, wants, Capability::None);
         let (_, opened) = fs.take_statement(NEW, Some(&stated), 0).expect("lives");
         let made_way = fs.make_way(NEW, opened, Instant::now()).await.map_err(|e| e.code);
-        assert_eq!(made_way, if goes_on { Ok(()) } else { Err(FsCode::Unavailable) }, "{wants:?} beside {holds:?}");
+        assert_eq!(made_way, if goes_on { Ok(()) } else { Err(FsCode::Awaiting) }, "{wants:?} beside {holds:?}");
         assert_eq!(fs.take_recalls(HOLDER, stream).expect("its stream").len(), 1, "it was asked");
     }
 }
