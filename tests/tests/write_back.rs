@@ -50,6 +50,30 @@ fn what_one_mount_makes_in_its_own_directories_the_other_sees_at_once() {
     }
 }
 
+#[test]
+fn what_stat_says_of_a_closed_file_is_not_different_when_the_mds_has_heard_of_it() {
+    let pair = Pair::with("names-times", LONG_LEASE, &NO_KERNEL_CACHE);
+    let (a, b) = (pair.a.path(), pair.b.path());
+    let stat = |path: PathBuf| {
+        let m = fs::metadata(path).expect("stat");
+        (m.ino(), m.size(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()))
+    };
+    for n in 0..40 {
+        // Another one each time: one that others have looked at is not held any more.
+        let dir = format!("d{n}");
+        fs::create_dir(a.join(&dir)).expect("mkdir");
+        let name = format!("{dir}/f");
+        fs::write(a.join(&name), vec![7; 1000 * n]).expect("write");
+        let told = stat(a.join(&name));
+        if n % 2 == 0 {
+            File::open(a.join(&name)).and_then(|file| file.sync_all()).expect("fsync");
+            assert_eq!(stat(a.join(&name)), told, "{name} here, stored");
+        }
+        assert_eq!(stat(b.join(&name)), told, "{name} elsewhere");
+        assert_eq!(stat(a.join(&name)), told, "{name} here");
+    }
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let name = |e: io::Result<fs::DirEntry>| e.expect("entry").file_name().into_string().expect("text");
     let mut names: Vec<String> = fs::read_dir(dir).expect("list").map(name).collect();

@@ -1,7 +1,7 @@
 //! Files: layouts, sizes, truncates, what is left behind, extended attributes.
 
 use sateen_types::layout::TemplateComponent;
-use sateen_types::op::{Mutation, MutationReply, ReadDone, SetTime, XattrMode};
+use sateen_types::op::{Mutation, MutationReply, ReadDone, SetTime, WriteDone, XattrMode};
 use sateen_types::{
     Attr, Credential, Extent, Fid, FileType, FsCode, LayoutTemplate, OstIndex, StripePattern, Timestamp, XattrName,
 };
@@ -182,6 +182,25 @@ fn late_write_reports_never_shrink_a_file_nor_its_space_below_zero() {
         b.write_done(fid, 1000, 4096).expect("writes");
         let attr = b.write_done(fid, 10, -8192).expect("writes");
         assert_eq!((attr.size, attr.blocks), (1000, 0));
+    });
+}
+
+#[test]
+fn a_write_changed_the_file_when_it_was_made_and_not_when_it_is_reported() {
+    on_every_store(|b| {
+        let fid = b.create(ROOT, "f").expect("makes");
+        let made = namespace::get_attr(&*b.view(), fid).expect("reads").ctime;
+        let mut report = |mtime: Option<Timestamp>| {
+            let op = WriteDone { fid, end: 10, mtime, allocated_delta: 4096, clear_suid: false };
+            b.attr_of(&Credential::ROOT, Mutation::WriteDone(op)).expect("writes")
+        };
+        assert_eq!(report(None).ctime, made, "space alone is no change");
+        let later = Timestamp { nanos: 5, ..made };
+        let attr = report(Some(later));
+        assert_eq!((attr.mtime, attr.ctime), (later, later));
+        let behind = report(Some(Timestamp { seconds: 1, nanos: 0 }));
+        assert_eq!((behind.mtime.seconds, behind.ctime), (1, later), "by a clock that is behind");
+        assert!(behind.change > attr.change);
     });
 }
 
