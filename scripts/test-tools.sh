@@ -27,9 +27,11 @@ if command -v dpkg-query >/dev/null; then
     have python3 python3 # SQLite through Python's module
     have sha256sum coreutils
     have umount util-linux
+    have ip iproute2     # networks of the tests' own, and
+    have iptables iptables # what is lost in them
     install_wanted
 else
-    echo "note: this is not Debian; the tests need fusermount3, rsync, setfacl, setfattr, fio, mkfs.ext4, xfsprogs, git, make, gcc, python3 and libacl"
+    echo "note: this is not Debian; the tests need fusermount3, rsync, setfacl, setfattr, fio, mkfs.ext4, xfsprogs, git, make, gcc, python3, ip, iptables and libacl"
 fi
 
 # installed CRATE VERSION: whether cargo's own record in the tools directory says so

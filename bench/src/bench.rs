@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sateen_client::{Client, Credential, Fid, LayoutTemplate, Name};
+use sateen_client::{Client, Credential, Fid, LayoutTemplate, Name, Options};
 use sateen_types::StripePattern;
 use sateen_types::layout::STRIPE_COUNT_ALL;
 use tokio::runtime::Runtime;
@@ -46,6 +46,8 @@ pub struct Sizes {
     pub files: u32,
     /// Files of 8 KiB.
     pub small_files: u32,
+    /// Files of a source tree.
+    pub tree_files: u32,
     /// How long a limit that has no natural size is measured.
     pub limit_time: Duration,
 }
@@ -60,6 +62,7 @@ impl Sizes {
         synced_ios: 2_000,
         files: 8_000,
         small_files: 4_000,
+        tree_files: 5_000,
         limit_time: Duration::from_millis(1500),
     };
     /// To see that all works.
@@ -71,6 +74,7 @@ impl Sizes {
         synced_ios: 50,
         files: 160,
         small_files: 64,
+        tree_files: 64,
         limit_time: Duration::from_millis(100),
     };
 }
@@ -146,7 +150,7 @@ impl Bench {
         if self.cluster.get().is_none() {
             let cluster = Cluster::start(&self.sateen, self.guard.dir().join("cluster"))?;
             self.runtime.block_on(async {
-                let client = cluster.connect().await?;
+                let client = cluster.connect(|_| ()).await?;
                 let name = Name::parse(DIRECTORY.as_bytes())?;
                 let dir = client.mkdir(&Credential::ROOT, client.root(), &name, 0o777).await?;
                 let wide = LayoutTemplate::plain(StripePattern::raid0(STRIPE_COUNT_ALL));
@@ -164,9 +168,21 @@ impl Bench {
     where
         F: Future<Output = anyhow::Result<T>>,
     {
+        self.with_client_of(|_| (), f)
+    }
+
+    /// [`Bench::with_client`] with other options than the usual ones.
+    pub fn with_client_of<T, F>(
+        &self,
+        options: impl FnOnce(&mut Options),
+        f: impl FnOnce(Client, Fid) -> F,
+    ) -> anyhow::Result<T>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
         let cluster = self.cluster()?;
         self.runtime.block_on(async {
-            let client = cluster.connect().await?;
+            let client = cluster.connect(options).await?;
             let name = Name::parse(DIRECTORY.as_bytes())?;
             let dir = client.lookup(&Credential::ROOT, client.root(), &name).await?;
             let value = f(client.clone(), dir.fid).await?;

@@ -8,7 +8,7 @@ use std::fmt;
 use anyhow::bail;
 
 use crate::bench::Bench;
-use crate::cases::{client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small};
+use crate::cases::{client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small, fuse_tree};
 use crate::data::Kind::{Half, Random};
 use crate::limits::{disk, fuse_null, local, memory, rpc, tcp};
 
@@ -94,7 +94,7 @@ const fn cpu(name: &'static str, of: &'static str) -> Case {
 }
 
 /// All of them, in the order in which they are measured.
-static CATALOGUE: [Case; 57] = [
+static CATALOGUE: [Case; 60] = [
     limit("memcpy", Unit::Throughput, memory::copy),
     limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
     limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),
@@ -117,6 +117,7 @@ static CATALOGUE: [Case; 57] = [
     bytes("client.read.seq.half", "lz4.decompress.one_core", |b| client_seq::read(b, Half)).floor(0.50),
     rate("client.read.4k.rand", "raw_tcp.roundtrips", client_rand::read).floor(0.50),
     rate("client.create", "null_rpc", client_meta::create).floor(0.40),
+    rate("client.create.writeback", "null_rpc", client_meta::create_writeback).floor(1.50),
     rate("client.stat.uncached", "null_rpc", client_meta::stat_uncached).floor(0.80),
     rate("client.unlink", "null_rpc", client_meta::unlink).floor(0.40),
     rate("client.readdirplus", "null_rpc", client_meta::readdirplus).floor(20.0),
@@ -153,6 +154,8 @@ static CATALOGUE: [Case; 57] = [
     rate("fuse.mdtest.remove.4p", "null_rpc", |b| fuse_files::remove(b, 4)).floor(0.75),
     rate("fuse.small.create", "null_rpc", fuse_small::create).floor(0.30),
     rate("fuse.small.read.cold", "null_rpc", fuse_small::read_cold).floor(0.40),
+    rate("fuse.untar", "null_rpc", fuse_tree::untar).floor(0.25),
+    rate("fuse.walk.cold", "null_rpc", fuse_tree::walk_cold).floor(1.00),
 ];
 
 /// One case by its name.

@@ -55,10 +55,12 @@ impl Cluster {
         format!("{}:/{FS}", self.address)
     }
 
-    /// A new session; nothing is cached in it.
-    pub async fn connect(&self) -> anyhow::Result<Client> {
+    /// A new session; nothing is cached in it. `change` may change its options.
+    pub async fn connect(&self, change: impl FnOnce(&mut Options)) -> anyhow::Result<Client> {
         let source: MountSource = self.source().parse()?;
-        Ok(Client::connect(&source, Options { client_name: "sateen-bench".to_owned(), ..Options::default() }).await?)
+        let mut options = Options { client_name: "sateen-bench".to_owned(), ..Options::default() };
+        change(&mut options);
+        Ok(Client::connect(&source, options).await?)
     }
 
     /// Takes everything the cluster has on disk out of the page cache.

@@ -1,6 +1,7 @@
 //! A session on one file system: its beginning and its end. Its operations are in [`crate::namespace`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sateen_types::op::{Access, NewMode};
@@ -11,7 +12,7 @@ use sateen_types::{
 use crate::file::File;
 use crate::inner::Inner;
 use crate::inode::Inode;
-use crate::namespace::lookup;
+use crate::lookup::lookup;
 use crate::session::Session;
 use crate::{Forget, MountSource, Options, atime, recalls, tend, writeback};
 
@@ -63,12 +64,14 @@ pub struct Looked {
     pub attr: Attr,
     /// Another client has the file open for writing: size and times may be others in a moment.
     pub in_use: bool,
+    /// How long ago the attributes were asked for: before they were needed, where [`Options::attributes_ahead`] allows.
+    pub age: Duration,
 }
 
 /// Of what nobody writes to.
 impl From<Attr> for Looked {
     fn from(attr: Attr) -> Looked {
-        Looked { attr, in_use: false }
+        Looked { attr, in_use: false, age: Duration::ZERO }
     }
 }
 

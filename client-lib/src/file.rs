@@ -347,7 +347,10 @@ impl File {
         if locks::shares(&lock) {
             self.open.store_locked(owner).await;
         }
-        let attr = self.open.inner.session.lock(self.open.holder(owner), lock, give_up).await?;
+        let session = &self.open.inner.session;
+        let attr = session.lock(self.open.holder(owner), lock, give_up).await?;
+        // What others did while they had it is seen from here on.
+        session.ahead.clear();
         Ok(self.open.inode.observe_lock(&attr))
     }
 

@@ -28,6 +28,7 @@
 //! - memory is bounded by [`Options::dirty_bytes_max`] and [`Options::cache_bytes_max`].
 
 pub mod admin;
+mod ahead;
 mod append;
 mod atime;
 pub mod blocking;
@@ -44,6 +45,7 @@ mod inner;
 mod inode;
 mod lease;
 mod locks;
+mod lookup;
 pub mod maintenance;
 mod mds;
 mod namespace;

@@ -14,15 +14,12 @@ use sateen_types::{
     Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Grant, Layout, LayoutTemplate, Name, Space, XattrName,
 };
 
-use crate::client::{Client, Created, DefaultLayout, Looked, NewFile, StatFs};
+use crate::client::{Client, Created, DefaultLayout, NewFile, StatFs};
 use crate::file::{Creating, File, Registration};
 use crate::inner::Inner;
-use crate::session::{Executed, Session};
+use crate::session::Executed;
 use crate::writeback::{Made, WriteBack};
 use crate::{report, truncate, write};
-
-/// Symbolic links followed in one path (Linux: 40).
-const SYMLINKS_MAX: u32 = 40;
 
 /// Asks the MDS something that may be asked twice: `ask!(session, rpc, Request { fields })`, the session filled in.
 macro_rules! ask {
@@ -39,52 +36,6 @@ macro_rules! ask {
 }
 
 impl Client {
-    /// Attributes of a name.
-    pub async fn lookup(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<Attr> {
-        self.look_up(cred, parent, name).await.map(|looked| looked.attr)
-    }
-
-    /// Attributes of a name, and whether they last.
-    pub async fn look_up(&self, cred: &Credential, parent: Fid, name: &Name) -> FsResult<Looked> {
-        let names = &self.inner.session.names;
-        if let Some(found) = names.local(|tree, _| tree.lookup(cred, parent, name)) {
-            return Ok(self.merge_looked(found?, false));
-        }
-        let child = names.known(|tree| tree.child(parent, name));
-        self.told(&[parent, child.unwrap_or(parent)]).await?;
-        let (attr, in_use) = lookup_in_use(&self.inner.session, cred, parent, name.as_bytes()).await?;
-        Ok(self.merge_looked(self.newest(attr), in_use))
-    }
-
-    /// Attributes of a directory's parent; of the root's, the root.
-    pub async fn lookup_parent(&self, cred: &Credential, dir: Fid) -> FsResult<Attr> {
-        if dir == self.root() {
-            return self.getattr(dir).await;
-        }
-        self.told(&[dir]).await?;
-        lookup(&self.inner.session, cred, dir, b"..").await
-    }
-
-    /// Attributes of an inode, with what was written here.
-    pub async fn getattr(&self, fid: Fid) -> FsResult<Attr> {
-        self.look(fid).await.map(|looked| looked.attr)
-    }
-
-    /// Attributes of an inode, with what was written here, and whether they last.
-    pub async fn look(&self, fid: Fid) -> FsResult<Looked> {
-        if let Some(attr) = self.inner.session.names.local(|tree, _| tree.attr(fid)) {
-            return Ok(self.merge_looked(attr, false));
-        }
-        self.told(&[fid]).await?;
-        let asked = self.inner.session.ask(|mut client, session_id| {
-            let fid = Some(fid.into());
-            async move { client.get_attr(wire::GetAttrRequest { session_id, fid }).await }
-        });
-        let reply = asked.await?;
-        let attr = self.newest(convert::required(reply.attr, "attr")?.try_into()?);
-        Ok(self.merge_looked(attr, reply.in_use))
-    }
-
     /// Changes attributes; with a size, cuts or extends the file.
     pub async fn setattr(&self, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
         if set.size.is_some() {
@@ -163,19 +114,20 @@ impl Client {
             }
         }
         self.settle(&[new.parent]).await?;
-        let op = Mutation::Create(Create {
+        let op = Create {
             parent: new.parent,
             name: new.name,
             mode: new.mode,
             exclusive: new.exclusive,
             open: Some(access),
             layout: new.layout,
-        });
+        };
         let creating = Creating::new(&self.inner.session);
-        let Executed { reply, grant, .. } = session.execute_whole(cred, op, false).await?;
+        let Executed { reply, grant, .. } = session.create(cred, op).await?;
         let entry = expect_entry("Create", reply)?;
         let registration = Registration::new(&self.inner.session, entry.attr.fid, access.write);
         drop(creating);
+        self.inner.session.ahead.told(entry.attr.fid);
         let layout = convert::required(entry.layout, "layout")?;
         let file = File::new(&self.inner, &entry.attr, (layout, grant), cred, access, registration);
         Ok(Created { attr: file.attr(), file, existed: entry.existed })
@@ -191,10 +143,10 @@ impl Client {
         }
         self.settle(&[parent]).await?;
         let op = Mutation::Mkdir { parent, name: name.clone(), mode };
-        if !session.names.ask() {
+        let Some(asked_in) = session.names.ask() else {
             return Ok(expect_entry("Mkdir", self.execute(cred, op).await?)?.attr);
-        }
-        let asked = Asked { names: &session.names, place: (parent, name), held: None };
+        };
+        let asked = Asked { names: &session.names, session: asked_in, place: (parent, name), held: None };
         let Executed { reply, held, .. } = session.execute_whole(cred, op, true).await?;
         let attr = expect_entry("Mkdir", reply)?.attr;
         asked.answered(&attr, held);
@@ -298,12 +250,28 @@ impl Client {
         max: u32,
         with_attr: bool,
     ) -> FsResult<(Vec<DirEntry>, bool, Fid)> {
-        let max = max.clamp(1, READDIR_ENTRIES_MAX);
         let session = &self.inner.session;
-        if with_attr && session.names.holds(fid) {
+        if with_attr && session.names.known(|tree| tree.has_held_in(fid).then_some(())).is_some() {
             session.names.told_all(session).await?;
         }
         self.told(&[fid]).await?;
+        let (mut entries, end, parent) = self.list(cred, fid, after, max, with_attr).await?;
+        for entry in &mut entries {
+            entry.attr = entry.attr.take().map(|attr| self.merge(self.newest(attr)));
+        }
+        Ok((entries, end, parent))
+    }
+
+    /// [`Client::readdir`] as the MDS answers, without what is known here.
+    pub(crate) async fn list(
+        &self,
+        cred: &Credential,
+        fid: Fid,
+        after: u64,
+        max: u32,
+        with_attr: bool,
+    ) -> FsResult<(Vec<DirEntry>, bool, Fid)> {
+        let max = max.clamp(1, READDIR_ENTRIES_MAX);
         let reply = ask!(
             self.inner.session,
             read_dir,
@@ -312,10 +280,7 @@ impl Client {
         if reply.entries.len() > max as usize {
             return Err(convert::bad("entries", format_args!("{} were sent, {max} asked for", reply.entries.len())));
         }
-        let mut entries = reply.entries.into_iter().map(DirEntry::try_from).collect::<FsResult<Vec<_>>>()?;
-        for entry in &mut entries {
-            entry.attr = entry.attr.take().map(|attr| self.merge(self.newest(attr)));
-        }
+        let entries = reply.entries.into_iter().map(DirEntry::try_from).collect::<FsResult<Vec<_>>>()?;
         Ok((entries, reply.end, convert::fid(reply.parent, "parent")?))
     }
 
@@ -442,47 +407,13 @@ impl Client {
         }
         let layout = convert::required(reply.layout, "layout")?.try_into()?;
         let grant = convert::grant(reply.grant)?;
+        // Nothing older is told of it from here on.
+        self.inner.session.ahead.told(fid);
         Ok(File::new(&self.inner, &attr, (layout, grant), cred, access, registration))
     }
 
-    /// Walks `path` from [`Client::root`], with or without a leading slash, following symbolic links (the last one only
-    /// if `follow`). Links cannot lead out of the root.
-    pub async fn resolve(&self, cred: &Credential, path: &[u8], follow: bool) -> FsResult<Attr> {
-        let mut todo: Vec<Vec<u8>> = components(path);
-        let mut trail: Vec<Attr> = vec![self.getattr(self.root()).await?];
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            let here = trail.last().expect("the root is never left");
-            if here.file_type != FileType::Directory {
-                let what = format!("{:?} is below something that is not a directory", String::from_utf8_lossy(path));
-                return Err(FsError::new(FsCode::NotDirectory, what));
-            }
-            if part == b".." {
-                if trail.len() > 1 {
-                    trail.pop();
-                }
-                continue;
-            }
-            let attr = self.lookup(cred, here.fid, &Name::parse(&part)?).await?;
-            if attr.file_type == FileType::Symlink && (follow || !todo.is_empty()) {
-                links += 1;
-                if links > SYMLINKS_MAX {
-                    return Err(FsError::new(FsCode::Loop, format!("more than {SYMLINKS_MAX} symbolic links")));
-                }
-                let target = self.readlink(attr.fid).await?;
-                if target.starts_with(b"/") {
-                    trail.truncate(1);
-                }
-                todo.extend(components(&target));
-                continue;
-            }
-            trail.push(attr);
-        }
-        Ok(trail.pop().expect("the root is never left"))
-    }
-
     /// Waits until the MDS knows what was done here to these inodes.
-    async fn told(&self, fids: &[Fid]) -> FsResult<()> {
+    pub(crate) async fn told(&self, fids: &[Fid]) -> FsResult<()> {
         self.inner.session.names.told(&self.inner.session, fids).await
     }
 
@@ -491,32 +422,8 @@ impl Client {
         self.inner.session.names.give_up(&self.inner.session, fids).await
     }
 
-    /// Attributes from the MDS, or those known here if they are newer.
-    fn newest(&self, attr: Attr) -> Attr {
-        let names = &self.inner.session.names;
-        names.observe(&attr);
-        names.known(|tree| tree.attr(attr.fid)).unwrap_or(attr)
-    }
-
     async fn execute(&self, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
         self.inner.session.execute(cred, op).await
-    }
-
-    fn merge_looked(&self, attr: Attr, in_use: bool) -> Looked {
-        let in_use = in_use || self.is_shared(attr.fid);
-        Looked { attr: self.merge(attr), in_use }
-    }
-
-    /// Attributes from the MDS, with what was written here.
-    fn merge(&self, mut attr: Attr) -> Attr {
-        attr.atime = self.inner.atimes.newest(attr.fid, attr.atime);
-        match self.inner.table.get(attr.fid) {
-            Some(inode) => {
-                inode.observe(&attr);
-                inode.attr()
-            }
-            None => attr,
-        }
     }
 
     /// Takes in the attributes that came with a change of something else than data.
@@ -531,6 +438,7 @@ impl Client {
 /// A request for a new directory that nobody else may use.
 struct Asked<'a> {
     names: &'a WriteBack,
+    session: u64,
     place: (Fid, &'a Name),
     held: Option<(Attr, LayoutTemplate)>,
 }
@@ -543,7 +451,7 @@ impl Asked<'_> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.names.asked(self.place, self.held.take());
+        self.names.asked(self.session, self.place, self.held.take());
     }
 }
 
@@ -556,25 +464,6 @@ pub(crate) async fn statfs(inner: &Inner) -> FsResult<StatFs> {
         inodes_free: r.inodes_free,
         mdt: Space { total: r.mdt_total, used: r.mdt_used, available: r.mdt_available, objects: r.inodes_used },
     })
-}
-
-pub(crate) async fn lookup(session: &Session, cred: &Credential, parent: Fid, name: &[u8]) -> FsResult<Attr> {
-    lookup_in_use(session, cred, parent, name).await.map(|(attr, _)| attr)
-}
-
-async fn lookup_in_use(session: &Session, cred: &Credential, parent: Fid, name: &[u8]) -> FsResult<(Attr, bool)> {
-    let asked = session.ask(|mut client, session_id| {
-        let (credential, parent, name) = (Some(cred.into()), Some(parent.into()), name.to_vec());
-        async move { client.lookup(wire::LookupRequest { session_id, credential, parent, name }).await }
-    });
-    let reply = asked.await?;
-    Ok((convert::required(reply.attr, "attr")?.try_into()?, reply.in_use))
-}
-
-/// Parts of a path, last first; empty parts and `.` are left out.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
-    parts.rev().map(<[u8]>::to_vec).collect()
 }
 
 fn expect_attr(what: &str, reply: MutationReply) -> FsResult<Attr> {

@@ -42,6 +42,9 @@ pub struct Options {
     /// moment: they are durable after [`crate::File::fsync`] or [`crate::Client::sync_names`], as on a local file system, and
     /// no sooner. Without it each is durable when it is answered.
     pub write_back_names: bool,
+    /// How old attributes may be that [`crate::Client::lookup`] was given before they were asked for, because names are looked up
+    /// in a row. Zero: it asks the MDS every time.
+    pub attributes_ahead: Duration,
     /// Name shown by `sateen status`, at most 255 bytes.
     pub client_name: String,
 }
@@ -63,6 +66,7 @@ impl Default for Options {
             commit_bytes: 32 << 20,
             access_times: AccessTimes::default(),
             write_back_names: false,
+            attributes_ahead: Duration::ZERO,
             client_name: format!("pid {}", std::process::id()),
         }
     }

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
+use crate::ahead::Ahead;
 use crate::lease::{Lease, Moment};
 use crate::locks::{Record, TURNS, Waits};
 use crate::mds::{Mds, Route};
@@ -109,6 +110,8 @@ pub(crate) struct Session {
     turns: Box<[tokio::sync::Mutex<()>]>,
     /// Directories that this client has to itself.
     pub names: WriteBack,
+    /// Names that will be looked up.
+    pub ahead: Ahead,
     /// Version of the OST map the MDS last spoke of.
     pub ost_map_version: AtomicU64,
     tasks: TaskTracker,
@@ -173,6 +176,7 @@ impl Session {
             lost: Mutex::default(),
             closes_told: Notify::new(),
             closes_wanted: Notify::new(),
+            ahead: Ahead::new(options.attributes_ahead),
             ost_map_version: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -290,10 +294,14 @@ impl Session {
         self.turns[(fid.seq as usize ^ fid.oid as usize) % self.turns.len()].lock().await
     }
 
+    /// How long others are waited for; `None`: for ever.
+    pub fn patience(&self) -> Option<Duration> {
+        self.options.retry_for.map(|time| time + self.incarnation().lease)
+    }
+
     /// Waits for others as long as for any answer, and a lease more: so long a restarted MDS may have to wait for its clients.
     pub async fn within_patience<T>(&self, work: impl Future<Output = T>, about: &str) -> FsResult<T> {
-        let limit = self.options.retry_for.map(|time| time + self.incarnation().lease);
-        let Some(limit) = limit else { return Ok(work.await) };
+        let Some(limit) = self.patience() else { return Ok(work.await) };
         tokio::time::timeout(limit, work).await.map_err(|_| {
             let what = format!("MDS {} gave no answer {about} for {limit:?}", self.mds.addresses());
             FsError::new(FsCode::TimedOut, what)

@@ -40,9 +40,9 @@ pub(crate) async fn truncate(
         // What others append is stored and told before, or after; and of two that truncate one waits, so that it can answer
         // the recall of the other.
         let _only_one = inode.appending.lock().await;
-        append::lock(&inner_.session, inode.fid).await?;
+        let lock = append::lock(&inner_.session, inode.fid).await?;
         let truncated = truncate_now(&inner_, &inode, &cred, set).await;
-        append::unlock(&inner_.session, inode.fid).await;
+        append::unlock(&inner_.session, lock).await;
         truncated
     };
     to_the_end(inner, work).await
@@ -52,9 +52,9 @@ pub(crate) async fn truncate(
 pub(crate) async fn truncate_unknown(inner: &Arc<Inner>, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
     let (inner_, cred) = (Arc::clone(inner), cred.clone());
     let work = async move {
-        append::lock(&inner_.session, set.fid).await?;
+        let lock = append::lock(&inner_.session, set.fid).await?;
         let changed = inner_.session.execute(&cred, Mutation::SetAttr(set.clone())).await;
-        append::unlock(&inner_.session, set.fid).await;
+        append::unlock(&inner_.session, lock).await;
         let MutationReply::Attr(attr) = changed? else {
             return Err(FsError::new(FsCode::Internal, "the MDS answered SetAttr with something else"));
         };

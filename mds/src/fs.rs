@@ -186,7 +186,25 @@ impl FileSystem {
         Ok(FileSystem { info, store, shared, writer, reads: Semaphore::new(READS_MAX) })
     }
 
-    /// Asks one consistent view of the tables, on a thread that may block.
+    /// Asks one consistent view of the tables something short: at once if what it needs is in memory, otherwise on a thread
+    /// that may block, from the start.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl Fn(&dyn ReadTxn) -> FsResult<T> + Send + 'static,
+    ) -> FsResult<T> {
+        match self.ask_memory(&question) {
+            Some(answer) => answer,
+            None => self.read(question).await,
+        }
+    }
+
+    fn ask_memory<T>(&self, question: &impl Fn(&dyn ReadTxn) -> FsResult<T>) -> Option<FsResult<T>> {
+        let view = self.store.snapshot_in_memory();
+        let answer = question(&*view);
+        (!view.missed()).then_some(answer)
+    }
+
+    /// Asks one consistent view of the tables something that may take long, on a thread that may block.
     pub async fn read<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn ReadTxn) -> FsResult<T> + Send + 'static,
@@ -213,7 +231,7 @@ impl FileSystem {
         self.shared.clients.lock().check_room(writer)?;
         self.submit(Command::OpenSession { session, client: client.clone(), writer }).await?;
         self.shared.clients.lock().add(session, client, writer, Instant::now());
-        self.read(|tx| namespace::get_attr(tx, Fid::ROOT)).await
+        self.ask(|tx| namespace::get_attr(tx, Fid::ROOT)).await
     }
 
     /// The session lives; `Stale` if not.
@@ -327,6 +345,9 @@ impl FileSystem {
         let reply = match resized {
             None => self.apply(request).await?,
             Some(fid) => {
+                // Whoever may not change it takes nothing from others.
+                let asked = request.clone();
+                self.ask(move |tx| namespace::refuse_forbidden(tx, &asked)).await?;
                 let change = self.begin_change(session, fid).await?;
                 let fs = Arc::clone(self);
                 // To its end, also if the client goes away: until then nothing of the file is granted to others.
@@ -344,7 +365,7 @@ impl FileSystem {
                 let fid = entry.attr.fid;
                 let grant = self.grant(session, fid).await?;
                 // As others have left it.
-                let attr = self.read(move |tx| namespace::get_attr(tx, fid)).await?;
+                let attr = self.ask(move |tx| namespace::get_attr(tx, fid)).await?;
                 Ok((MutationReply::Entry(op::Entry { attr, ..entry }), Some(grant)))
             }
             MutationReply::Entry(entry) if opens => {
@@ -403,7 +424,7 @@ impl FileSystem {
         let done = async {
             loop {
                 version.mark_unchanged();
-                if !self.read(move |tx| namespace::has_pending_truncate(tx, fid)).await? {
+                if !self.ask(move |tx| namespace::has_pending_truncate(tx, fid)).await? {
                     return Ok(());
                 }
                 version.changed().await.map_err(|_| stopping())?;
@@ -447,7 +468,7 @@ impl FileSystem {
         let question = move |tx: &dyn ReadTxn| namespace::open(tx, &who, fid, wanted);
         if !self.is_free(session, fid, wanted) {
             // Whoever may not open it takes nothing from others.
-            self.read(question.clone()).await?;
+            self.ask(question.clone()).await?;
         }
         {
             // With the clients locked: a session that has just ended has nothing open.
@@ -457,7 +478,7 @@ impl FileSystem {
         }
         let grant = self.grant(session, fid).await?;
         // After the grant: what others have given up is in it.
-        let (attr, layout) = self.read(question).await?;
+        let (attr, layout) = self.ask(question).await?;
         opened.keep();
         Ok((attr, layout, grant))
     }

@@ -17,6 +17,7 @@ use crate::command::{self, Done};
 use crate::disk::{Disk, DiskSpec};
 use crate::guard::Guard;
 use crate::mount::{Mount, MountSpec};
+use crate::netns::Site;
 use crate::ports::Port;
 use crate::process::Process;
 use crate::scratch::Scratch;
@@ -61,6 +62,10 @@ pub struct ClusterSpec {
     pub disk: Option<DiskSpec>,
     /// The program whose processes only believe that they sync, see [`syncs`].
     pub ignore_syncs: Option<&'static str>,
+    /// Where the servers are.
+    pub site: Site,
+    /// Where OSS 0 is, if not with the others.
+    pub oss_site: Option<Site>,
 }
 
 impl ClusterSpec {
@@ -77,6 +82,8 @@ impl ClusterSpec {
             oss_extra: String::new(),
             disk: None,
             ignore_syncs: None,
+            site: Site::default(),
+            oss_site: None,
         }
     }
 }
@@ -89,6 +96,7 @@ pub const FS: &str = "scratch";
 struct Server {
     name: String,
     program: &'static str,
+    site: Site,
     port: Port,
     config: PathBuf,
     log: PathBuf,
@@ -97,6 +105,10 @@ struct Server {
 }
 
 impl Server {
+    fn address(&self) -> SocketAddr {
+        (self.site.address, self.port.number()).into()
+    }
+
     #[track_caller]
     fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
@@ -106,6 +118,7 @@ impl Server {
     fn spawn(&self) -> Process {
         let args: [OsString; 2] = ["--config".into(), self.config.clone().into()];
         Process::start(&self.name, &bins::path(self.program), &args, &self.log, |command| {
+            self.site.place(command);
             if self.ignore_syncs {
                 syncs::ignore(command);
             }
@@ -114,7 +127,7 @@ impl Server {
 
     #[track_caller]
     fn wait_ready(&mut self) {
-        let address = self.port.address();
+        let address = self.address();
         let process = self.process.as_mut().expect("started before it is waited for");
         wait::until(&format!("readiness of {}", self.name), wait::SERVER, || {
             process.assert_runs();
@@ -184,6 +197,7 @@ impl Cluster {
         let server = |name: &str, program| Server {
             name: name.to_owned(),
             program,
+            site: spec.site.clone(),
             port: Port::free(),
             config: etc.join(format!("{name}.toml")),
             log: log.join(format!("{name}.log")),
@@ -191,11 +205,14 @@ impl Cluster {
             process: None,
         };
         let mds = server("mds", "sateen-mds");
-        let oss: Vec<Server> = (0..spec.oss).map(|i| server(&format!("oss{i}"), "sateen-oss")).collect();
-        write(&mds.config, &mds_config(&mds.port.address(), &dir("mds"), &spec.mds_extra));
+        let mut oss: Vec<Server> = (0..spec.oss).map(|i| server(&format!("oss{i}"), "sateen-oss")).collect();
+        if let (Some(first), Some(site)) = (oss.first_mut(), &spec.oss_site) {
+            first.site = site.clone();
+        }
+        write(&mds.config, &mds_config(&mds.address(), &dir("mds"), &spec.mds_extra));
         for (i, oss) in oss.iter().enumerate() {
             let osts: Vec<PathBuf> = (0..spec.osts_per_oss).map(|j| dir(&format!("oss{i}/ost{j}"))).collect();
-            let config = oss_config(&oss.port.address(), &mds.port.address(), &osts, spec.ost_capacity);
+            let config = oss_config(&oss.address(), &mds.address(), &osts, spec.ost_capacity);
             write(&oss.config, &format!("{config}\n{}", spec.oss_extra));
         }
         Cluster { spec, mds, oss, mounts: 0.into(), disk, data, _guard: guard, scratch }
@@ -208,12 +225,12 @@ impl Cluster {
 
     /// Address of the MDS.
     pub fn mds_address(&self) -> SocketAddr {
-        self.mds.port.address()
+        self.mds.address()
     }
 
     /// Address of an OSS.
     pub fn oss_address(&self, i: usize) -> SocketAddr {
-        self.oss[i].port.address()
+        self.oss[i].address()
     }
 
     /// How many OSSes there are.
@@ -378,6 +395,12 @@ impl Cluster {
     /// Mounts with these options.
     #[track_caller]
     pub fn mount_with(&self, options: &[&str]) -> Mount {
+        self.mount_at(&self.spec.site, options)
+    }
+
+    /// Mounts with these options, by a process that is there.
+    #[track_caller]
+    pub fn mount_at(&self, site: &Site, options: &[&str]) -> Mount {
         let k = self.mounts.get();
         self.mounts.set(k + 1);
         Mount::new(MountSpec {
@@ -385,6 +408,7 @@ impl Cluster {
             path: self.scratch.dir(&format!("mnt{k}")),
             options: options.iter().map(|o| (*o).to_owned()).collect(),
             log: self.dir().join(format!("log/mount{k}.log")),
+            site: site.clone(),
         })
     }
 

@@ -167,7 +167,11 @@ fn obey(open: &mut [i32], words: &[&str]) -> std::io::Result<String> {
     let fd = |i: usize, open: &[i32]| open[number::<usize>(words[i])];
     match words {
         ["open", n, mode, path] => {
-            let flags = if *mode == "rw" { libc::O_RDWR | libc::O_CREAT } else { libc::O_RDONLY };
+            let flags = match *mode {
+                "rw" => libc::O_RDWR | libc::O_CREAT,
+                "a" => libc::O_WRONLY | libc::O_APPEND,
+                _ => libc::O_RDONLY,
+            };
             let path = CString::new(*path).expect("no NUL");
             // SAFETY: the path ends with NUL.
             open[number::<usize>(n)] = check(i64::from(unsafe { libc::open(path.as_ptr(), flags, 0o644) }))? as i32;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::netns::Site;
 use crate::process::Process;
 use crate::{bins, command, wait};
 
@@ -20,6 +21,8 @@ pub struct MountSpec {
     pub options: Vec<String>,
     /// Where the process logs.
     pub log: PathBuf,
+    /// Where the process is.
+    pub site: Site,
 }
 
 /// A mounted file system. Dropping it unmounts, with force if it must.
@@ -47,7 +50,8 @@ impl Mount {
             args.extend(["-o".into(), self.spec.options.join(",").into()]);
         }
         args.push("--foreground".into());
-        let mut process = Process::start("mount", &bins::path("sateen"), &args, &self.spec.log, |_| ());
+        let place = |command: &mut Command| self.spec.site.place(command);
+        let mut process = Process::start("mount", &bins::path("sateen"), &args, &self.spec.log, place);
         wait::until("a root that answers", wait::SERVER, || {
             process.assert_runs();
             (is_mounted(self.path()) && std::fs::metadata(self.path()).is_ok()).then_some(())

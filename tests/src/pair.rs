@@ -1,11 +1,9 @@
 //! Two mounts of one file system, for what one does and the other sees.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::ports::Port;
-use crate::{Cluster, ClusterSpec, Mount, wait};
+use crate::{Cluster, ClusterSpec, Mount, metrics, wait};
 
 /// Lease of a session where no test waits for its end.
 pub const LONG_LEASE: Duration = Duration::from_secs(60);
@@ -55,12 +53,7 @@ impl Pair {
     /// `sateen_mds_NAME` of the file system, in the MDS's metrics.
     #[track_caller]
     pub fn figure(&self, name: &str) -> u64 {
-        let mut connection = TcpStream::connect(self.metrics.address()).expect("metrics are served");
-        connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sent");
-        let mut page = String::new();
-        connection.read_to_string(&mut page).expect("answered");
-        let line = page.lines().find_map(|l| l.strip_prefix(&format!("sateen_mds_{name}{{fs=\"scratch\"}} ")));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{page}"))
+        metrics::of_file_system(self.metrics.address(), name)
     }
 }
 

@@ -141,3 +141,28 @@ fn a_mount_that_dies_keeps_others_waiting_for_its_lease_and_no_longer() {
     fs::write(pair.b.join("f"), b"new").expect("write");
     assert_eq!(fs::read(pair.b.join("f")).expect("read"), b"new");
 }
+
+/// Programs of their own append: see above.
+#[test]
+fn an_append_behind_one_that_waits_for_an_ost_fails_in_time_on_a_soft_mount() {
+    let mut pair = Pair::with("append-soft", LEASE, &["hard"]);
+    let soft = pair.cluster.mount_with(&["soft", "timeout=1"]);
+    pair.file("log");
+    wait::until("the name on the soft mount", wait::SERVER, || soft.join("log").exists().then_some(()));
+    // Open on both: neither has it to itself.
+    let mut patient = Locker::start(LOCKER, &pair.a.join("log"));
+    let mut hurried = Locker::start(LOCKER, &soft.join("log"));
+    patient.ok(&format!("open 1 a {}", pair.a.join("log").display()));
+    hurried.ok(&format!("open 1 a {}", soft.join("log").display()));
+    patient.ok("write 1 0 before-");
+    hurried.ok("write 1 0 it-stopped-");
+    (0..pair.cluster.oss_count()).for_each(|i| pair.cluster.kill_oss(i));
+    patient.begin("write 1 0 patient");
+    wait::until("the lock of appends", TIMEOUT, || (pair.figure("locks") > 0).then_some(()));
+    hurried.fails("write 1 0 hurried", libc::ETIMEDOUT);
+    assert!(patient.is_waiting(), "it has all the time in the world");
+    (0..pair.cluster.oss_count()).for_each(|i| pair.cluster.start_oss(i));
+    assert_eq!(patient.answer(), "ok");
+    let text = fs::read_to_string(pair.b.join("log")).expect("read");
+    assert!(text.starts_with("before-it-stopped-") && text.matches("patient").count() == 1, "{text:?}");
+}

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::ensure;
-use sateen_client::{Access, Client, Credential, Fid, Name, NewFile};
+use sateen_client::{Access, Client, Credential, Fid, Name, NewFile, Options};
 use tokio::task::JoinSet;
 
 use crate::bench::Bench;
@@ -28,6 +28,26 @@ enum Op {
 /// Files made (and closed) per second, each durable before its answer.
 pub fn create(bench: &Bench) -> anyhow::Result<f64> {
     with_files(bench, |_, _| Ok(()), Op::Create)
+}
+
+/// Files made (and closed) per second by one task in a directory that its client has made and has to itself, until the MDS has
+/// them all on disk.
+pub fn create_writeback(bench: &Bench) -> anyhow::Result<f64> {
+    let (count, label) = (bench.sizes.files, bench.new_name("client-writeback"));
+    let name = Name::parse(label.as_bytes())?;
+    bench.settle()?;
+    let write_back = |options: &mut Options| options.write_back_names = true;
+    let (dir, rate) = bench.with_client_of(write_back, async |client, parent| {
+        let dir = client.mkdir(&Credential::ROOT, parent, &name, 0o755).await?.fid;
+        let start = Instant::now();
+        one(client.clone(), dir, count, Op::Create).await?;
+        client.sync().await?;
+        Ok((dir, per_second(u64::from(count), start.elapsed())))
+    })?;
+    on_all(bench, &[dir], count, Op::Unlink)?;
+    let labels = [label];
+    bench.with_client(|client, parent| remove_dirs(client, parent, &labels))?;
+    Ok(rate)
 }
 
 /// Attributes asked by name per second, none of them known to the client.

@@ -11,3 +11,4 @@ pub mod fuse_files;
 pub mod fuse_rand;
 pub mod fuse_seq;
 pub mod fuse_small;
+pub mod fuse_tree;

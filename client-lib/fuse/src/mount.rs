@@ -34,6 +34,7 @@ pub fn client_options(options: &MountOptions, point: &Path) -> Options {
         client.access_times = options.access_times;
         client.write_back_names = !options.dir_sync;
     }
+    client.attributes_ahead = options.attr_timeout.min(options.entry_timeout);
     match options.patience {
         Patience::Default => {}
         Patience::Soft(time) => client.retry_for = Some(time),

@@ -64,9 +64,10 @@ impl Shell {
     {
         let fs = self.fs.clone();
         self.run(operation, ino, work, move |result| match result.map(Into::into) {
-            Ok(Looked { attr, in_use }) => {
-                let ttl = fs.attr_timeout(in_use);
-                reply.entry_with_ttls(&ttl, &fs.entry_timeout, &file_attr(&fs, &attr), GENERATION);
+            Ok(Looked { attr, in_use, age }) => {
+                let (names, attrs) =
+                    (fs.entry_timeout.saturating_sub(age), fs.attr_timeout(in_use).saturating_sub(age));
+                reply.entry_with_ttls(&attrs, &names, &file_attr(&fs, &attr), GENERATION);
             }
             Err(errno) => reply.error(errno),
         });
@@ -111,7 +112,7 @@ impl Filesystem for Shell {
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let (fs, kernel) = (self.fs.clone(), self.kernel.clone());
         let work = async move {
-            let Looked { attr, in_use } = fs.getattr(ino.0).await?;
+            let Looked { attr, in_use, .. } = fs.getattr(ino.0).await?;
             if fs.shared.must_forget(ino.0, &attr, fs.is_shared(ino.0)) {
                 kernel.forget_data(ino).await;
             }

@@ -74,6 +74,7 @@ impl Inode {
     /// The MDS will never take the report: it is not sent again.
     pub fn drop_report(&self, report: &Report) {
         let mut state = self.state();
+        state.unanswered.clear();
         if state.written_end <= report.end.max(state.attr.size) {
             state.written_end = 0;
         }

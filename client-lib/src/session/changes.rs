@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sateen_proto::{convert, mds as wire};
-use sateen_types::op::{Mutation, MutationReply};
+use sateen_types::op::{Create, Mutation, MutationReply};
 use sateen_types::{Credential, FsCode, FsError, FsResult, Grant, LayoutTemplate};
 
 use super::{Incarnation, Session};
 use crate::retry::Backoff;
 use crate::slots::Slot;
 use crate::{transport, writeback};
+
+/// Times that a create finds a file which goes in the same moment: each time somebody else has removed one.
+const FINDS_MAX: u32 = 100;
 
 /// What became of a change.
 #[derive(Debug)]
@@ -42,6 +45,17 @@ impl Session {
     /// nobody else may use.
     pub async fn execute_whole(self: &Arc<Self>, cred: &Credential, op: Mutation, hold: bool) -> FsResult<Executed> {
         self.execute_on(cred, op, Terms { hold, writer: None }).await
+    }
+
+    /// Makes a file, or finds it. If what it found goes before it is opened, it begins again.
+    pub async fn create(self: &Arc<Self>, cred: &Credential, op: Create) -> FsResult<Executed> {
+        let mut tries = 1;
+        loop {
+            match self.execute_whole(cred, Mutation::Create(op.clone()), false).await {
+                Err(e) if e.code == FsCode::Stale && !op.exclusive && tries < FINDS_MAX => tries += 1,
+                done => return done,
+            }
+        }
     }
 
     /// [`Session::execute`] in the session of `writer` alone: `Unavailable` if another has followed it, or follows now.
@@ -84,6 +98,7 @@ impl Session {
                     () = stop.cancelled() => Err(closing()),
                 };
                 session.names.changed(&op, done.as_ref().ok().map(|done| &done.reply));
+                session.ahead.changed(&op, &writeback::named(&op));
                 done
             });
             run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the request's task failed: {e}")))?
@@ -97,6 +112,7 @@ impl Session {
         let more = Some(self.incarnation().lease).filter(|_| awaiting.load(Ordering::Relaxed)).unwrap_or_default();
         tokio::time::timeout(more, work).await.unwrap_or_else(|_| {
             self.names.changed(&op, None);
+            self.ahead.changed(&op, &writeback::named(&op));
             let limit = limit + more;
             let what =
                 format!("MDS {} did not make a change for {limit:?}; it may still be made", self.mds.addresses());

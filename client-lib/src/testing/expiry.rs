@@ -19,11 +19,16 @@ async fn seen(peers: &Peers, fid: Fid) -> Vec<u8> {
     read
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_not_stored_is_kept_if_nobody_has_changed_the_file_and_goes_under_another_writer() {
+async fn with_a_file() -> (Peers, Client, File) {
     let peers = start().await;
     let client = peers.client(quick()).await;
     let file = create(&client, "a", Some(narrow())).await;
+    (peers, client, file)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_stored_is_kept_if_nobody_has_changed_the_file_and_goes_under_another_writer() {
+    let (peers, client, file) = with_a_file().await;
     file.write_at(0, &pattern(1, LEN)).await.expect("written");
     file.fsync().await.expect("durable");
     file.write_at(5, b"not stored").await.expect("written");
@@ -39,9 +44,7 @@ async fn what_was_not_stored_is_kept_if_nobody_has_changed_the_file_and_goes_und
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_stored_never_comes_on_top_of_what_others_have_written_and_the_program_hears_of_it_once() {
-    let peers = start().await;
-    let client = peers.client(quick()).await;
-    let file = create(&client, "a", Some(narrow())).await;
+    let (peers, client, file) = with_a_file().await;
     file.write_at(0, &pattern(1, LEN)).await.expect("written");
     file.fsync().await.expect("durable");
     file.write_at(0, &pattern(2, LEN)).await.expect("written");
@@ -68,9 +71,7 @@ async fn what_was_not_stored_never_comes_on_top_of_what_others_have_written_and_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_is_under_way_when_the_session_expires_is_not_repeated_over_newer_data() {
-    let peers = start().await;
-    let client = peers.client(quick()).await;
-    let file = create(&client, "a", Some(narrow())).await;
+    let (peers, client, file) = with_a_file().await;
     file.write_at(0, &pattern(2, LEN)).await.expect("written");
     peers.oss.gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
     let syncing = tokio::spawn({
@@ -88,9 +89,7 @@ async fn a_write_that_is_under_way_when_the_session_expires_is_not_repeated_over
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_stored_and_not_committed_is_not_sent_again_over_newer_data() {
-    let peers = start().await;
-    let client = peers.client(quick()).await;
-    let file = create(&client, "a", Some(narrow())).await;
+    let (peers, client, file) = with_a_file().await;
     file.write_at(0, &pattern(1, LEN)).await.expect("written");
     file.flush().await.expect("stored");
     peers.mds.expire_sessions_and_touch(file.fid());
@@ -106,9 +105,7 @@ async fn what_is_stored_and_not_committed_is_not_sent_again_over_newer_data() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_hear_of_the_mds_for_a_lease_keeps_nothing_until_it_does() {
-    let peers = start().await;
-    let client = peers.client(quick()).await;
-    let file = create(&client, "a", Some(narrow())).await;
+    let (peers, client, file) = with_a_file().await;
     assert!(!file.is_shared());
     peers.mds.down.store(true, Ordering::SeqCst);
     until("the end of the lease", || file.is_shared()).await;
@@ -130,9 +127,7 @@ async fn a_client_that_does_not_hear_of_the_mds_for_a_lease_keeps_nothing_until_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_whose_answer_was_lost_with_the_session_is_no_change_by_others() {
-    let peers = start().await;
-    let client = peers.client(quick()).await;
-    let file = create(&client, "a", Some(narrow())).await;
+    let (peers, client, file) = with_a_file().await;
     file.write_at(0, &pattern(1, LEN)).await.expect("written");
     file.flush().await.expect("stored and reported");
     file.write_at(0, &pattern(2, LEN)).await.expect("written");

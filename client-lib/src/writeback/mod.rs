@@ -60,6 +60,8 @@ struct Asking {
     requests: usize,
     /// Those that somebody else wanted before the answer came.
     refused: HashSet<Fid>,
+    /// How many sessions were lost: an answer to an earlier one says nothing of what is held now.
+    lost: u64,
 }
 
 impl WriteBack {
@@ -243,19 +245,22 @@ impl WriteBack {
         }
     }
 
-    /// The MDS will be asked for a new directory that may be held; `false` if that is not wanted.
-    pub fn ask(&self) -> bool {
+    /// The MDS will be asked for a new directory that may be held; gives in which session, or `None` if that is not wanted.
+    pub fn ask(&self) -> Option<u64> {
         let (mut asking, tree) = (self.asking.lock(), self.tree.lock());
-        let wanted = tree.has_numbers() && tree.may_hold();
-        asking.requests += usize::from(wanted);
-        wanted
+        if !tree.has_numbers() || !tree.may_hold() {
+            return None;
+        }
+        asking.requests += 1;
+        Some(asking.lost)
     }
 
-    /// It has answered: with attributes and template of the directory if it is held now.
-    pub fn asked(&self, place: (Fid, &Name), held: Option<(Attr, LayoutTemplate)>) {
+    /// It has answered: with attributes and template of the directory if it is held now, by the session that has asked.
+    pub fn asked(&self, session: u64, place: (Fid, &Name), held: Option<(Attr, LayoutTemplate)>) {
         let mut asking = self.asking.lock();
         asking.requests -= 1;
         if let Some((attr, template)) = held
+            && session == asking.lost
             && !asking.refused.remove(&attr.fid)
         {
             self.tree.lock().hold_top(place, attr, template);
@@ -272,7 +277,9 @@ impl WriteBack {
 
     /// The session is over: nothing is held any more, and what was not told never happened.
     pub fn lose_all(&self) {
+        let mut asking = self.asking.lock();
         let mut tree = self.tree.lock();
+        asking.lost += 1;
         let lost = tree.lose_all();
         if let Some(first) = lost.first() {
             let what = format!(
@@ -286,6 +293,7 @@ impl WriteBack {
             self.fail(FsError::new(FsCode::Io, what).with_hint(hint));
         }
         drop(tree);
+        drop(asking);
         self.progress.notify_waiters();
     }
 

@@ -7,7 +7,9 @@ use sateen_types::op::{Access, Mutation, RenameMode, SetAttr};
 use sateen_types::{Attr, Credential, Fid, FileType, LayoutTemplate, Name, Timestamp};
 use std::sync::Arc;
 
+use super::WriteBack;
 use super::tree::{Change, Tree};
+use crate::lease::Lease;
 
 const TOP: Fid = Fid { seq: Fid::SEQ_FIRST, oid: 1, ver: 0 };
 const SEQUENCE: u64 = Fid::SEQ_FIRST + 1;
@@ -204,6 +206,22 @@ fn what_is_given_up_says_nothing_more_and_what_lies_in_it_stays_held() {
     assert_eq!((tree.held_at(TOP, &name(1)), tree.held_at(Fid::ROOT, &name(99))), (Some(sub), None));
 }
 
+/// Whoever asks the MDS about it by its name must first tell what was done to it.
+#[test]
+fn a_directory_that_is_being_given_up_is_known_by_its_name_until_all_is_told() {
+    let mut tree = tree();
+    let set = SetAttr { mode: Some(0o700), ..SetAttr::new(TOP) };
+    tree.setattr(&root(), &set, at(1)).expect("held");
+    assert!(tree.leave(TOP).is_some());
+    assert_eq!(tree.attr(TOP), None, "it is not answered for here");
+    assert_eq!(tree.named(Fid::ROOT, &name(99)), Some(TOP));
+    assert_eq!(tree.needed(TOP), Some(tree.end()), "and the MDS does not know its mode yet");
+    assert!(tree.has_held_in(Fid::ROOT) && tree.has_held_in(TOP));
+    tree.left(TOP);
+    assert_eq!(tree.named(Fid::ROOT, &name(99)), None);
+    assert!(!tree.has_held_in(Fid::ROOT));
+}
+
 #[test]
 fn only_what_plain_rights_allow_is_decided_here() {
     let alice = Arc::new(Credential { uid: 1000, gid: 100, groups: Vec::new() });
@@ -254,4 +272,20 @@ fn numbers_go_on_when_the_same_sequence_is_told_again_and_a_new_session_begins_a
     tree.hold_top((Fid::ROOT, &name(9)), directory(0, 0o755), LayoutTemplate::default());
     assert_eq!(make(&mut tree, 1).map(|fid| fid.seq), Some(SEQUENCE + 5));
     assert_eq!(tree.head(9).0, 1);
+}
+
+#[test]
+fn an_answer_to_a_session_that_is_lost_gives_nothing_to_hold_in_the_next() {
+    let names = WriteBack::new(Arc::new(Lease::default()));
+    assert_eq!(names.ask(), None, "no numbers were lent");
+    names.lent(SEQUENCE);
+    let (place, top) = (name(1), || Some((directory(0, 0o755), LayoutTemplate::default())));
+    let before = names.ask().expect("numbers were lent");
+    names.lose_all();
+    names.lent(SEQUENCE + 1);
+    names.asked(before, (Fid::ROOT, &place), top());
+    assert!(!names.holds(TOP));
+    let now = names.ask().expect("numbers were lent");
+    names.asked(now, (Fid::ROOT, &place), top());
+    assert!(names.holds(TOP));
 }

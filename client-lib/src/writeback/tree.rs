@@ -472,10 +472,19 @@ impl Tree {
         self.dirs.contains_key(&dir)
     }
 
+    /// The inode of this name, if it lies in a held directory or is one.
+    pub fn named(&self, parent: Fid, name: &Name) -> Option<Fid> {
+        self.child(parent, name).or_else(|| self.tops.get(&(parent, name.clone())).copied())
+    }
+
     /// The held directory that has this name.
     pub fn held_at(&self, parent: Fid, name: &Name) -> Option<Fid> {
-        let top = || self.tops.get(&(parent, name.clone())).copied();
-        self.child(parent, name).or_else(top).filter(|fid| self.holds(*fid))
+        self.named(parent, name).filter(|fid| self.holds(*fid))
+    }
+
+    /// Whether a directory, held or not, has names of held ones.
+    pub fn has_held_in(&self, dir: Fid) -> bool {
+        self.dirs.contains_key(&dir) || self.tops.keys().any(|(parent, _)| *parent == dir)
     }
 
     /// Every directory that is held.

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::{Mutex, MutexGuard};
-use sateen_types::{Attr, Fid, FileType, FsCode, FsError, FsResult, Grant, Recall, SessionId, Unreported, Using, op};
+use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, Grant, Recall, SessionId, Unreported, Using, op};
 use tokio::sync::Notify;
 
 use super::{FileSystem, Shared, Stated};
 use crate::capabilities::{CapabilityTable, Wait};
 use crate::clients::Ending;
+use crate::namespace::{self, Named};
 
 /// Longest a request waits for other clients; then its client asks again.
 pub(super) const HOLD_MAX: Duration = Duration::from_secs(10);
@@ -26,11 +27,11 @@ const MADE_WAY_AT_ONCE: usize = 64;
 /// Longest a look at attributes waits after a restart until every other client has said what it has open.
 const LOOK_WAITS_MAX: Duration = Duration::from_secs(5);
 
-/// Attributes, and whether they last.
+/// What was found, and whether it lasts.
 #[derive(Clone, Debug)]
 pub struct Looked {
-    /// As they are now.
-    pub attr: Attr,
+    /// With attributes as they are now.
+    pub named: Named,
     /// Another session has the file open for writing.
     pub in_use: bool,
 }
@@ -236,20 +237,20 @@ impl FileSystem {
     pub async fn look(
         &self,
         session: SessionId,
-        question: impl Fn(&dyn crate::store::ReadTxn) -> FsResult<Attr> + Clone + Send + 'static,
+        question: impl Fn(&dyn crate::store::ReadTxn) -> FsResult<Named> + Clone + Send + 'static,
     ) -> FsResult<Looked> {
         let capabilities = &self.shared.capabilities;
         let mut before = capabilities.changes.load(Ordering::Acquire);
-        let mut attr = self.read(question.clone()).await?;
-        while attr.file_type == FileType::Directory && self.is_held_elsewhere(session, attr.fid) {
+        let mut named = self.ask(question.clone()).await?;
+        while named.attr.file_type == FileType::Directory && self.is_held_elsewhere(session, named.attr.fid) {
             // Its holder knows better.
-            self.await_release(session, attr.fid).await?;
+            self.await_release(session, named.attr.fid).await?;
             before = capabilities.changes.load(Ordering::Acquire);
-            attr = self.read(question.clone()).await?;
+            named = self.ask(question.clone()).await?;
         }
-        let fid = attr.fid;
-        if attr.file_type != FileType::Regular {
-            return Ok(Looked { attr, in_use: false });
+        let fid = named.attr.fid;
+        if named.attr.file_type != FileType::Regular {
+            return Ok(Looked { named, in_use: false });
         }
         // After a restart a writer may not have said yet that it is one. Not for long: one that is dead has taken what it kept
         // along.
@@ -257,12 +258,13 @@ impl FileSystem {
         if !capabilities.is_written_elsewhere(session, fid) {
             // Who wrote may have reported and closed it since.
             let same = capabilities.changes.load(Ordering::Acquire) == before;
-            let attr = if same { attr } else { self.read(question).await? };
-            return Ok(Looked { attr, in_use: false });
+            let named = if same { named } else { self.ask(question).await? };
+            return Ok(Looked { named, in_use: false });
         }
         let told = self.ask_writer(session, fid).await?;
         // Again: what was reported meanwhile is in it.
-        let mut attr = self.read(question).await?;
+        let mut named = self.ask(question).await?;
+        let attr = &mut named.attr;
         if let Some(told) = told.filter(|_| attr.fid == fid) {
             attr.size = attr.size.max(told.size);
             if let Some(mtime) = told.mtime {
@@ -270,13 +272,31 @@ impl FileSystem {
                 attr.ctime = attr.ctime.max(mtime);
             }
         }
-        Ok(Looked { attr, in_use: true })
+        Ok(Looked { named, in_use: true })
     }
 
-    /// Of these files, those that another session has open for writing.
-    pub fn written_elsewhere(&self, session: SessionId, fids: impl Iterator<Item = Fid>) -> Vec<bool> {
+    /// Adds attributes to entries of a directory: not of files that another session has open for writing, and not of directories
+    /// that another one holds. Who wants to know about those looks them up.
+    pub async fn add_attributes(&self, session: SessionId, entries: &mut [op::DirEntry]) -> FsResult<()> {
+        self.have_others_recovered(session, Instant::now() + LOOK_WAITS_MAX).await?;
+        // Before and after: who reports and closes meanwhile may have done so after the look, who opens before it.
+        let before = self.are_changed_elsewhere(session, entries);
+        let fids: Vec<Fid> = entries.iter().map(|entry| entry.fid).collect();
+        let attrs = self.read(move |tx| namespace::get_attrs(tx, &fids)).await?;
+        let after = self.are_changed_elsewhere(session, entries);
+        for ((entry, attr), changed) in entries.iter_mut().zip(attrs).zip(before.into_iter().zip(after)) {
+            entry.attr = attr.filter(|_| changed == (false, false));
+        }
+        Ok(())
+    }
+
+    fn are_changed_elsewhere(&self, session: SessionId, entries: &[op::DirEntry]) -> Vec<bool> {
         let state = self.shared.capabilities.lock();
-        fids.map(|fid| state.table.is_written_elsewhere(session, fid)).collect()
+        let is_changed = |entry: &op::DirEntry| match entry.file_type {
+            FileType::Directory => self.is_held_elsewhere(session, entry.fid),
+            _ => state.table.is_written_elsewhere(session, entry.fid),
+        };
+        entries.iter().map(is_changed).collect()
     }
 
     /// Size and time of a file from the client that may keep them to itself.

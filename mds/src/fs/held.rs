@@ -2,7 +2,7 @@
 //! wait. The truth is in the tables ([`crate::namespace::held`]): what is here follows each change of them.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use sateen_types::op::MutationReply;
@@ -10,14 +10,12 @@ use sateen_types::{Fid, FsCode, FsError, FsResult, LayoutTemplate, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::FileSystem;
+use super::{FileSystem, HOLD_MAX};
 use crate::command::{Command, Outcome};
 use crate::namespace::{self, held};
 
 /// Directories that one client may hold: bounds memory here, about 200 bytes each.
 pub const HELD_MAX: usize = 65_536;
-/// Longest a request waits for a holder; then its client asks again.
-const HOLD_MAX: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Default)]
@@ -161,7 +159,7 @@ impl FileSystem {
     pub async fn template_if_held(&self, session: SessionId, made: &MutationReply) -> FsResult<Option<LayoutTemplate>> {
         let MutationReply::Entry(entry) = made else { return Ok(None) };
         let dir = entry.attr.fid;
-        self.read(move |tx| {
+        self.ask(move |tx| {
             let held = held::is_held_by(tx, session, dir)?;
             held.then(|| namespace::inherited_template(tx, dir).map(|(template, _)| template)).transpose()
         })

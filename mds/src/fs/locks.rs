@@ -115,7 +115,7 @@ impl FileSystem {
             Outcome::Settled => Changed::Settled,
             // After the lock: what others wrote under theirs is in it.
             Outcome::Done if matches!(op, LockOp::Set { .. }) => {
-                Changed::Done(Some(self.read(move |tx| namespace::get_attr(tx, fid)).await?))
+                Changed::Done(Some(self.ask(move |tx| namespace::get_attr(tx, fid)).await?))
             }
             Outcome::Done => Changed::Done(None),
         })

@@ -77,3 +77,41 @@ async fn a_reader_goes_on_beside_a_writer_that_does_not_answer_and_a_second_writ
         assert_eq!(fs.take_recalls(HOLDER, stream).expect("its stream").len(), 1, "it was asked");
     }
 }
+
+#[tokio::test]
+async fn a_change_of_extent_that_is_not_allowed_takes_nothing_from_others() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (fs, stream) = with_a_holder(dir.path(), &[]).await;
+    let (fs, nobody) = (Arc::new(fs), Credential { uid: 1000, gid: 1000, ..Credential::ROOT });
+    let request = |session, number, credential: &Credential, op| Request {
+        session,
+        slot: 0,
+        number,
+        credential: credential.clone(),
+        op,
+        hold: false,
+        logged: None,
+    };
+    // To the table of capabilities one inode is as good as another, and a directory needs no OST.
+    let name = sateen_types::Name::parse(b"d").expect("valid");
+    let mkdir = Mutation::Mkdir { parent: Fid::ROOT, name, mode: 0o700.into() };
+    let (made, _) = fs.execute(request(HOLDER, 1, &Credential::ROOT, mkdir)).await.expect("made");
+    let MutationReply::Entry(entry) = made else { panic!("{made:?}") };
+    let fid = entry.attr.fid;
+    fs.shared.capabilities.restate(HOLDER, &[(fid, Using::Writing, Capability::Write)]);
+    let cut = Mutation::SetLayout { fid, layout: LayoutTemplate::default() };
+    let refused = fs.execute(request(NEW, 1, &nobody, cut.clone())).await.expect_err("not allowed");
+    assert_eq!(refused.code, FsCode::AccessDenied);
+    assert_eq!(fs.take_recalls(HOLDER, stream).expect("its stream").len(), 0, "it keeps what it has");
+    // Whoever may is waited for.
+    let mut cutting = pin!(fs.execute(request(NEW, 2, &Credential::ROOT, cut)));
+    let mut asked = Vec::new();
+    while asked.is_empty() {
+        tokio::select! {
+            biased;
+            cut = &mut cutting => panic!("nobody was asked, and then {cut:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        asked = fs.take_recalls(HOLDER, stream).expect("its stream");
+    }
+}

@@ -20,15 +20,30 @@ const PATH_DEPTH_MAX: usize = 4096;
 /// About how many bytes one entry with attributes takes on the wire beside its name.
 const ENTRY_BYTES: usize = 192;
 
-/// Attributes of a name; `None` stands for `..`.
-pub fn lookup(tx: &dyn ReadTxn, who: &Credential, parent: Fid, name: Option<&Name>) -> FsResult<Attr> {
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its attributes.
+    pub attr: Attr,
+    /// Position of the name in its directory; 0: not asked by a name.
+    pub cookie: u64,
+}
+
+impl From<Attr> for Named {
+    fn from(attr: Attr) -> Named {
+        Named { attr, cookie: 0 }
+    }
+}
+
+/// What a name stands for; `None` stands for `..`.
+pub fn lookup(tx: &dyn ReadTxn, who: &Credential, parent: Fid, name: Option<&Name>) -> FsResult<Named> {
     let dir = tree::directory(tx, parent)?;
     access(&dir, who, perm::Access::SEARCH)?;
     match name {
-        None => get_attr(tx, tree::parent_of(tx, parent)?),
+        None => get_attr(tx, tree::parent_of(tx, parent)?).map(Named::from),
         Some(name) => {
             let entry = tree::existing_entry(tx, parent, name)?;
-            Ok(tree::named_inode(tx, &entry)?.attr(entry.fid))
+            Ok(Named { attr: tree::named_inode(tx, &entry)?.attr(entry.fid), cookie: entry.cookie })
         }
     }
 }
@@ -49,15 +64,8 @@ pub struct ReadDirPage {
     pub parent: Fid,
 }
 
-/// Entries behind `after`, at most `max` and at most [`READDIR_BYTES_MAX`] bytes.
-pub fn read_dir(
-    tx: &dyn ReadTxn,
-    who: &Credential,
-    fid: Fid,
-    after: u64,
-    max: usize,
-    with_attr: bool,
-) -> FsResult<ReadDirPage> {
+/// Entries behind `after`, at most `max` and at most [`READDIR_BYTES_MAX`] bytes; without attributes.
+pub fn read_dir(tx: &dyn ReadTxn, who: &Credential, fid: Fid, after: u64, max: usize) -> FsResult<ReadDirPage> {
     let dir = tree::directory(tx, fid)?;
     access(&dir, who, perm::Access::READ)?;
     let rows = tx.scan(Table::DirIndex, &keys::fid(fid), Some(&keys::dirindex(fid, after)), max + 1)?;
@@ -71,10 +79,15 @@ pub fn read_dir(
         if bytes > READDIR_BYTES_MAX {
             break;
         }
-        let attr = if with_attr { tree::find_inode(tx, fid)?.map(|i| i.attr(fid)) } else { None };
-        entries.push(DirEntry { name, fid, file_type, cookie, attr });
+        entries.push(DirEntry { name, fid, file_type, cookie, attr: None });
     }
     Ok(ReadDirPage { end: entries.len() == total, entries, parent: tree::parent_of(tx, fid)? })
+}
+
+/// Attributes of those files that exist, in the order of `fids`.
+pub fn get_attrs(tx: &dyn ReadTxn, fids: &[Fid]) -> FsResult<Vec<Option<Attr>>> {
+    let inodes = tree::find_inodes(tx, fids)?.into_iter().zip(fids);
+    Ok(inodes.map(|(inode, fid)| inode.map(|inode| inode.attr(*fid))).collect())
 }
 
 /// Target of a symbolic link.

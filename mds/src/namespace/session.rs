@@ -1,13 +1,14 @@
 //! Sessions, reply records and FID sequences: what makes a change happen exactly once and an identifier be used once.
 
 use sateen_types::limits::SESSION_SLOTS_MAX;
+use sateen_types::op::Mutation;
 use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 
-use super::{held, mutate, room, tree};
+use super::{Access, access, held, mutate, room, setattr, tree};
 use crate::command::{Inputs, Outcome, Request};
 use crate::store::codec::Record;
 use crate::store::records::{ReplyRecord, SessionRecord};
-use crate::store::{Table, Txn, keys};
+use crate::store::{ReadTxn, Table, Txn, keys};
 
 /// Begins a session.
 pub fn open(tx: &mut dyn Txn, session: SessionId, client: &str, writer: u64, inputs: &Inputs) {
@@ -42,8 +43,7 @@ pub fn exactly_once(tx: &mut dyn Txn, request: &Request, inputs: &Inputs) -> FsR
     }
     refuse_unknown(tx, *session)?;
     let key = keys::reply(*session, *slot);
-    if let Some(stored) = tx.get(Table::Replies, &key)? {
-        let stored = ReplyRecord::from_bytes(&stored)?;
+    if let Some(stored) = stored_reply(tx, request)? {
         if stored.number == *number {
             return Ok(Outcome::Reply { reply: stored.reply, replayed: true });
         }
@@ -59,6 +59,25 @@ pub fn exactly_once(tx: &mut dyn Txn, request: &Request, inputs: &Inputs) -> FsR
     let record = ReplyRecord { number: *number, reply };
     tx.put(Table::Replies, key, record.to_bytes());
     Ok(Outcome::Reply { reply: record.reply, replayed: false })
+}
+
+fn stored_reply(tx: &dyn ReadTxn, request: &Request) -> FsResult<Option<ReplyRecord>> {
+    let stored = tx.get(Table::Replies, &keys::reply(request.session, request.slot))?;
+    stored.map(|stored| ReplyRecord::from_bytes(&stored)).transpose()
+}
+
+/// Whether a change of a file's extent may be made, for those who ask others to give way to it first. One that was made keeps
+/// its answer, whatever is allowed by now.
+pub fn refuse_forbidden(tx: &dyn ReadTxn, request: &Request) -> FsResult<()> {
+    if stored_reply(tx, request)?.is_some_and(|stored| stored.number == request.number) {
+        return Ok(());
+    }
+    let who = &request.credential;
+    match &request.op {
+        Mutation::SetAttr(op) => setattr::refuse_forbidden(&tree::inode(tx, op.fid)?, who, op),
+        Mutation::SetLayout { fid, .. } => access(&tree::inode(tx, *fid)?, who, Access::WRITE),
+        _ => Ok(()),
+    }
 }
 
 /// `Stale` if there is no such session.

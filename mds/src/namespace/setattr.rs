@@ -12,16 +12,7 @@ use crate::store::records::Inode;
 /// See the module.
 pub fn setattr(tx: &mut dyn Txn, who: &Credential, op: &SetAttr, inputs: &Inputs) -> FsResult<MutationReply> {
     let mut inode = tree::inode(tx, op.fid)?;
-    may_chown(&inode, who, op)?;
-    if let Some(mode) = op.mode
-        && !only_drops_privileges(&inode, who, op, mode)
-    {
-        perm::owner(&inode, who)?;
-    }
-    may_set_times(&inode, who, op)?;
-    if op.size.is_some() {
-        may_resize(&inode, who, op)?;
-    }
+    refuse_forbidden(&inode, who, op)?;
     let before = inode.clone();
     change_owner_and_mode(&mut inode, who, op);
     let chown = op.uid.is_some() || op.gid.is_some();
@@ -48,6 +39,21 @@ pub fn setattr(tx: &mut dyn Txn, who: &Credential, op: &SetAttr, inputs: &Inputs
         tree::put_inode(tx, op.fid, &inode);
     }
     Ok(MutationReply::Attr(inode.attr(op.fid)))
+}
+
+/// Whether `who` may make the change.
+pub fn refuse_forbidden(inode: &Inode, who: &Credential, op: &SetAttr) -> FsResult<()> {
+    may_chown(inode, who, op)?;
+    if let Some(mode) = op.mode
+        && !only_drops_privileges(inode, who, op, mode)
+    {
+        perm::owner(inode, who)?;
+    }
+    may_set_times(inode, who, op)?;
+    if op.size.is_some() {
+        may_resize(inode, who, op)?;
+    }
+    Ok(())
 }
 
 /// `change` stands for data and what guards it: reading a file (atime alone) does not make cached data old.

@@ -21,6 +21,13 @@ pub fn find_inode(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<Inode>> {
     tx.get(Table::Inodes, &keys::fid(fid))?.map(|v| Inode::from_bytes(&v)).transpose()
 }
 
+/// Inodes, in the order of `fids`.
+pub fn find_inodes(tx: &dyn ReadTxn, fids: &[Fid]) -> FsResult<Vec<Option<Inode>>> {
+    let keys: Vec<Vec<u8>> = fids.iter().map(|fid| keys::fid(*fid)).collect();
+    let values = tx.get_many(Table::Inodes, &keys)?;
+    values.into_iter().map(|value| value.map(|v| Inode::from_bytes(&v)).transpose()).collect()
+}
+
 /// The inode behind a name that exists.
 pub fn named_inode(tx: &dyn ReadTxn, entry: &Dentry) -> FsResult<Inode> {
     find_inode(tx, entry.fid)?.ok_or_else(|| internal(format!("a name stands for {}, which has no inode", entry.fid)))

@@ -8,8 +8,8 @@ use sateen_proto::mds::namespace_server::Namespace as NamespaceService;
 use sateen_proto::mds::*;
 use sateen_proto::version;
 use sateen_types::limits::{CLOSES_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
-use sateen_types::op::{self, Access};
-use sateen_types::{Capability, Fid, FileType, FsName, FsResult, Name, SessionId, Space, Using, XattrName};
+use sateen_types::op::Access;
+use sateen_types::{Capability, Fid, FsName, FsResult, Name, SessionId, Space, Using, XattrName};
 use tonic::{Request, async_trait};
 
 use super::{Answer, PROGRAM, answer};
@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::command;
 use crate::fencing;
 use crate::fs::{FileSystem, Looked};
-use crate::namespace;
+use crate::namespace::{self, Named};
 use crate::registry::OstState;
 use crate::store::ReadTxn;
 
@@ -58,8 +58,9 @@ impl NamespaceService for Service {
             let name = if r.name == b".." { None } else { Some(Name::parse(&r.name)?) };
             fs.await_release(session, parent).await?;
             let question = move |tx: &dyn ReadTxn| namespace::lookup(tx, &who, parent, name.as_ref());
-            let Looked { attr, in_use } = fs.look(session, question).await?;
-            Ok(EntryReply { attr: Some((&attr).into()), layout: None, existed: false, in_use })
+            let Looked { named, in_use } = fs.look(session, question).await?;
+            let (attr, cookie) = (Some((&named.attr).into()), named.cookie);
+            Ok(EntryReply { attr, layout: None, existed: false, in_use, cookie })
         };
         answer(found.await)
     }
@@ -68,8 +69,9 @@ impl NamespaceService for Service {
         let r = request.into_inner();
         let looked = async {
             let ((session, fs), file) = (self.fs(&r.session_id)?, fid(r.fid, "fid")?);
-            let Looked { attr, in_use } = fs.look(session, move |tx| namespace::get_attr(tx, file)).await?;
-            Ok(AttrReply { attr: Some((&attr).into()), in_use })
+            let question = move |tx: &dyn ReadTxn| namespace::get_attr(tx, file).map(Named::from);
+            let Looked { named, in_use } = fs.look(session, question).await?;
+            Ok(AttrReply { attr: Some((&named.attr).into()), in_use })
         };
         answer(looked.await)
     }
@@ -167,12 +169,12 @@ impl Service {
         &self,
         session: &[u8],
         file: Option<sateen_proto::common::Fid>,
-        question: impl FnOnce(&dyn ReadTxn, Fid) -> FsResult<T> + Send + 'static,
+        question: impl Fn(&dyn ReadTxn, Fid) -> FsResult<T> + Send + 'static,
     ) -> FsResult<T> {
         let (session, fs) = self.fs(session)?;
         let file = fid(file, "fid")?;
         fs.await_release(session, file).await?;
-        fs.read(move |tx| question(tx, file)).await
+        fs.ask(move |tx| question(tx, file)).await
     }
 
     async fn open_session(&self, r: OpenSessionRequest) -> FsResult<OpenSessionReply> {
@@ -253,15 +255,10 @@ impl Service {
             return Err(bad("max", format_args!("{} is not 1 to {READDIR_ENTRIES_MAX}", r.max)));
         }
         fs.await_release(session, dir).await?;
-        let question = move |tx: &dyn ReadTxn| namespace::read_dir(tx, &who, dir, r.after, r.max as usize, r.with_attr);
+        let question = move |tx: &dyn ReadTxn| namespace::read_dir(tx, &who, dir, r.after, r.max as usize);
         let mut page = fs.read(question).await?;
         if r.with_attr {
-            let in_use = fs.written_elsewhere(session, page.entries.iter().map(|e| e.fid));
-            page.entries.iter_mut().zip(in_use).filter(|(_, in_use)| *in_use).for_each(|(e, _)| e.attr = None);
-            // What its holder changed is not known here; who wants to know looks it up.
-            let held =
-                |e: &&mut op::DirEntry| e.file_type == FileType::Directory && fs.is_held_elsewhere(session, e.fid);
-            page.entries.iter_mut().filter(held).for_each(|e| e.attr = None);
+            fs.add_attributes(session, &mut page.entries).await?;
         }
         Ok(ReadDirReply {
             entries: page.entries.iter().map(Into::into).collect(),
@@ -281,7 +278,7 @@ impl Service {
             }
         }
         let mdt = self.cluster.disk.space()?;
-        let inodes_used = fs.read(namespace::inode_count).await?;
+        let inodes_used = fs.ask(namespace::inode_count).await?;
         Ok(StatFsReply {
             total: sum.total,
             used: sum.used,

@@ -46,6 +46,11 @@ fn scans_see_a_prefix_in_order_behind_a_key_up_to_a_limit() {
         assert_eq!(keys_of(view.scan(Table::Dentries, b"", None, 9)).len(), 5);
         assert_eq!(view.get(Table::Dentries, b"b1").expect("reads"), Some(b"x".to_vec()));
         assert_eq!(view.get(Table::Inodes, b"b1").expect("reads"), None, "tables are apart");
+        for order in [["c", "nothing", "b1", "c"], ["b", "b0", "b1", "c"]] {
+            let keys = order.map(|key| key.as_bytes().to_vec());
+            let one_by_one: Vec<_> = keys.iter().map(|key| view.get(Table::Dentries, key).expect("reads")).collect();
+            assert_eq!(view.get_many(Table::Dentries, &keys).expect("reads"), one_by_one);
+        }
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use sateen_types::FsResult;
 
-use super::txn::{ReadTxn, Row, Store, Table, WriteSet, pending_range};
+use super::txn::{MemoryTxn, ReadTxn, Row, Store, Table, WriteSet, pending_range};
 
 type Tables = [BTreeMap<Vec<u8>, Vec<u8>>; Table::COUNT];
 
@@ -30,8 +30,18 @@ impl ReadTxn for View {
     }
 }
 
+impl MemoryTxn for View {
+    fn missed(&self) -> bool {
+        false
+    }
+}
+
 impl Store for MemStore {
     fn snapshot(&self) -> Box<dyn ReadTxn + '_> {
+        Box::new(View(self.tables.read().clone()))
+    }
+
+    fn snapshot_in_memory(&self) -> Box<dyn MemoryTxn + '_> {
         Box::new(View(self.tables.read().clone()))
     }
 

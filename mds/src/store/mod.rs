@@ -12,7 +12,7 @@ pub mod txn;
 
 pub use mem::MemStore;
 pub use rocks::{RocksOptions, RocksStore};
-pub use txn::{Overlay, ReadTxn, Row, Store, Table, Txn, WriteSet};
+pub use txn::{MemoryTxn, Overlay, ReadTxn, Row, Store, Table, Txn, WriteSet};
 
 #[cfg(test)]
 mod conformance;

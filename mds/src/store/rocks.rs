@@ -6,17 +6,18 @@
 //! may never return from garbage and steps over zeros. Memory is bounded by [`RocksOptions`], shared over all tables of
 //! the store.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, IteratorMode, LogLevel, Options, ReadOptions, SingleThreaded, SnapshotWithThreadMode, WriteBatch,
-    WriteOptions,
+    DBWithThreadMode, IteratorMode, LogLevel, Options, ReadOptions, ReadTier, SingleThreaded, SnapshotWithThreadMode,
+    WriteBatch, WriteOptions,
 };
 use sateen_runtime::rocksdb_log;
 use sateen_types::{FsCode, FsError, FsResult};
 
-use super::txn::{ReadTxn, Row, Store, Table, WriteSet};
+use super::txn::{MemoryTxn, ReadTxn, Row, Store, Table, WriteSet};
 
 type Db = DBWithThreadMode<SingleThreaded>;
 
@@ -81,6 +82,10 @@ impl RocksStore {
         self.db.cf_handle(table.name()).expect("every table of the store was opened with it")
     }
 
+    fn view(&self, tier: ReadTier) -> View<'_> {
+        View { store: self, snapshot: self.db.snapshot(), tier, missed: Cell::new(false) }
+    }
+
     fn failed(&self, what: &str, table: Table, e: rocksdb::Error) -> FsError {
         let code = match e.kind() {
             rocksdb::ErrorKind::Corruption => FsCode::Corrupt,
@@ -113,6 +118,8 @@ fn database_options(bounds: RocksOptions) -> Options {
     o.set_max_total_wal_size(4 * bounds.memtable_bytes as u64);
     o.set_max_open_files(OPEN_FILES_MAX);
     o.set_max_background_jobs(2);
+    // Views end on threads that must not wait for files to be removed.
+    o.set_avoid_unnecessary_blocking_io(true);
     o.set_log_level(LogLevel::Warn);
     o.set_max_log_file_size(INFO_LOG_BYTES);
     o.set_keep_log_file_num(2);
@@ -140,15 +147,43 @@ fn family_options(cache: &Cache, bounds: RocksOptions) -> Options {
 struct View<'a> {
     store: &'a RocksStore,
     snapshot: SnapshotWithThreadMode<'a, Db>,
+    tier: ReadTier,
+    missed: Cell<bool>,
+}
+
+impl View<'_> {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(self.tier);
+        options
+    }
+
+    fn failed(&self, what: &str, table: Table, e: rocksdb::Error) -> FsError {
+        if e.kind() == rocksdb::ErrorKind::Incomplete {
+            self.missed.set(true);
+        }
+        self.store.failed(what, table, e)
+    }
 }
 
 impl ReadTxn for View<'_> {
     fn get(&self, table: Table, key: &[u8]) -> FsResult<Option<Vec<u8>>> {
-        self.snapshot.get_cf(self.store.family(table), key).map_err(|e| self.store.failed("cannot read", table, e))
+        let found = self.snapshot.get_cf_opt(self.store.family(table), key, self.options());
+        found.map_err(|e| self.failed("cannot read", table, e))
+    }
+
+    fn get_many(&self, table: Table, keys: &[Vec<u8>]) -> FsResult<Vec<Option<Vec<u8>>>> {
+        let mut options = self.options();
+        options.set_snapshot(&self.snapshot);
+        let (db, family) = (&self.store.db, self.store.family(table));
+        let found = db.batched_multi_get_cf_opt(family, keys, keys.is_sorted(), &options).into_iter();
+        let value =
+            |found: Result<Option<_>, _>| found.map(|value| value.map(|v: rocksdb::DBPinnableSlice<'_>| v.to_vec()));
+        found.map(|found| value(found).map_err(|e| self.failed("cannot read", table, e))).collect()
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> FsResult<Vec<Row>> {
-        let mut options = ReadOptions::default();
+        let mut options = self.options();
         if let Some(end) = prefix_end(prefix) {
             options.set_iterate_upper_bound(end);
         }
@@ -156,7 +191,7 @@ impl ReadTxn for View<'_> {
         let mode = IteratorMode::From(start, rocksdb::Direction::Forward);
         let mut rows = Vec::new();
         for row in self.snapshot.iterator_cf_opt(self.store.family(table), options, mode) {
-            let (key, value) = row.map_err(|e| self.store.failed("cannot scan", table, e))?;
+            let (key, value) = row.map_err(|e| self.failed("cannot scan", table, e))?;
             if rows.len() == limit || !key.starts_with(prefix) {
                 break;
             }
@@ -165,6 +200,12 @@ impl ReadTxn for View<'_> {
             }
         }
         Ok(rows)
+    }
+}
+
+impl MemoryTxn for View<'_> {
+    fn missed(&self) -> bool {
+        self.missed.get()
     }
 }
 
@@ -182,7 +223,11 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 
 impl Store for RocksStore {
     fn snapshot(&self) -> Box<dyn ReadTxn + '_> {
-        Box::new(View { store: self, snapshot: self.db.snapshot() })
+        Box::new(self.view(ReadTier::All))
+    }
+
+    fn snapshot_in_memory(&self) -> Box<dyn MemoryTxn + '_> {
+        Box::new(self.view(ReadTier::BlockCache))
     }
 
     fn commit(&self, changes: &WriteSet) -> FsResult<()> {
@@ -206,6 +251,33 @@ impl Store for RocksStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Overlay, Txn};
+
+    #[test]
+    fn what_is_not_in_memory_is_missed_until_it_was_read_once() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let open = || RocksStore::open(dir.path(), Table::OF_FILE_SYSTEM, RocksOptions::default()).expect("opens");
+        let store = open();
+        let changes = {
+            let view = store.snapshot();
+            let mut overlay = Overlay::new(&*view);
+            overlay.put(Table::Config, b"key".to_vec(), b"value".to_vec());
+            overlay.into_changes()
+        };
+        store.commit(&changes).expect("committed");
+        let in_memory = |store: &RocksStore| {
+            let view = store.snapshot_in_memory();
+            let rows = (view.get(Table::Config, b"key"), view.scan(Table::Config, b"k", None, 1));
+            (!view.missed()).then(|| (rows.0.expect("no error"), rows.1.expect("no error").len()))
+        };
+        let there = Some((Some(b"value".to_vec()), 1));
+        assert_eq!(in_memory(&store), there, "just written");
+        drop(store);
+        let store = open();
+        assert_eq!(in_memory(&store), None, "in a file that nobody has read");
+        assert!(store.snapshot().get(Table::Config, b"key").expect("readable").is_some());
+        assert_eq!(in_memory(&store), there, "its block is cached");
+    }
 
     #[test]
     fn the_end_of_a_prefix_is_behind_all_its_keys() {

@@ -84,8 +84,18 @@ pub type Row = (Vec<u8>, Vec<u8>);
 pub trait ReadTxn {
     /// The value of a key.
     fn get(&self, table: Table, key: &[u8]) -> FsResult<Option<Vec<u8>>>;
+    /// The values of many keys.
+    fn get_many(&self, table: Table, keys: &[Vec<u8>]) -> FsResult<Vec<Option<Vec<u8>>>> {
+        keys.iter().map(|key| self.get(table, key)).collect()
+    }
     /// Up to `limit` rows whose keys start with `prefix` and lie behind `after`, in the order of keys.
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> FsResult<Vec<Row>>;
+}
+
+/// A view that is never asked to wait for a disk.
+pub trait MemoryTxn: ReadTxn {
+    /// Something that was asked is not in memory: no answer of this view counts.
+    fn missed(&self) -> bool;
 }
 
 /// A view that can be changed; what it changed is visible to its own later reads.
@@ -100,6 +110,8 @@ pub trait Txn: ReadTxn {
 pub trait Store: Send + Sync {
     /// A consistent view of what is committed.
     fn snapshot(&self) -> Box<dyn ReadTxn + '_>;
+    /// The same, of what is in memory.
+    fn snapshot_in_memory(&self) -> Box<dyn MemoryTxn + '_>;
     /// Applies all changes atomically; durable (synced) when it returns. After an error nothing is known about the
     /// store any more and it must not be written again.
     fn commit(&self, changes: &WriteSet) -> FsResult<()>;

@@ -8,7 +8,7 @@ use sateen_types::{Credential, LayoutTemplate, Name, OstIndex, SessionId};
 
 use super::*;
 use crate::command::Request;
-use crate::store::{MemStore, ReadTxn};
+use crate::store::{MemStore, MemoryTxn, ReadTxn};
 
 const SESSION: SessionId = SessionId([1; 16]);
 
@@ -47,6 +47,9 @@ struct GatedStore {
 impl Store for GatedStore {
     fn snapshot(&self) -> Box<dyn ReadTxn + '_> {
         self.inner.snapshot()
+    }
+    fn snapshot_in_memory(&self) -> Box<dyn MemoryTxn + '_> {
+        self.inner.snapshot_in_memory()
     }
     fn commit(&self, changes: &WriteSet) -> FsResult<()> {
         self.entered.fetch_add(1, Ordering::SeqCst);

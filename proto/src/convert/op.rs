@@ -263,6 +263,7 @@ impl From<&Entry> for mds::EntryReply {
             layout: e.layout.as_ref().map(Into::into),
             existed: e.existed,
             in_use: false,
+            cookie: 0,
         }
     }
 }

@@ -211,7 +211,7 @@ impl<'s> Bench<'s> {
     }
 
     pub fn lookup(&self, parent: Fid, n: &str) -> FsResult<Attr> {
-        namespace::lookup(&*self.view(), &Credential::ROOT, parent, Some(&name(n)))
+        namespace::lookup(&*self.view(), &Credential::ROOT, parent, Some(&name(n))).map(|named| named.attr)
     }
 
     pub fn attr(&self, fid: Fid) -> Attr {
@@ -219,7 +219,7 @@ impl<'s> Bench<'s> {
     }
 
     pub fn list(&self, fid: Fid) -> Vec<String> {
-        let page = namespace::read_dir(&*self.view(), &Credential::ROOT, fid, 0, 10_000, false).expect("lists");
+        let page = namespace::read_dir(&*self.view(), &Credential::ROOT, fid, 0, 10_000).expect("lists");
         page.entries.iter().map(|e| e.name.to_string()).collect()
     }
 }
