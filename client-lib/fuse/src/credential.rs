@@ -12,10 +12,14 @@ use sateen_types::limits::GROUPS_MAX;
 /// Most bytes read of `/proc/PID/status`: [`GROUPS_MAX`] groups of ten digits and the rest of the file.
 const STATUS_BYTES_MAX: u64 = (GROUPS_MAX as u64) * 11 + 8192;
 
-/// The caller's identity. Root needs no groups: it may do anything.
+/// The caller's identity.
 pub fn of_request(request: &fuser::Request) -> Credential {
-    let (uid, gid) = (request.uid(), request.gid());
-    let groups = if uid == 0 || request.pid() == 0 { Vec::new() } else { groups_of(request.pid()) };
+    of_process(request.uid(), request.gid(), request.pid())
+}
+
+/// The identity of process `pid`, which runs as `uid` and `gid`. Root needs no groups: it may do anything.
+pub fn of_process(uid: u32, gid: u32, pid: u32) -> Credential {
+    let groups = if uid == 0 || pid == 0 { Vec::new() } else { groups_of(pid) };
     Credential { uid, gid, groups }
 }
 

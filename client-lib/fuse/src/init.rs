@@ -3,7 +3,7 @@
 use fuser::{InitFlags, KernelConfig};
 
 /// Largest write the kernel sends at once: one stripe.
-const WRITE_BYTES_MAX: u32 = 1 << 20;
+pub const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Read-ahead and asynchronous direct I/O the kernel may have in flight; above the RPCs a client has per OST.
 const BACKGROUND_MAX: u16 = 64;
 
@@ -28,8 +28,9 @@ const WANTED: [InitFlags; 12] = [
 /// What we ask for besides, unless locks stay with the kernel.
 const WANTED_FOR_LOCKS: [InitFlags; 2] = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
 
-/// Asks for all that the kernel can do, and for locks if they are cluster-wide.
-pub fn ask(config: &mut KernelConfig, cluster_locks: bool) {
+/// Asks for all that the kernel can do, for locks if they are cluster-wide, and for requests by rings if they are wanted; true if
+/// those will come.
+pub fn ask(config: &mut KernelConfig, cluster_locks: bool, rings: bool) -> bool {
     let for_locks = WANTED_FOR_LOCKS.iter().filter(|_| cluster_locks);
     for flag in WANTED.iter().chain(for_locks).copied() {
         if config.add_capabilities(flag).is_err() {
@@ -41,4 +42,5 @@ pub fn ask(config: &mut KernelConfig, cluster_locks: bool) {
         let _ = config.set_max_write(most);
     }
     let _ = config.set_max_background(BACKGROUND_MAX);
+    rings && config.add_capabilities(InitFlags::FUSE_OVER_IO_URING).is_ok()
 }

@@ -5,6 +5,7 @@
 //!
 //! * `shell.rs`: callbacks, nothing but decoding and replying; `worker.rs`: the threads behind them;
 //!   `answers.rs`: data to the kernel without copies;
+//! * `ring/`: the same by io_uring, where the kernel offers it;
 //! * `caller.rs`: what `/proc` knows about the thread behind a request;
 //! * `kernel_cache.rs`: what the kernel keeps and is made to forget; `shared.rs`: files that other mounts write to;
 //! * `fs/`: the operations, callable without a mount;
@@ -24,10 +25,11 @@ pub mod kernel;
 mod kernel_cache;
 mod mount;
 mod options;
+mod ring;
 mod shared;
 mod shell;
 mod worker;
 mod xattr_hints;
 
 pub use mount::{Mount, client_options};
-pub use options::{MountOptions, Patience};
+pub use options::{MountOptions, Patience, Requests};

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fuser::{Config, INodeNo, Session, SessionACL};
@@ -16,7 +17,8 @@ use crate::answers::Answers;
 use crate::fs::MountedFs;
 use crate::kernel;
 use crate::kernel_cache::KernelCache;
-use crate::options::{MountOptions, Patience};
+use crate::options::{MountOptions, Patience, Requests};
+use crate::ring::{self, Server};
 use crate::shell::Shell;
 use crate::worker::Worker;
 
@@ -96,7 +98,10 @@ impl Mount {
             let _ = kernel::detach(point, true);
             FsError::new(FsCode::Io, format!("the connection to the kernel cannot be shared: {e}"))
         })?;
-        let shell = Shell::new(fs.clone(), Worker::new(Handle::current()), answers, kernel_cache.clone());
+        let worker = Worker::new(Handle::current());
+        let by_rings = Arc::new(AtomicBool::new(wants_rings(options)?));
+        let rings = connection.try_clone().map_err(|e| FsError::new(FsCode::Io, format!("the connection: {e}")))?;
+        let shell = Shell::new(fs.clone(), worker.clone(), answers, kernel_cache.clone(), by_rings.clone());
         let (tell_end, ended) = watch::channel(false);
         let served = tokio::task::spawn_blocking(move || Session::from_fd(shell, connection, acl, config)).await;
         let failed = |e: String| FsError::new(FsCode::Io, format!("the kernel did not accept the mount: {e}"));
@@ -109,6 +114,10 @@ impl Mount {
             .and_then(|s| s.map_err(|e| failed(e.to_string())))
             .map_err(undo)?;
         kernel_cache.begin(session.notifier());
+        if by_rings.load(Ordering::SeqCst) {
+            let server = Server::new(fs.clone(), worker, kernel_cache.clone());
+            ring::start(rings, server, point.to_owned()).map_err(undo)?;
+        }
         let mounted = Arc::downgrade(&fs);
         client.on_recall(Arc::new(move |fid| {
             let (kernel_cache, ino) = (kernel_cache.clone(), mounted.upgrade().map(|fs| fs.ino(fid)));
@@ -157,6 +166,17 @@ impl Mount {
     /// Writes out what is left and ends the session at the MDS. Call it once the mount has ended.
     pub async fn close(self) -> FsResult<()> {
         self.fs.client().clone().close().await
+    }
+}
+
+/// Whether the kernel is asked to send requests by rings.
+fn wants_rings(options: &MountOptions) -> FsResult<bool> {
+    match options.requests {
+        Requests::ByDevice => Ok(false),
+        Requests::AsEnabled => Ok(ring::is_available()),
+        Requests::ByRings if ring::is_available() => Ok(true),
+        Requests::ByRings => Err(FsError::new(FsCode::NotSupported, "mount option io_uring: the kernel does not offer it")
+            .with_hint("as root: echo Y > /sys/module/fuse/parameters/enable_uring   (Linux 6.14 or later)")),
     }
 }
 

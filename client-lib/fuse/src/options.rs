@@ -47,7 +47,7 @@ const ACCEPTED: [&str; 26] = [
     "nolazystatfs",
 ];
 /// The options that do something, for the hint about an unknown one.
-const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, relatime, noatime, strictatime, nosuid, nodev, noexec, dirsync, flock, localflock, soft, hard, \
+const EFFECTIVE: &str = "ro, allow_other, entry_timeout=S, attr_timeout=S, relatime, noatime, strictatime, nosuid, nodev, noexec, dirsync, flock, localflock, io_uring, noio_uring, soft, hard, \
                          timeout=S, connect_timeout=S, dirty_mb=N, cache_mb=N, readahead_mb=N";
 
 /// What a mount was asked to be.
@@ -83,6 +83,19 @@ pub struct MountOptions {
     pub cache_bytes: Option<u64>,
     /// Largest read-ahead window; `None` is the client's default.
     pub readahead_bytes: Option<u64>,
+    /// How requests come from the kernel.
+    pub requests: Requests,
+}
+
+/// How requests come from the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requests {
+    /// By io_uring if that is switched on (`/sys/module/fuse/parameters/enable_uring`) and works, else by `/dev/fuse`.
+    AsEnabled,
+    /// By io_uring, or not at all.
+    ByRings,
+    /// By `/dev/fuse`.
+    ByDevice,
 }
 
 /// What happens while a server cannot be reached.
@@ -114,6 +127,7 @@ impl Default for MountOptions {
             dirty_bytes: None,
             cache_bytes: None,
             readahead_bytes: None,
+            requests: Requests::AsEnabled,
         }
     }
 }
@@ -148,6 +162,8 @@ impl MountOptions {
             // Lustre refuses locks with `noflock`; nobody is helped by that.
             ("localflock" | "noflock", None) => self.local_locks = true,
             ("dirsync", None) => self.dir_sync = true,
+            ("io_uring", None) => self.requests = Requests::ByRings,
+            ("noio_uring", None) => self.requests = Requests::ByDevice,
             ("soft", None) => self.patience = Patience::Default,
             ("hard", None) => self.patience = Patience::Hard,
             ("entry_timeout", Some(v)) => self.entry_timeout = seconds(key, v)?,

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -16,7 +17,7 @@ use fuser::{
 };
 use sateen_client::Looked;
 use sateen_types::op::SetAttr;
-use sateen_types::{FsResult, LockMode};
+use sateen_types::{Attr, FsResult, LockMode};
 
 use crate::answers::Answers;
 use crate::convert::{file_attr, kind, nameless, new_mode, open_flags, set_time};
@@ -28,7 +29,7 @@ use crate::kernel_cache::KernelCache;
 use crate::worker::Worker;
 
 /// Unit of statfs.
-const STATFS_UNIT: u64 = 4096;
+pub const STATFS_UNIT: u64 = 4096;
 /// FIDs are never used twice, so neither are inode numbers.
 const GENERATION: Generation = Generation(0);
 
@@ -38,12 +39,20 @@ pub struct Shell {
     worker: Worker,
     answers: Answers,
     kernel: KernelCache,
+    rings: Arc<AtomicBool>,
 }
 
 impl Shell {
-    /// Callbacks whose work is done by `worker`.
-    pub fn new(fs: Arc<MountedFs>, worker: Worker, answers: Answers, kernel: KernelCache) -> Shell {
-        Shell { fs, worker, answers, kernel }
+    /// Callbacks whose work is done by `worker`. `rings` says whether the kernel is asked to send requests by rings, and, once the
+    /// connection has begun, whether it does.
+    pub fn new(
+        fs: Arc<MountedFs>,
+        worker: Worker,
+        answers: Answers,
+        kernel: KernelCache,
+        rings: Arc<AtomicBool>,
+    ) -> Shell {
+        Shell { fs, worker, answers, kernel, rings }
     }
 
     /// Runs `work`, then hands its outcome to `answer`.
@@ -100,7 +109,8 @@ impl Shell {
 
 impl Filesystem for Shell {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        ask(config, self.fs.cluster_locks);
+        let wanted = self.rings.load(Ordering::SeqCst);
+        self.rings.store(ask(config, self.fs.cluster_locks, wanted), Ordering::SeqCst);
         Ok(())
     }
 
@@ -112,11 +122,8 @@ impl Filesystem for Shell {
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let (fs, kernel) = (self.fs.clone(), self.kernel.clone());
         let work = async move {
-            let Looked { attr, in_use, .. } = fs.getattr(ino.0).await?;
-            if fs.shared.must_forget(ino.0, &attr, fs.is_shared(ino.0)) {
-                kernel.forget_data(ino).await;
-            }
-            Ok((file_attr(&fs, &attr), fs.attr_timeout(in_use)))
+            let (attr, valid) = fresh_attributes(&fs, &kernel, ino.0).await?;
+            Ok((file_attr(&fs, &attr), valid))
         };
         self.run("getattr", ino, work, move |result| answer_attr(reply, result));
     }
@@ -564,6 +571,15 @@ impl Filesystem for Shell {
     ) {
         reply.error(Errno::ENOTTY);
     }
+}
+
+/// Attributes for the kernel, which drops its pages first if they are old, and how long they may be trusted.
+pub async fn fresh_attributes(fs: &MountedFs, kernel: &KernelCache, ino: u64) -> FsResult<(Attr, Duration)> {
+    let Looked { attr, in_use, .. } = fs.getattr(ino).await?;
+    if fs.shared.must_forget(ino, &attr, fs.is_shared(ino)) {
+        kernel.forget_data(INodeNo(ino)).await;
+    }
+    Ok((attr, fs.attr_timeout(in_use)))
 }
 
 fn answer_attr(reply: ReplyAttr, result: Result<(FileAttr, Duration), Errno>) {

@@ -37,6 +37,23 @@ impl Worker {
         }
     }
 
+    /// The outcome of `work` if it need not wait; otherwise it goes on, and `later` gets its outcome.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+        later: impl FnOnce(T) + Send + 'static,
+    ) -> Option<T> {
+        let mut work = Box::pin(work);
+        match self.first_step(work.as_mut()) {
+            Step::Done(outcome) => Some(outcome),
+            Step::Waits => {
+                self.runtime.spawn(async move { later(work.await) });
+                None
+            }
+            Step::Panicked => None,
+        }
+    }
+
     /// The outcome of `work` if it need not wait at all. Otherwise it is dropped, and may have begun.
     pub fn at_once<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match self.first_step(pin!(work)) {
