@@ -11,6 +11,15 @@ if [ -x scripts/test-docker.sh ] && [ "${SATEEN_TEST_DOCKER:-1}" != 0 ]; then
         echo "note: no Docker engine can be had here; the compose test is skipped"
     fi
 fi
-stop() { [ -z "$docker" ] || scripts/test-docker.sh stop; }
+# Half of the mounts have their requests by io_uring then (tests/src/rings.rs).
+rings=/sys/module/fuse/parameters/enable_uring
+before=
+if [ "$(cat $rings 2>/dev/null)" = N ] && echo Y 2>/dev/null >$rings; then
+    before=N
+fi
+stop() {
+    [ -z "$before" ] || echo "$before" >$rings
+    [ -z "$docker" ] || scripts/test-docker.sh stop
+}
 trap stop EXIT
 cargo nextest run --release --locked --workspace "$@"

@@ -21,7 +21,7 @@ use crate::netns::Site;
 use crate::ports::Port;
 use crate::process::Process;
 use crate::scratch::Scratch;
-use crate::{bins, rpc, syncs, wait};
+use crate::{bins, rings, rpc, syncs, wait};
 
 /// Takes every mount below `$2` off and removes the directory, if the test could not. The processes die with the test, but
 /// not at once, and a mount may just be coming up: so it looks until all is gone. A disk that a test made stand still is
@@ -403,10 +403,11 @@ impl Cluster {
     pub fn mount_at(&self, site: &Site, options: &[&str]) -> Mount {
         let k = self.mounts.get();
         self.mounts.set(k + 1);
+        let requests = rings::option(self.spec.label, k, options);
         Mount::new(MountSpec {
             source: self.source(),
             path: self.scratch.dir(&format!("mnt{k}")),
-            options: options.iter().map(|o| (*o).to_owned()).collect(),
+            options: options.iter().copied().chain(requests).map(str::to_owned).collect(),
             log: self.dir().join(format!("log/mount{k}.log")),
             site: site.clone(),
         })

@@ -33,6 +33,7 @@ pub mod plain;
 pub mod ports;
 pub mod process;
 pub mod register;
+pub mod rings;
 pub mod rng;
 pub mod rpc;
 pub mod scratch;

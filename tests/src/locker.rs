@@ -79,6 +79,11 @@ impl Locker {
         self.answers.recv_timeout(ANSWER).unwrap_or_else(|e| panic!("the locker did not answer: {e}"))
     }
 
+    /// The next answer, if it is there.
+    pub fn try_answer(&mut self) -> Option<String> {
+        self.answers.try_recv().ok()
+    }
+
     /// Whether the command that was begun has no answer yet. Says nothing about the next moment.
     pub fn is_waiting(&mut self) -> bool {
         match self.answers.recv_timeout(Duration::ZERO) {

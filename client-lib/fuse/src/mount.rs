@@ -175,8 +175,10 @@ fn wants_rings(options: &MountOptions) -> FsResult<bool> {
         Requests::ByDevice => Ok(false),
         Requests::AsEnabled => Ok(ring::is_available()),
         Requests::ByRings if ring::is_available() => Ok(true),
-        Requests::ByRings => Err(FsError::new(FsCode::NotSupported, "mount option io_uring: the kernel does not offer it")
-            .with_hint("as root: echo Y > /sys/module/fuse/parameters/enable_uring   (Linux 6.14 or later)")),
+        Requests::ByRings => {
+            Err(FsError::new(FsCode::NotSupported, "mount option io_uring: the kernel does not offer it")
+                .with_hint("as root: echo Y > /sys/module/fuse/parameters/enable_uring   (Linux 6.14 or later)"))
+        }
     }
 }
 

@@ -55,7 +55,11 @@ impl Server {
     }
 
     /// Runs `work`, which gives the slot back answered: here as long as it does not wait.
-    fn run(&self, mailbox: Arc<super::slot::Mailbox>, work: impl Future<Output = Answered> + Send + 'static) -> Option<Answered> {
+    fn run(
+        &self,
+        mailbox: Arc<super::slot::Mailbox>,
+        work: impl Future<Output = Answered> + Send + 'static,
+    ) -> Option<Answered> {
         self.worker.begin(work, move |answered| mailbox.put(answered))
     }
 
@@ -134,9 +138,7 @@ impl Server {
                     Ok((attr, valid))
                 })
             }
-            opcode::READLINK => {
-                self.answer(slot, "readlink", async move { fs.readlink(ino).await.map(Answer::Bytes) })
-            }
+            opcode::READLINK => self.answer(slot, "readlink", async move { fs.readlink(ino).await.map(Answer::Bytes) }),
             opcode::SYMLINK => self.with_two_names(slot, |slot, name, target| {
                 self.entry(slot, "symlink", async move { fs.symlink(&cred, ino, &name, &target).await })
             }),
