@@ -198,7 +198,8 @@ impl FileSystem {
         }
     }
 
-    fn ask_memory<T>(&self, question: &impl Fn(&dyn ReadTxn) -> FsResult<T>) -> Option<FsResult<T>> {
+    /// The answer to something short, if what it needs is in memory.
+    pub fn ask_memory<T>(&self, question: &impl Fn(&dyn ReadTxn) -> FsResult<T>) -> Option<FsResult<T>> {
         let view = self.store.snapshot_in_memory();
         let answer = question(&*view);
         (!view.missed()).then_some(answer)

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::{FileSystem, Shared, Stated};
 use crate::capabilities::{CapabilityTable, Wait};
 use crate::clients::Ending;
-use crate::namespace::{self, Named};
+use crate::namespace::{self, BRIEF_PAGE, Named};
 
 /// Longest a request waits for other clients; then its client asks again.
 pub(super) const HOLD_MAX: Duration = Duration::from_secs(10);
@@ -278,11 +278,18 @@ impl FileSystem {
     /// Adds attributes to entries of a directory: not of files that another session has open for writing, and not of directories
     /// that another one holds. Who wants to know about those looks them up.
     pub async fn add_attributes(&self, session: SessionId, entries: &mut [op::DirEntry]) -> FsResult<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         self.have_others_recovered(session, Instant::now() + LOOK_WAITS_MAX).await?;
         // Before and after: who reports and closes meanwhile may have done so after the look, who opens before it.
         let before = self.are_changed_elsewhere(session, entries);
         let fids: Vec<Fid> = entries.iter().map(|entry| entry.fid).collect();
-        let attrs = self.read(move |tx| namespace::get_attrs(tx, &fids)).await?;
+        let attrs = if fids.len() <= BRIEF_PAGE as usize {
+            self.ask(move |tx| namespace::get_attrs(tx, &fids)).await?
+        } else {
+            self.read(move |tx| namespace::get_attrs(tx, &fids)).await?
+        };
         let after = self.are_changed_elsewhere(session, entries);
         for ((entry, attr), changed) in entries.iter_mut().zip(attrs).zip(before.into_iter().zip(after)) {
             entry.attr = attr.filter(|_| changed == (false, false));

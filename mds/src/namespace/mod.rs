@@ -29,8 +29,8 @@ pub use intents::has_pending_truncate;
 pub use layout::{inherited_template, refuse_unplaceable};
 pub use perm::{Access, access};
 pub use read::{
-    Named, PathList, ReadDirPage, default_layout, get_attr, get_attrs, get_layout, get_xattr, inode_count, list_xattr,
-    lookup, open, paths_of, read_dir, read_link,
+    BRIEF_PAGE, Named, PathList, ReadDirPage, default_layout, get_attr, get_attrs, get_layout, get_xattr, inode_count,
+    list_xattr, lookup, open, paths_of, read_dir, read_link,
 };
 pub use session::refuse_forbidden;
 pub use tree::{counter, inode};

@@ -64,6 +64,9 @@ pub struct ReadDirPage {
     pub parent: Fid,
 }
 
+/// Entries that are read where the request was received, if they are in memory: reading them takes less than waking another thread.
+pub const BRIEF_PAGE: u32 = 64;
+
 /// Entries behind `after`, at most `max` and at most [`READDIR_BYTES_MAX`] bytes; without attributes.
 pub fn read_dir(tx: &dyn ReadTxn, who: &Credential, fid: Fid, after: u64, max: usize) -> FsResult<ReadDirPage> {
     let dir = tree::directory(tx, fid)?;

@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::command;
 use crate::fencing;
 use crate::fs::{FileSystem, Looked};
-use crate::namespace::{self, Named};
+use crate::namespace::{self, BRIEF_PAGE, Named};
 use crate::registry::OstState;
 use crate::store::ReadTxn;
 
@@ -255,8 +255,12 @@ impl Service {
             return Err(bad("max", format_args!("{} is not 1 to {READDIR_ENTRIES_MAX}", r.max)));
         }
         fs.await_release(session, dir).await?;
-        let question = move |tx: &dyn ReadTxn| namespace::read_dir(tx, &who, dir, r.after, r.max as usize);
-        let mut page = fs.read(question).await?;
+        let question = move |tx: &dyn ReadTxn, max: u32| namespace::read_dir(tx, &who, dir, r.after, max as usize);
+        let brief = r.max.min(BRIEF_PAGE);
+        let mut page = match fs.ask_memory(&|tx: &dyn ReadTxn| question(tx, brief)) {
+            Some(Ok(page)) if page.end || brief == r.max => page,
+            _ => fs.read(move |tx| question(tx, r.max)).await?,
+        };
         if r.with_attr {
             fs.add_attributes(session, &mut page.entries).await?;
         }
