@@ -55,7 +55,9 @@ pub fn absolute(path: &Path) -> FsResult<std::path::PathBuf> {
 }
 
 fn start_logging(level: &str) -> FsResult<()> {
-    telemetry::init(&LogConfig { level: level.to_owned(), format: LogFormat::Text })?;
+    // It tells of each interrupt of a request that came by io_uring as of an answer that failed.
+    let level = format!("{level},fuser::reply=off");
+    telemetry::init(&LogConfig { level, format: LogFormat::Text })?;
     telemetry::abort_on_panic();
     Ok(())
 }
@@ -63,7 +65,8 @@ fn start_logging(level: &str) -> FsResult<()> {
 /// Mounts, tells `ready`, and serves until somebody unmounts or a signal asks to stop.
 fn serve(source: &MountSource, point: &Path, options: &MountOptions, ready: impl FnOnce()) -> FsResult<()> {
     let internal = |e: std::io::Error| FsError::new(FsCode::Internal, format!("cannot start the runtime: {e}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().on_thread_start(sateen_fuse::unbound()).build().map_err(internal)?;
     runtime.block_on(async {
         let stop = Shutdown::on_signals().map_err(internal)?;
         let mount = tokio::select! {

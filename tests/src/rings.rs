@@ -5,6 +5,9 @@
 
 use std::path::Path;
 
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 /// The kernel's switch.
 const SWITCH: &str = "/sys/module/fuse/parameters/enable_uring";
 
@@ -27,6 +30,14 @@ pub fn threads(id: u32) -> usize {
     let named = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
     let tasks = std::fs::read_dir(Path::new("/proc").join(id.to_string()).join("task")).expect("the process runs");
     tasks.flatten().map(named).filter(|name| name.starts_with("sateen-ring")).count()
+}
+
+/// Process `id` runs on the first processor from now on.
+pub fn bind_to_first(id: u32) {
+    let mut set = CpuSet::new();
+    set.set(0);
+    let process = i32::try_from(id).ok().and_then(Pid::from_raw).expect("the id of a process");
+    sched_setaffinity(Some(process), &set).expect("processes can be bound");
 }
 
 #[cfg(test)]

@@ -187,6 +187,21 @@ pub fn detach(point: &Path, lazy: bool) -> FsResult<()> {
     }
 }
 
+/// Ends our mount at `point` with all requests that wait in it, because it cannot be served (any longer). Where that is not allowed
+/// the process ends, and the mount with it.
+pub fn abort(point: &Path) {
+    let is_ours =
+        |mounts: Vec<MountEntry>| mounts.iter().rfind(|m| m.point == point).is_some_and(|m| m.fs_type == FS_TYPE);
+    if !mounts().is_ok_and(is_ours) {
+        return;
+    }
+    let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    if let Err(error) = rustix::mount::unmount(point, flags) {
+        tracing::error!(%error, point = %point.display(), "a mount that cannot be served cannot be ended either: the process ends");
+        std::process::abort();
+    }
+}
+
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {

@@ -33,3 +33,4 @@ mod xattr_hints;
 
 pub use mount::{Mount, client_options};
 pub use options::{MountOptions, Patience, Requests};
+pub use ring::unbound;

@@ -85,7 +85,12 @@ impl Mount {
         let text = source.to_string();
         let fs = MountedFs::new(client.clone(), text.clone(), options);
         let fs = Arc::new(fs);
+        let wants_rings = wants_rings(options)?;
         let connection = kernel::attach(&text, point, options)?;
+        let undo = |e: FsError| {
+            kernel::abort(point);
+            e
+        };
         let is_root = rustix::process::geteuid().is_root();
         let acl = if options.allow_other || is_root { SessionACL::All } else { SessionACL::Owner };
         let mut config = Config::default();
@@ -95,29 +100,23 @@ impl Mount {
         config.acl = acl;
         let kernel_cache = KernelCache::default();
         let answers = Answers::new(&connection).map_err(|e| {
-            let _ = kernel::detach(point, true);
+            kernel::abort(point);
             FsError::new(FsCode::Io, format!("the connection to the kernel cannot be shared: {e}"))
         })?;
         let worker = Worker::new(Handle::current());
-        let by_rings = Arc::new(AtomicBool::new(wants_rings(options)?));
-        let rings = connection.try_clone().map_err(|e| FsError::new(FsCode::Io, format!("the connection: {e}")))?;
+        let by_rings = Arc::new(AtomicBool::new(wants_rings));
+        let rings =
+            connection.try_clone().map_err(|e| undo(FsError::new(FsCode::Io, format!("the connection: {e}"))))?;
         let shell = Shell::new(fs.clone(), worker.clone(), answers, kernel_cache.clone(), by_rings.clone());
         let (tell_end, ended) = watch::channel(false);
         let served = tokio::task::spawn_blocking(move || Session::from_fd(shell, connection, acl, config)).await;
         let failed = |e: String| FsError::new(FsCode::Io, format!("the kernel did not accept the mount: {e}"));
-        let undo = |e: FsError| {
-            let _ = kernel::detach(point, true);
-            e
-        };
         let session = served
             .map_err(|e| failed(e.to_string()))
             .and_then(|s| s.map_err(|e| failed(e.to_string())))
             .map_err(undo)?;
         kernel_cache.begin(session.notifier());
-        if by_rings.load(Ordering::SeqCst) {
-            let server = Server::new(fs.clone(), worker, kernel_cache.clone());
-            ring::start(rings, server, point.to_owned()).map_err(undo)?;
-        }
+        let server = Server::new(fs.clone(), worker, kernel_cache.clone());
         let mounted = Arc::downgrade(&fs);
         client.on_recall(Arc::new(move |fid| {
             let (kernel_cache, ino) = (kernel_cache.clone(), mounted.upgrade().map(|fs| fs.ino(fid)));
@@ -127,6 +126,9 @@ impl Mount {
                 }
             })
         }));
+        if by_rings.load(Ordering::SeqCst) {
+            ring::start(rings, server, point).map_err(undo)?;
+        }
         std::thread::Builder::new()
             .name("sateen-fuse".to_owned())
             .spawn(move || {
@@ -171,13 +173,24 @@ impl Mount {
 
 /// Whether the kernel is asked to send requests by rings.
 fn wants_rings(options: &MountOptions) -> FsResult<bool> {
-    match options.requests {
-        Requests::ByDevice => Ok(false),
-        Requests::AsEnabled => Ok(ring::is_available()),
-        Requests::ByRings if ring::is_available() => Ok(true),
-        Requests::ByRings => {
-            Err(FsError::new(FsCode::NotSupported, "mount option io_uring: the kernel does not offer it")
-                .with_hint("as root: echo Y > /sys/module/fuse/parameters/enable_uring   (Linux 6.14 or later)"))
+    let insists = options.requests == Requests::ByRings;
+    if options.requests == Requests::ByDevice || (!insists && !ring::are_on()) {
+        return Ok(false);
+    }
+    let refused = |why: String, hint| Err(FsError::new(FsCode::NotSupported, why).with_hint(hint));
+    if !ring::are_on() {
+        let hint = "as root: echo Y > /sys/module/fuse/parameters/enable_uring   (Linux 6.14 or later)";
+        return refused("mount option io_uring: the kernel does not offer it".into(), hint);
+    }
+    match ring::try_out() {
+        Ok(()) => Ok(true),
+        Err(error) if insists => refused(
+            format!("mount option io_uring: this process may not use it: {error}"),
+            "look at /proc/sys/kernel/io_uring_disabled, and at the container's seccomp profile",
+        ),
+        Err(error) => {
+            tracing::info!(%error, "no io_uring for this mount: requests are read from /dev/fuse");
+            Ok(false)
         }
     }
 }

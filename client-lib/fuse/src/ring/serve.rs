@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fuser::{Errno, INodeNo};
 use sateen_client::Looked;
-use sateen_types::{Attr, Credential, FsResult, LockMode, Payload};
+use sateen_types::{Attr, FsResult, LockMode, Payload};
 
 use super::abi::{Head, Listing, Reply, next_name, opcode};
 use super::slot::{Answered, Slot};
@@ -119,11 +119,12 @@ impl Server {
     }
 
     fn simple(&self, slot: Slot, head: Head) -> Option<Answered> {
-        let (fs, kernel, ino, cred) = (self.fs.clone(), self.kernel.clone(), head.ino, who(&head));
+        let (fs, kernel, ino) = (self.fs.clone(), self.kernel.clone(), head.ino);
+        let cred = move || of_process(head.uid, head.gid, head.pid);
         let asked = slot.headers();
         match head.opcode {
             opcode::LOOKUP => self.with_name(slot, |slot, name| {
-                self.entry(slot, "lookup", async move { fs.lookup(&cred, ino, &name).await })
+                self.entry(slot, "lookup", async move { fs.lookup(&cred(), ino, &name).await })
             }),
             opcode::GETATTR => {
                 let work = async move { fresh_attributes(&fs, &kernel, ino).await };
@@ -133,53 +134,53 @@ impl Server {
                 let Ok(fid) = fs.fid(ino) else { return Some(slot.refuse(Errno::ESTALE)) };
                 let (change, handle) = asked.set_attr(fid);
                 self.attributes(slot, "setattr", async move {
-                    let attr = fs.setattr(&cred, change, handle).await?;
+                    let attr = fs.setattr(&cred(), change, handle).await?;
                     let valid = fs.attr_timeout(fs.is_shared(ino));
                     Ok((attr, valid))
                 })
             }
             opcode::READLINK => self.answer(slot, "readlink", async move { fs.readlink(ino).await.map(Answer::Bytes) }),
             opcode::SYMLINK => self.with_two_names(slot, |slot, name, target| {
-                self.entry(slot, "symlink", async move { fs.symlink(&cred, ino, &name, &target).await })
+                self.entry(slot, "symlink", async move { fs.symlink(&cred(), ino, &name, &target).await })
             }),
             opcode::MKNOD => {
                 let (mode, rdev, umask) = (asked.u32(0), asked.u32(4), asked.u32(8));
                 self.with_name(slot, |slot, name| {
                     let new = new_mode(mode, umask);
-                    let work = async move { fs.mknod(&cred, ino, &name, new, mode, u64::from(rdev)).await };
+                    let work = async move { fs.mknod(&cred(), ino, &name, new, mode, u64::from(rdev)).await };
                     self.entry(slot, "mknod", work)
                 })
             }
             opcode::MKDIR => {
                 let mode = new_mode(asked.u32(0), asked.u32(4));
                 self.with_name(slot, |slot, name| {
-                    self.entry(slot, "mkdir", async move { fs.mkdir(&cred, ino, &name, mode).await })
+                    self.entry(slot, "mkdir", async move { fs.mkdir(&cred(), ino, &name, mode).await })
                 })
             }
             opcode::UNLINK => self.with_name(slot, |slot, name| {
-                self.empty(slot, "unlink", async move { fs.unlink(&cred, ino, &name).await })
+                self.empty(slot, "unlink", async move { fs.unlink(&cred(), ino, &name).await })
             }),
             opcode::RMDIR => self.with_name(slot, |slot, name| {
-                self.empty(slot, "rmdir", async move { fs.rmdir(&cred, ino, &name).await })
+                self.empty(slot, "rmdir", async move { fs.rmdir(&cred(), ino, &name).await })
             }),
             opcode::RENAME | opcode::RENAME2 => {
                 let flags = if head.opcode == opcode::RENAME2 { asked.u32(8) } else { 0 };
                 let new_parent = asked.u64(0);
                 self.with_two_names(slot, |slot, name, new_name| {
-                    let work = async move { fs.rename(&cred, (ino, &name), (new_parent, &new_name), flags).await };
+                    let work = async move { fs.rename(&cred(), (ino, &name), (new_parent, &new_name), flags).await };
                     self.empty(slot, "rename", work)
                 })
             }
             opcode::LINK => {
                 let existing = asked.u64(0);
                 self.with_name(slot, |slot, name| {
-                    self.entry(slot, "link", async move { fs.link(&cred, existing, ino, &name).await })
+                    self.entry(slot, "link", async move { fs.link(&cred(), existing, ino, &name).await })
                 })
             }
             opcode::OPEN => {
                 let flags = asked.u32(0) as i32;
                 self.answer(slot, "open", async move {
-                    let opened = fs.open(&cred, ino, flags).await?;
+                    let opened = fs.open(&cred(), ino, flags).await?;
                     if !opened.keep_cache {
                         kernel.forget_attributes(INodeNo(ino));
                     }
@@ -190,7 +191,7 @@ impl Server {
                 let (flags, mode) = (asked.u32(0) as i32, new_mode(asked.u32(4), asked.u32(8)));
                 self.with_name(slot, |slot, name| {
                     self.answer(slot, "create", async move {
-                        let (attr, opened) = fs.create(&cred, ino, &name, mode, flags).await?;
+                        let (attr, opened) = fs.create(&cred(), ino, &name, mode, flags).await?;
                         let valid = fs.attr_timeout(false).min(fs.entry_timeout);
                         let valid = if opened.shared { Duration::ZERO } else { valid };
                         let entry = Reply::default().entry(given(&fs, &attr), &attr, valid, valid);
@@ -234,25 +235,29 @@ impl Server {
                 let (Ok(name), Some(value)) = (name, rest.get(..size).map(<[u8]>::to_vec)) else {
                     return Some(slot.refuse(Errno::EINVAL));
                 };
-                self.empty(slot, "setxattr", async move { fs.setxattr(&cred, ino, &name, &value, flags).await })
+                self.empty(slot, "setxattr", async move { fs.setxattr(&cred(), ino, &name, &value, flags).await })
             }
             opcode::GETXATTR => {
                 let size = asked.u32(0);
                 self.with_name(slot, |slot, name| {
                     self.answer(slot, "getxattr", async move {
-                        Ok(Answer::Value(fs.getxattr(&cred, ino, &name).await?, size))
+                        Ok(Answer::Value(fs.getxattr(&cred(), ino, &name).await?, size))
                     })
                 })
             }
             opcode::LISTXATTR => {
                 let size = asked.u32(0);
-                self.answer(slot, "listxattr", async move { Ok(Answer::Value(fs.listxattr(&cred, ino).await?, size)) })
+                self.answer(
+                    slot,
+                    "listxattr",
+                    async move { Ok(Answer::Value(fs.listxattr(&cred(), ino).await?, size)) },
+                )
             }
             opcode::REMOVEXATTR => self.with_name(slot, |slot, name| {
-                self.empty(slot, "removexattr", async move { fs.removexattr(&cred, ino, &name).await })
+                self.empty(slot, "removexattr", async move { fs.removexattr(&cred(), ino, &name).await })
             }),
             opcode::OPENDIR => self.answer(slot, "opendir", async move {
-                let handle = fs.opendir(cred, ino)?;
+                let handle = fs.opendir(cred(), ino)?;
                 Ok(Answer::Structure(Reply::default().opened(handle, 0)))
             }),
             opcode::RELEASEDIR => {
@@ -326,7 +331,7 @@ impl Server {
         }
     }
 
-    fn write(&self, slot: Slot, head: Head) -> Option<Answered> {
+    fn write(&self, mut slot: Slot, head: Head) -> Option<Answered> {
         let asked = slot.headers();
         let (handle, offset, size, flags) = (asked.u64(0), asked.u64(8), asked.u32(16), asked.u32(20));
         let (fs, kernel, ino) = (self.fs.clone(), self.kernel.clone(), INodeNo(head.ino));
@@ -345,6 +350,7 @@ impl Server {
                         // The kernel thought that the file ends elsewhere.
                         again.run(async move { kernel.forget_data(ino).await });
                     }
+                    slot.shrink();
                     slot.answer_with(Reply::default().u32(size).u32(0).bytes())
                 }
                 Err(e) => slot.refuse(report("write", ino.0, &e)),
@@ -401,10 +407,6 @@ impl Server {
             Err(_) => Some(slot.refuse(Errno::EINVAL)),
         }
     }
-}
-
-fn who(head: &Head) -> Credential {
-    of_process(head.uid, head.gid, head.pid)
 }
 
 /// The inode number of attributes that the kernel is given.

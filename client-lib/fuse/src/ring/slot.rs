@@ -6,23 +6,33 @@
 
 use std::cell::UnsafeCell;
 use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::{io, slice};
 
-use fuser::Errno;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use super::abi::{self, HEADERS_BYTES, Head, Headers};
+use super::abi::{self, HEADERS_BYTES, Head, Headers, opcode};
+use super::wake::WAKE_XATTR;
+
+/// Entries whose memory is kept once it was used,
+const KEPT_ENTRIES: usize = 16;
+/// and how much is kept of each of the others.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// The memory of one entry.
 pub struct Buffers {
     headers: UnsafeCell<Box<[u8; HEADERS_BYTES]>>,
-    payload: UnsafeCell<Box<[u8]>>,
+    payload: NonNull<u8>,
+    payload_len: usize,
     /// What the kernel is told of the two.
     segments: [libc::iovec; 2],
 }
 
-// SAFETY: the two buffers are used by the kernel and by the one slot that there is of an entry, in turns; `segments` is only
+// SAFETY: the two buffers are used by the kernel and by the one slot that there is of an entry, in turns; everything else is only
 // read.
 unsafe impl Send for Buffers {}
 // SAFETY: as above.
@@ -30,18 +40,31 @@ unsafe impl Sync for Buffers {}
 
 impl Buffers {
     /// Room for requests and answers of `payload` bytes. Memory is taken where it is used first.
-    pub fn new(payload: usize) -> Arc<Buffers> {
-        let (mut headers, mut payload) = (Box::new([0; HEADERS_BYTES]), vec![0; payload].into_boxed_slice());
+    pub fn new(payload: usize) -> io::Result<Arc<Buffers>> {
+        let mut headers = Box::new([0; HEADERS_BYTES]);
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: new memory, wherever the kernel likes.
+        let mapped = unsafe { mmap_anonymous(ptr::null_mut(), payload, protection, flags) }?;
         let segments = [
             libc::iovec { iov_base: headers.as_mut_ptr().cast(), iov_len: headers.len() },
-            libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() },
+            libc::iovec { iov_base: mapped, iov_len: payload },
         ];
-        Arc::new(Buffers { headers: UnsafeCell::new(headers), payload: UnsafeCell::new(payload), segments })
+        let start = NonNull::new(mapped.cast()).ok_or(Errno::NOMEM)?;
+        Ok(Arc::new(Buffers { headers: UnsafeCell::new(headers), payload: start, payload_len: payload, segments }))
     }
 
     /// What the kernel is told, valid as long as the buffers are.
     pub fn segments(&self) -> &[libc::iovec; 2] {
         &self.segments
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nobody has a reference any more.
+        if let Err(error) = unsafe { munmap(self.payload.as_ptr().cast(), self.payload_len) } {
+            tracing::debug!(%error, "the memory of a ring's entry was not given back");
+        }
     }
 }
 
@@ -62,7 +85,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// Empty.
-    pub fn new() -> std::io::Result<Arc<Mailbox>> {
+    pub fn new() -> io::Result<Arc<Mailbox>> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC)?;
         Ok(Arc::new(Mailbox { answered: Mutex::default(), wake }))
     }
@@ -125,15 +148,33 @@ impl Slot {
 
     /// What else belongs to the request.
     pub fn payload(&self) -> &[u8] {
-        // SAFETY: as in `headers`.
-        let payload = unsafe { &*self.buffers.payload.get() };
-        &payload[..self.headers().payload_len().min(payload.len())]
+        let len = self.headers().payload_len().min(self.buffers.payload_len);
+        // SAFETY: as in `headers`; the memory is mapped, and zeros where nothing was written.
+        unsafe { slice::from_raw_parts(self.buffers.payload.as_ptr(), len) }
     }
 
     /// Room for the answer; overwrites the request's payload.
     pub fn room(&mut self) -> &mut [u8] {
-        // SAFETY: as in `headers`.
-        unsafe { &mut *self.buffers.payload.get() }
+        // SAFETY: as in `payload`.
+        unsafe { slice::from_raw_parts_mut(self.buffers.payload.as_ptr(), self.buffers.payload_len) }
+    }
+
+    /// Whether it was made by [`super::wake`].
+    pub fn is_wake(&self) -> bool {
+        self.head().opcode == opcode::GETXATTR && self.payload().strip_suffix(b"\0") == Some(WAKE_XATTR)
+    }
+
+    /// Gives the memory of a large request back before its answer, which is small, unless the entry is one of the first: the kernel
+    /// takes the one that was used last.
+    pub fn shrink(&mut self) {
+        let large = self.payload().len() > KEPT_BYTES;
+        if large && usize::from(self.entry) >= KEPT_ENTRIES {
+            let memory = self.buffers.payload.as_ptr().cast();
+            // SAFETY: all of it is ours, and nothing of it is used any more.
+            if let Err(error) = unsafe { madvise(memory, self.buffers.payload_len, Advice::LinuxDontNeed) } {
+                tracing::debug!(%error, "memory of a ring's entry was not given back");
+            }
+        }
     }
 
     /// Answers with what was put into the first `len` bytes of [`Slot::room`].
@@ -153,7 +194,7 @@ impl Slot {
     }
 
     /// Answers with an error.
-    pub fn refuse(mut self, errno: Errno) -> Answered {
+    pub fn refuse(mut self, errno: fuser::Errno) -> Answered {
         self.finish(errno.code(), 0)
     }
 

@@ -6,7 +6,8 @@ use sateen_types::op::SetTime;
 use sateen_types::{Attr, Fid, FileType, Timestamp};
 
 use super::abi::{HEADERS_BYTES, Headers, Listing, Reply, answer, next_name};
-use super::last_of;
+use super::count;
+use super::slot::{Buffers, Mailbox, Slot};
 
 const FILE: Fid = Fid { seq: 0x2_0000_0401, oid: 7, ver: 0 };
 
@@ -128,7 +129,25 @@ fn entries_are_aligned_and_none_is_cut() {
 }
 
 #[test]
-fn the_number_of_processors_is_behind_the_last_dash() {
-    assert_eq!(["0\n", "0-7\n", "0-3,8-15"].map(last_of), [Some(0), Some(7), Some(15)]);
-    assert_eq!(["", "x"].map(last_of), [None, None]);
+fn processors_are_counted_in_the_kernels_list_of_them() {
+    assert_eq!(["0\n", "0-7\n", "0-3,8-15", "1,3"].map(count), [Some(1), Some(8), Some(12), Some(2)]);
+    assert_eq!(["", "x", "3-1", "0-"].map(count), [None; 4]);
+}
+
+#[test]
+fn a_request_whose_work_goes_away_is_answered_with_an_error() {
+    let buffers = Buffers::new(1 << 20).expect("memory");
+    let mailbox = Mailbox::new().expect("an event");
+    // SAFETY: no kernel has the buffers.
+    let slot = unsafe { Slot::new(buffers.clone(), mailbox.clone(), 3) };
+    assert!(mailbox.take().is_empty());
+    drop(slot);
+    let answered = mailbox.take();
+    assert_eq!(answered.iter().map(|a| a.entry).collect::<Vec<_>>(), [3]);
+    // SAFETY: the slot of before is gone.
+    let slot = unsafe { Slot::new(buffers, mailbox.clone(), 3) };
+    assert_eq!(slot.headers().0[4..8], (-libc::EIO).to_ne_bytes(), "the answer that lies there");
+    let answered = slot.answer_with(&[7; 16]);
+    assert_eq!(answered.entry, 3);
+    assert!(mailbox.take().is_empty(), "answered once");
 }
