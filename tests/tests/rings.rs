@@ -90,10 +90,10 @@ fn large_and_crooked_reads_and_writes_keep_every_byte() {
     let mut got = vec![0; (3 << 20) + 99];
     direct.read_exact_at(&mut got, 1 << 20).expect("read");
     assert!(got == bytes[1 << 20..][..got.len()]);
-    for n in 0..3_000 {
+    for n in 0..600 {
         fs::write(mount.join(format!("name-{n:0200}")), "").expect("write");
     }
-    assert_eq!(fs::read_dir(mount.path()).expect("list").count(), 3_001);
+    assert_eq!(fs::read_dir(mount.path()).expect("list").count(), 601);
     cluster.assert_runs();
 }
 
