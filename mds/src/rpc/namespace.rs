@@ -111,7 +111,7 @@ impl NamespaceService for Service {
             let wanted = Access { read: r.read, write: r.write, exec: r.exec };
             let (attr, layout, grant) = fs.open(session, credential(r.credential)?, fid(r.fid, "fid")?, wanted).await?;
             let layout = layout.as_ref().map(Into::into);
-            Ok(OpenReply { attr: Some((&attr).into()), layout, grant: Some(grant.into()) })
+            Ok(OpenReply { attr: Some((&attr).into()), layout, grant: Some(grant.into()), remote: None })
         };
         answer(opened.await)
     }
