@@ -20,7 +20,7 @@ fn from_jiff(time: jiff::Timestamp) -> Option<Timestamp> {
         secs -= 1;
         nanos += 1_000_000_000;
     }
-    Some(Timestamp { secs, nanos: u32::try_from(nanos).ok()? })
+    Some(Timestamp { seconds: secs, nanos: u32::try_from(nanos).ok()? })
 }
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ mod tests {
     fn both_forms_name_the_same_moment() {
         let listed = rfc3339("2026-11-22T10:11:12.000Z").expect("valid");
         assert_eq!(http_date("Sun, 22 Nov 2026 10:11:12 GMT"), Some(listed));
-        assert_eq!(rfc3339("1969-12-31T23:59:59.5Z"), Some(Timestamp { secs: -1, nanos: 500_000_000 }));
+        assert_eq!(rfc3339("1969-12-31T23:59:59.5Z"), Some(Timestamp { seconds: -1, nanos: 500_000_000 }));
         for bad in ["", "yesterday", "2026-11-22", "2026-13-01T00:00:00Z"] {
             assert_eq!(rfc3339(bad), None, "{bad}");
             assert_eq!(http_date(bad), None, "{bad}");

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(keys, [&b"a&b//c/"[..], b"x\ny"]);
         let first = &page.objects[0];
         assert_eq!((first.size, first.etag.as_str(), first.archived), (7, "abc", false));
-        assert_eq!((first.modified.secs, first.modified.nanos), (1_795_342_272, 345_000_000));
+        assert_eq!((first.modified.seconds, first.modified.nanos), (1_795_342_272, 345_000_000));
     }
 
     #[test]
