@@ -252,19 +252,7 @@ pub(crate) async fn write_parts(
     place: Place,
     parts: impl Iterator<Item = &Sealed>,
 ) -> FsResult<(sateen_types::Verifier, i64)> {
-    let (mut wire, mut payload) = (Vec::new(), Payload::new());
-    for sealed in parts {
-        wire.push(oss::Part::from(&sealed.part));
-        payload.push(sealed.payload.clone());
-    }
-    let request = oss::WriteRequest {
-        ost: u32::from(place.ost.0),
-        object: Some(place.object.into()),
-        chunk_log2: u32::from(place.chunk_log2),
-        compression: sateen_proto::common::Compression::from(inner.session.facts.compression).into(),
-        parts: wire,
-        ..Default::default()
-    };
+    let (request, payload) = request(inner, place, parts);
     loop {
         let writer = expiry::writer(inner).await?;
         // Only now: a session that expires after this has another writer, and what is left of this one is looked at first.
@@ -279,6 +267,28 @@ pub(crate) async fn write_parts(
             }
         }
     }
+}
+
+/// A Write of parts of one object, and what it carries.
+pub(crate) fn request<'a>(
+    inner: &Inner,
+    place: Place,
+    parts: impl Iterator<Item = &'a Sealed>,
+) -> (oss::WriteRequest, Payload) {
+    let (mut wire, mut payload) = (Vec::new(), Payload::new());
+    for sealed in parts {
+        wire.push(oss::Part::from(&sealed.part));
+        payload.push(sealed.payload.clone());
+    }
+    let request = oss::WriteRequest {
+        ost: u32::from(place.ost.0),
+        object: Some(place.object.into()),
+        chunk_log2: u32::from(place.chunk_log2),
+        compression: sateen_proto::common::Compression::from(inner.session.facts.compression).into(),
+        parts: wire,
+        ..Default::default()
+    };
+    (request, payload)
 }
 
 /// Where a chunk is to be stored; chooses OSTs for its component if it has none.
