@@ -175,12 +175,15 @@ pub struct DevUp {
     /// Do not mount.
     #[arg(long)]
     pub no_mount: bool,
-    /// Port of the MDS; the OSSes take the next ones [default: 9880].
+    /// Port of the MDS; the OSSes, the worker and the S3 server take the next ones [default: 9880].
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65000))]
     pub base_port: Option<u16>,
     /// Most bytes each OST may use, e.g. 10G [default: its share of what the disk has free].
     #[arg(long, value_name = "SIZE")]
     pub ost_capacity: Option<ByteSize>,
+    /// Without S3 server, worker and the sample bucket at /dataset.
+    #[arg(long)]
+    pub no_s3: bool,
 }
 
 /// How chunks are stored.

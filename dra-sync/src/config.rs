@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use sateen_runtime::config;
+use sateen_runtime::{ByteSize, config};
 use sateen_runtime::telemetry::LogConfig;
 use sateen_types::limits::TAKE_MAX;
 use sateen_types::repository::RepositorySettings;
@@ -16,6 +16,8 @@ use crate::credentials::{Credentials, Profile};
 pub const PORT_DEFAULT: u16 = 9883;
 /// Name of the credentials where a link names none.
 const PROFILE_DEFAULT: &str = "default";
+/// Below it two ranges would not fit.
+const MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// Most profiles in a configuration.
 const PROFILES_MAX: usize = 1000;
 
@@ -46,15 +48,17 @@ pub struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Assignments: ranges being fetched, imports, looks at buckets. A range takes up to 8 MiB of memory.
+    /// Assignments: ranges being fetched, imports, looks at buckets.
     pub assignments: usize,
+    /// Memory for ranges being fetched.
+    pub memory: ByteSize,
     /// Objects of an import whose metadata are asked for at once.
     pub heads: usize,
 }
 
 impl Default for LimitsConfig {
     fn default() -> LimitsConfig {
-        LimitsConfig { assignments: 32, heads: 64 }
+        LimitsConfig { assignments: 32, memory: ByteSize(256 << 20), heads: 64 }
     }
 }
 
@@ -100,10 +104,14 @@ impl Config {
         for directory in &self.directories {
             rule(directory.is_absolute(), format!("directories = {directory:?} is not absolute"));
         }
-        let LimitsConfig { assignments, heads } = self.limits;
+        let LimitsConfig { assignments, memory, heads } = self.limits;
         rule(
             (1..=TAKE_MAX as usize).contains(&assignments),
             format!("limits.assignments = {assignments} is not between 1 and {TAKE_MAX}"),
+        );
+        rule(
+            (MEMORY_BYTES_MIN..=1 << 40).contains(&memory.0),
+            format!("limits.memory = {memory} is not between 16MiB and 1TiB"),
         );
         rule((1..=1000).contains(&heads), format!("limits.heads = {heads} is not between 1 and 1000"));
         rule(self.profiles.len() <= PROFILES_MAX, format!("more than {PROFILES_MAX} [profiles.NAME]"));

@@ -33,8 +33,6 @@ const REMOTE_AGE_MAX: Duration = Duration::from_secs(60);
 const REMOTES_MAX: usize = 64;
 /// Cached chunks of a worker's client: it reads nothing.
 const CACHE_BYTES: u64 = 16 << 20;
-/// Written bytes of a worker's client that wait: it stores directly.
-const DIRTY_BYTES: u64 = 16 << 20;
 
 /// Everything that assignments need.
 #[derive(Debug)]
@@ -46,11 +44,11 @@ struct Shared {
 }
 
 /// Options of the worker's session.
-fn options() -> Options {
+fn options(config: &Config) -> Options {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Options {
         cache_bytes_max: CACHE_BYTES,
-        dirty_bytes_max: DIRTY_BYTES,
+        dirty_bytes_max: config.limits.memory.0,
         readahead_bytes_max: 0,
         client_name: cut(&format!("sateen-dra-sync {} pid {}", host.trim(), std::process::id()), 255),
         ..Options::default()
@@ -59,7 +57,7 @@ fn options() -> Options {
 
 /// Works for a file system until `stop`, or until the session cannot be kept.
 pub async fn run(source: MountSource, config: Arc<Config>, figures: Arc<Figures>, stop: Shutdown) -> FsResult<()> {
-    let client = Client::connect(&source, options()).await?;
+    let client = Client::connect(&source, options(&config)).await?;
     tracing::info!(%source, "working for the file system");
     figures.sessions.fetch_add(1, Ordering::Relaxed);
     let shared = Arc::new(Shared { client: client.clone(), config, figures: figures.clone(), remotes: Mutex::default() });
@@ -110,17 +108,15 @@ async fn work(shared: &Arc<Shared>, stop: &Shutdown) -> FsResult<()> {
         let mut take = std::pin::pin!(shared.client.take(max, TAKE_HOLD, &held));
         let taken = loop {
             tokio::select! {
-                taken = &mut take => break taken,
-                () = stop.requested() => break Ok((shift.unwrap_or_default(), Vec::new())),
+                taken = &mut take => break Some(taken),
+                () = stop.requested() => break None,
                 Some(ended) = tasks.set.join_next() => tasks.ended(ended.ok()),
             }
         };
-        if stop.is_requested() {
-            break;
-        }
         let (now, assignments) = match taken {
-            Ok(taken) => taken,
-            Err(e) => {
+            None => break,
+            Some(Ok(taken)) => taken,
+            Some(Err(e)) => {
                 shared.figures.lost.fetch_add(tasks.drop_all(), Ordering::Relaxed);
                 return Err(e);
             }
@@ -205,7 +201,7 @@ async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Opti
             }
         }
         Work::Fetch(work) => {
-            let mut outcome = fetch::run(&shared.client, shift, &remote, work, &shared.figures).await;
+            let mut outcome = fetch::run(&shared.client, shift, assignment.number, &remote, work, &shared.figures).await;
             outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
             shared.figures.fetched(outcome.result);
             Some(Outcome::Fetch(outcome))
