@@ -45,6 +45,7 @@ mod fill;
 mod inner;
 mod inode;
 mod lease;
+mod loads;
 mod locks;
 mod lookup;
 pub mod maintenance;
