@@ -59,10 +59,7 @@ fn start(arguments: &Arguments) -> FsResult<()> {
     if arguments.sample {
         sample::fill(&store)?;
     }
-    let pace = Pace {
-        delay: Duration::from_millis(arguments.delay_ms),
-        bytes_per_second: arguments.bytes_per_second,
-    };
+    let pace = Pace { delay: Duration::from_millis(arguments.delay_ms), bytes_per_second: arguments.bytes_per_second };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

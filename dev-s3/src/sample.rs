@@ -42,7 +42,8 @@ pub fn fill(store: &Store) -> FsResult<()> {
         }
         put(&format!("measurements/2026-11/{day:02}.csv"), text.as_bytes(), &[])?;
     }
-    let script = b"#!/bin/sh\n# Mean of each day.\nfor f in \"$(dirname \"$0\")\"/../measurements/2026-11/*.csv; do\n    \
+    let script =
+        b"#!/bin/sh\n# Mean of each day.\nfor f in \"$(dirname \"$0\")\"/../measurements/2026-11/*.csv; do\n    \
                    awk -F, -v f=\"$f\" 'NR > 1 { s += $2; n++ } END { print f, s / n }' \"$f\"\ndone\n";
     put("bin/means", script, &[("file-permissions", "0100755"), ("file-mtime", "1790000000000000000ns")])?;
     put("latest.csv", b"measurements/2026-11/30.csv", &[("file-permissions", "0120777")])?;

@@ -71,7 +71,8 @@ pub async fn run(
             .with_hint("this server is for development: listen on 127.0.0.1:PORT"));
     }
     let failed = |e: std::io::Error| {
-        FsError::new(FsCode::Io, format!("cannot listen on {listen}: {e}")).with_hint("choose a free port with --listen")
+        FsError::new(FsCode::Io, format!("cannot listen on {listen}: {e}"))
+            .with_hint("choose a free port with --listen")
     };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let mut builder = S3ServiceBuilder::new(Service { store, pace });

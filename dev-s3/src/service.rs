@@ -106,6 +106,17 @@ fn shown(key: &str, encoded: bool) -> String {
     key.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
+/// The key to go on behind, for the eyes of this server only.
+fn token_of(key: &str) -> String {
+    key.bytes().map(|b| format!("{b:02x}")).collect()
+}
+
+fn key_of(token: &str) -> Option<String> {
+    let digits = |i: usize| token.get(i..i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..token.len()).step_by(2).map(digits).collect();
+    String::from_utf8(bytes?).ok()
+}
+
 #[async_trait::async_trait]
 impl S3 for Service {
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
@@ -140,13 +151,15 @@ impl S3 for Service {
         let input = req.input;
         let encoded = input.encoding_type.as_ref().is_some_and(|e| e.as_str() == EncodingType::URL);
         let prefix = input.prefix.clone().unwrap_or_default();
-        // The token is the key to go on behind, for the eyes of this server only.
-        let after = input.continuation_token.clone().or(input.start_after.clone()).unwrap_or_default();
+        let after = match &input.continuation_token {
+            Some(token) => {
+                key_of(token).ok_or_else(|| s3_error!(InvalidArgument, "the continuation token is not one"))?
+            }
+            None => input.start_after.clone().unwrap_or_default(),
+        };
         let max = input.max_keys.map_or(KEYS_MAX, |max| usize::try_from(max).unwrap_or(0).min(KEYS_MAX));
-        let found = self
-            .store
-            .list(&input.bucket, &prefix, &after, input.delimiter.as_deref(), max)
-            .map_err(refused)?;
+        let found =
+            self.store.list(&input.bucket, &prefix, &after, input.delimiter.as_deref(), max).map_err(refused)?;
         let object = |(key, record): &(String, Record)| Object {
             key: Some(shown(key, encoded)),
             size: size(record.size),
@@ -167,8 +180,8 @@ impl S3 for Service {
             contents: Some(found.objects.iter().map(object).collect()),
             common_prefixes: Some(found.prefixes.iter().map(folded).collect()),
             continuation_token: input.continuation_token,
-            next_continuation_token: found.next,
-            start_after: input.start_after,
+            next_continuation_token: found.next.as_deref().map(token_of),
+            start_after: input.start_after.as_deref().map(|key| shown(key, encoded)),
             ..ListObjectsV2Output::default()
         }))
     }
@@ -219,9 +232,10 @@ impl S3 for Service {
                 }
             }
         });
-        let content_range = input.range.as_ref().map(|_| {
-            format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), record.size)
-        });
+        let content_range = input
+            .range
+            .as_ref()
+            .map(|_| format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), record.size));
         let mut response = S3Response::new(GetObjectOutput {
             body: Some(StreamingBlob::wrap(body.map(|part: Result<Bytes, std::io::Error>| part))),
             content_length: size(range.end - range.start),
@@ -261,5 +275,21 @@ impl S3 for Service {
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.store.delete(&req.input.bucket, &req.input.key).map_err(refused)?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_keys_and_nothing_else() {
+        for key in ["", "a/b", "\u{1}\n\0", "\u{fc}"] {
+            assert_eq!(key_of(&token_of(key)).as_deref(), Some(key));
+        }
+        for token in ["0", "zz", "\u{fc}", "ff"] {
+            assert_eq!(key_of(token), None, "{token}");
+        }
+        assert_eq!(shown("a b+%/\u{1}", true), "a%20b%2B%25/%01");
     }
 }

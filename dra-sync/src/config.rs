@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use sateen_runtime::{ByteSize, config};
 use sateen_runtime::telemetry::LogConfig;
+use sateen_runtime::{ByteSize, config};
 use sateen_types::limits::TAKE_MAX;
 use sateen_types::repository::RepositorySettings;
 use sateen_types::{FsCode, FsError, FsName, FsResult};
@@ -20,6 +20,9 @@ const PROFILE_DEFAULT: &str = "default";
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// Most profiles in a configuration.
 const PROFILES_MAX: usize = 1000;
+
+/// URL, endpoint, region and profile of a link.
+pub type StoreName = [String; 4];
 
 /// The configuration file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,9 +89,8 @@ impl Config {
                 broken.push(text);
             }
         };
-        let address = |a: &str| {
-            a.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        };
+        let address =
+            |a: &str| a.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         rule(!self.mds.is_empty(), "mds names no address".to_owned());
         for mds in &self.mds {
             rule(address(mds), format!("mds = {mds:?} is not HOST:PORT"));
@@ -135,13 +137,15 @@ impl Config {
             Some(found) => found.read(profile),
             None if profile == PROFILE_DEFAULT => Profile::default().read(profile),
             None => Err(FsError::new(FsCode::Invalid, format!("this worker has no credentials named {profile:?}"))
-                .with_hint("add [profiles.NAME] to the configuration of sateen-dra-sync, or link with another --profile")),
+                .with_hint(
+                    "add [profiles.NAME] to the configuration of sateen-dra-sync, or link with another --profile",
+                )),
         }
     }
 
     /// What two links must have in common to be served by one connection pool.
-    pub fn store_of(settings: &RepositorySettings) -> (String, String, String, String) {
-        (settings.url.to_string(), settings.endpoint.clone(), settings.region.clone(), settings.profile.clone())
+    pub fn store_of(settings: &RepositorySettings) -> StoreName {
+        [settings.url.to_string(), settings.endpoint.clone(), settings.region.clone(), settings.profile.clone()]
     }
 }
 

@@ -68,7 +68,9 @@ impl Profile {
                 FsCode::Invalid,
                 format!("credentials {name:?}: the variables {access} and {secret} are not both set"),
             )
-            .with_hint("set them for sateen-dra-sync, or name a file in its configuration: [profiles.NAME] file = ...")),
+            .with_hint(
+                "set them for sateen-dra-sync, or name a file in its configuration: [profiles.NAME] file = ...",
+            )),
         }
     }
 }

@@ -71,7 +71,8 @@ impl Figures {
     /// Writes all figures.
     pub fn fill(&self, page: &mut Page) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        page.gauge("sateen_dra_sync_sessions", "File systems that the worker works for.").sample(&[], of(&self.sessions));
+        page.gauge("sateen_dra_sync_sessions", "File systems that the worker works for.")
+            .sample(&[], of(&self.sessions));
         page.gauge("sateen_dra_sync_assignments", "Assignments that run by kind.");
         for (kind, count) in KINDS.iter().zip(&self.running) {
             page.sample(&[("kind", kind)], of(count));
@@ -86,7 +87,8 @@ impl Figures {
         for trouble in Trouble::ALL {
             page.sample(&[("cause", trouble.name())], of(&self.errors[trouble.index()]));
         }
-        page.counter("sateen_dra_sync_objects_listed_total", "Objects that imports have seen.").sample(&[], of(&self.listed));
+        page.counter("sateen_dra_sync_objects_listed_total", "Objects that imports have seen.")
+            .sample(&[], of(&self.listed));
         page.counter("sateen_dra_sync_objects_skipped_total", "Objects that the worker left out of imports.")
             .sample(&[], of(&self.skipped));
         page.counter("sateen_dra_sync_assignments_lost_total", "Assignments that went to another worker.")

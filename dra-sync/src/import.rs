@@ -3,10 +3,11 @@
 //! Three things go on at once, each bounded: the next page of the listing is asked for, the metadata of some objects are asked for,
 //! and a page is being made durable by the MDS. Nothing is kept here: who goes on gets the place from the MDS.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures::{Stream, StreamExt};
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
 use sateen_client::{Client, Shift};
 use sateen_types::limits::{
     ETAG_BYTES_MAX, IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX, PATH_BYTES_MAX, SKIPPED_MESSAGE_BYTES_MAX,
@@ -57,21 +58,19 @@ pub async fn run(
     client: &Client,
     shift: Shift,
     number: u64,
-    remote: &Remote,
+    remote: &Arc<Remote>,
     after: &[u8],
     heads: usize,
-    figures: &Figures,
+    figures: &Arc<Figures>,
 ) -> FsResult<()> {
     let (send, mut receive) = mpsc::channel::<ImportPage>(PAGES_WAITING_MAX);
     let gather = async {
-        let objects = listing(remote, after.to_vec(), figures).map(|listed| async {
-            match listed {
-                Ok(listed) => look(remote, listed, figures).await,
-                Err(e) => Err(e),
-            }
+        let (remote, figures) = (Arc::clone(remote), Arc::clone(figures));
+        let objects = listing(Arc::clone(&remote), after.to_vec(), Arc::clone(&figures)).map(move |listed| {
+            let (remote, figures) = (Arc::clone(&remote), Arc::clone(&figures));
+            async move { look(&remote, listed?, &figures).await }.boxed()
         });
-        let objects = std::pin::pin!(objects.buffered(heads));
-        pages(objects, after, send).await.map_err(|e| FsError::new(FsCode::Io, e.message))
+        pages(objects.buffered(heads).boxed(), after, send).await.map_err(|e| FsError::new(FsCode::Io, e.message))
     };
     let tell = async {
         while let Some(page) = receive.recv().await {
@@ -87,45 +86,34 @@ pub async fn run(
 }
 
 /// The objects of a listing, one after the other.
-fn listing<'a>(
-    remote: &'a Remote,
+fn listing(
+    remote: Arc<Remote>,
     after: Vec<u8>,
-    figures: &'a Figures,
-) -> impl Stream<Item = Result<Listed, RemoteError>> + 'a {
-    struct State {
-        page: VecDeque<Listed>,
-        after: Vec<u8>,
-        more: bool,
-    }
-    let state = State { page: VecDeque::new(), after, more: true };
-    futures::stream::unfold(state, move |mut state| async move {
-        if let Some(listed) = state.page.pop_front() {
-            return Some((Ok(listed), state));
-        }
-        if !state.more {
-            return None;
-        }
-        match retried(figures, async || remote.list(&state.after, LIST_PAGE_MAX).await).await {
-            Ok(page) => {
-                figures.listed.fetch_add(page.objects.len() as u64, Ordering::Relaxed);
-                state.more = page.more;
-                state.page = page.objects.into();
-                let listed = state.page.pop_front()?;
-                if let Some(last) = state.page.back().or(Some(&listed)) {
-                    state.after = last.key.clone();
+    figures: Arc<Figures>,
+) -> BoxStream<'static, Result<Listed, RemoteError>> {
+    let pages = futures::stream::unfold(Some(after), move |after| {
+        let (remote, figures) = (Arc::clone(&remote), Arc::clone(&figures));
+        async move {
+            let after = after?;
+            match retried(&figures, || remote.list(&after, LIST_PAGE_MAX)).await {
+                Ok(page) => {
+                    figures.listed.fetch_add(page.objects.len() as u64, Ordering::Relaxed);
+                    let last = page.objects.last().map(|last| last.key.clone());
+                    let objects = page.objects.into_iter().map(Ok).collect::<Vec<_>>();
+                    Some((objects, last.filter(|_| page.more)))
                 }
-                Some((Ok(listed), state))
-            }
-            Err(e) => {
-                state.more = false;
-                Some((Err(e), state))
+                Err(e) => Some((vec![Err(e)], None)),
             }
         }
-    })
+    });
+    pages.map(futures::stream::iter).flatten().boxed()
 }
 
 /// A request of an import, as often as it is worth it.
-async fn retried<T>(figures: &Figures, request: impl AsyncFn() -> Result<T, RemoteError>) -> Result<T, RemoteError> {
+async fn retried<T, Fut>(figures: &Figures, request: impl Fn() -> Fut) -> Result<T, RemoteError>
+where
+    Fut: Future<Output = Result<T, RemoteError>>,
+{
     let mut retries = Retries::within(IMPORT_RETRY_FOR);
     loop {
         match request().await {
@@ -157,7 +145,7 @@ async fn look(remote: &Remote, listed: Listed, figures: &Figures) -> Result<Seen
         Ok(path) => path,
         Err(e) => return skip(skip_code::NOT_POSIX, e.message),
     };
-    let head = match retried(figures, async || remote.head(&key).await).await {
+    let head = match retried(figures, || remote.head(&key)).await {
         Ok(head) => head,
         Err(e) => match e.trouble {
             Trouble::Gone => return Ok(Seen::Nothing(key)),
@@ -177,7 +165,7 @@ async fn look(remote: &Remote, listed: Listed, figures: &Figures) -> Result<Seen
         Kind::Symlink if head.size == 0 || head.size >= PATH_BYTES_MAX as u64 => {
             return skip(skip_code::METADATA, format!("a symbolic link to {} bytes", head.size));
         }
-        Kind::Symlink => match retried(figures, async || remote.get_all(&key, &head.etag, head.size).await).await {
+        Kind::Symlink => match retried(figures, || remote.get_all(&key, &head.etag, head.size)).await {
             Ok(target) if target.contains(&0) => {
                 return skip(skip_code::METADATA, "a symbolic link to bytes with NUL".to_owned());
             }
@@ -330,7 +318,8 @@ mod tests {
     async fn what_was_seen_before_an_error_is_told_and_is_not_the_end() {
         let skipped = Skipped { key: b"b".to_vec(), code: "c".into(), message: "m".into() };
         let error = RemoteError::new(Trouble::Unavailable, "gone fishing");
-        let seen = vec![Ok(object("a")), Ok(Seen::Skipped(skipped)), Ok(Seen::Nothing(b"c".to_vec())), Err(error.clone())];
+        let seen =
+            vec![Ok(object("a")), Ok(Seen::Skipped(skipped)), Ok(Seen::Nothing(b"c".to_vec())), Err(error.clone())];
         let (pages, done) = paged(seen).await;
         assert_eq!(done, Err(error));
         assert_eq!(pages.len(), 1);

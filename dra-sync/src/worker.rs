@@ -17,7 +17,7 @@ use sateen_types::{FsCode, FsResult};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, StoreName};
 use crate::figures::Figures;
 use crate::import::cut;
 use crate::remote::{CHECK_RETRY_FOR, Remote, Retries};
@@ -40,7 +40,7 @@ struct Shared {
     client: Client,
     config: Arc<Config>,
     figures: Arc<Figures>,
-    remotes: Mutex<HashMap<(String, String, String, String), (Instant, Arc<Remote>)>>,
+    remotes: Mutex<HashMap<StoreName, (Instant, Arc<Remote>)>>,
 }
 
 /// Options of the worker's session.
@@ -60,7 +60,8 @@ pub async fn run(source: MountSource, config: Arc<Config>, figures: Arc<Figures>
     let client = Client::connect(&source, options(&config)).await?;
     tracing::info!(%source, "working for the file system");
     figures.sessions.fetch_add(1, Ordering::Relaxed);
-    let shared = Arc::new(Shared { client: client.clone(), config, figures: figures.clone(), remotes: Mutex::default() });
+    let shared =
+        Arc::new(Shared { client: client.clone(), config, figures: figures.clone(), remotes: Mutex::default() });
     let worked = work(&shared, &stop).await;
     figures.sessions.fetch_sub(1, Ordering::Relaxed);
     let closed = client.close().await;
@@ -150,7 +151,9 @@ async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment) {
     let repository = assignment.repository;
     let Some(outcome) = outcome(&shared, shift, &assignment).await else { return };
     match &outcome {
-        Outcome::Check { message } if !message.is_empty() => tracing::warn!(%repository, message, "the bucket cannot be read"),
+        Outcome::Check { message } if !message.is_empty() => {
+            tracing::warn!(%repository, message, "the bucket cannot be read")
+        }
         Outcome::Import { message } => tracing::warn!(%repository, message, "the import cannot go on"),
         Outcome::Fetch(FetchOutcome { result, message, .. }) if *result != FetchResult::Loaded => {
             tracing::warn!(%repository, ?result, message, "a range was not loaded");
@@ -201,7 +204,8 @@ async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Opti
             }
         }
         Work::Fetch(work) => {
-            let mut outcome = fetch::run(&shared.client, shift, assignment.number, &remote, work, &shared.figures).await;
+            let mut outcome =
+                fetch::run(&shared.client, shift, assignment.number, &remote, work, &shared.figures).await;
             outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
             shared.figures.fetched(outcome.result);
             Some(Outcome::Fetch(outcome))

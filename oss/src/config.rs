@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use sateen_runtime::{ByteSize, config};
 use sateen_runtime::telemetry::LogConfig;
+use sateen_runtime::{ByteSize, config};
 use sateen_types::{FsCode, FsError, FsResult};
 use serde::{Deserialize, Serialize};
 

@@ -109,10 +109,7 @@ impl Linked {
         let settings = RepositorySettings {
             endpoint: s3.endpoint(),
             batch_import: true,
-            ..RepositorySettings::new(
-                PATH.parse().expect("a path"),
-                format!("s3://{BUCKET}/").parse().expect("a URL"),
-            )
+            ..RepositorySettings::new(PATH.parse().expect("a path"), format!("s3://{BUCKET}/").parse().expect("a URL"))
         };
         let made = admin(cluster.mds_address(), async |admin| {
             admin.create_repository(&FS.parse().expect("a name"), &settings).await

@@ -116,9 +116,14 @@ fn a_bucket_becomes_files_with_the_attributes_its_objects_tell() {
     .map(|(name, kind)| (name.to_owned(), kind))
     .collect();
     assert_eq!(tree(&at("")), expected);
-    let roots: BTreeSet<String> =
-        fs::read_dir(mount.path()).expect("root").map(|e| e.expect("entry").file_name().to_string_lossy().into()).collect();
-    assert!(roots.is_subset(&["dataset".to_owned(), "lost+found".to_owned()].into()), "nothing is beside the link: {roots:?}");
+    let roots: BTreeSet<String> = fs::read_dir(mount.path())
+        .expect("root")
+        .map(|e| e.expect("entry").file_name().to_string_lossy().into())
+        .collect();
+    assert!(
+        roots.is_subset(&["dataset".to_owned(), "lost+found".to_owned()].into()),
+        "nothing is beside the link: {roots:?}"
+    );
 
     let told = fs::metadata(at("dir/sub/told")).expect("attributes");
     assert_eq!((told.mode(), told.uid(), told.gid(), told.size()), (0o100640, 1234, 4321, 15));

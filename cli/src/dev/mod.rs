@@ -12,8 +12,8 @@
 mod cluster;
 mod down;
 mod process;
-mod repository;
 mod report;
+mod repository;
 mod up;
 
 use sateen_types::FsResult;

@@ -59,9 +59,11 @@ pub async fn link_sample(cluster: &Cluster) -> FsResult<()> {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
-            let what = format!("{URL} is not imported after {} s: {} {}", IMPORT_TIMEOUT.as_secs(), now.state, now.message);
-            return Err(FsError::new(FsCode::TimedOut, what)
-                .with_hint(format!("see {}", cluster.log(DRA_SYNC).display())));
+            let what =
+                format!("{URL} is not imported after {} s: {} {}", IMPORT_TIMEOUT.as_secs(), now.state, now.message);
+            return Err(
+                FsError::new(FsCode::TimedOut, what).with_hint(format!("see {}", cluster.log(DRA_SYNC).display()))
+            );
         }
         tokio::time::sleep(POLL).await;
     }

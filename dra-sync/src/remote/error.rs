@@ -30,14 +30,8 @@ pub enum Trouble {
 
 impl Trouble {
     /// All kinds, in the order of [`Trouble::index`].
-    pub const ALL: [Trouble; 6] = [
-        Trouble::Gone,
-        Trouble::Changed,
-        Trouble::Denied,
-        Trouble::Throttled,
-        Trouble::Unavailable,
-        Trouble::Refused,
-    ];
+    pub const ALL: [Trouble; 6] =
+        [Trouble::Gone, Trouble::Changed, Trouble::Denied, Trouble::Throttled, Trouble::Unavailable, Trouble::Refused];
 
     /// Place in [`Trouble::ALL`].
     pub fn index(self) -> usize {

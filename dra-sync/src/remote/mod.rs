@@ -146,7 +146,8 @@ impl Remote {
 
 /// `body`, which must have `len` bytes: what is missing or too much is an error.
 fn exact(body: Body, len: u64) -> Body {
-    let cut = |got: u64| RemoteError::new(Trouble::Unavailable, format!("the body ended after {got} of {len} bytes"));
+    let cut =
+        move |got: u64| RemoteError::new(Trouble::Unavailable, format!("the body ended after {got} of {len} bytes"));
     let state = (body, 0u64, false);
     futures::stream::unfold(state, move |(mut body, got, ended)| async move {
         if ended {
@@ -180,7 +181,8 @@ mod tests {
     use super::*;
 
     async fn read(parts: &[&'static str], len: u64) -> Result<usize, Trouble> {
-        let parts: Vec<Result<Bytes, RemoteError>> = parts.iter().map(|p| Ok(Bytes::from_static(p.as_bytes()))).collect();
+        let parts: Vec<Result<Bytes, RemoteError>> =
+            parts.iter().map(|p| Ok(Bytes::from_static(p.as_bytes()))).collect();
         let mut body = exact(futures::stream::iter(parts).boxed(), len);
         let mut got = 0;
         while let Some(part) = body.next().await {

@@ -71,7 +71,11 @@ impl Bucket {
         let base = base_url(&settings.endpoint, bucket, &settings.region);
         Ok(Bucket {
             http,
-            credentials: credentials.map(|c| AwsCredential { key_id: c.access_key, secret_key: c.secret_key, token: c.token }),
+            credentials: credentials.map(|c| AwsCredential {
+                key_id: c.access_key,
+                secret_key: c.secret_key,
+                token: c.token,
+            }),
             region: settings.region.clone(),
             name: format!("bucket {bucket} at {}", base.strip_suffix(bucket).unwrap_or(&base).trim_end_matches('/')),
             base,
@@ -127,9 +131,8 @@ impl Bucket {
 
     /// See [`super::Remote::get`].
     pub async fn get(&self, key: &[u8], etag: &str, range: Extent) -> Result<Body, RemoteError> {
-        let what = || {
-            format!("bytes {}-{} of {:?} in {}", range.start, range.end, String::from_utf8_lossy(key), self.name)
-        };
+        let what =
+            || format!("bytes {}-{} of {:?} in {}", range.start, range.end, String::from_utf8_lossy(key), self.name);
         let refused = |why: &str| RemoteError::new(Trouble::Refused, format!("{}: {why}", what()));
         let quoted = if etag.starts_with("W/") { etag.to_owned() } else { format!("\"{etag}\"") };
         let condition = HeaderValue::from_str(&quoted).map_err(|_| refused("the ETag is not one"))?;

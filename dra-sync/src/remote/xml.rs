@@ -64,7 +64,8 @@ fn walk(text: &[u8], mut found: impl FnMut(&[Vec<u8>], &[u8], Moment) -> Result<
                     b"apos" => Some('\''),
                     _ => entity.resolve_char_ref().ok().flatten(),
                 };
-                let c = resolved.ok_or_else(|| format!("the entity {:?} is unknown", String::from_utf8_lossy(&entity)))?;
+                let c =
+                    resolved.ok_or_else(|| format!("the entity {:?} is unknown", String::from_utf8_lossy(&entity)))?;
                 more(&mut words, c.encode_utf8(&mut [0; 4]).as_bytes())?;
             }
             Event::End(_) => {
