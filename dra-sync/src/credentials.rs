@@ -2,6 +2,7 @@
 //! command line, or a log.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sateen_types::{FsCode, FsError, FsResult};
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 /// Largest file of credentials that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Permissions that others than the owner of such a file should not have. (A group may, as for `root:sateen`, 0640.)
+const OTHERS: u32 = 0o007;
 
 /// Keys for a store.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,8 +85,12 @@ fn from_file(path: &Path, section: &str) -> FsResult<Credentials> {
             .with_hint("write it as AWS's ~/.aws/credentials, readable for sateen-dra-sync only")
     };
     let read = || {
-        if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        let meta = std::fs::metadata(path)?;
+        if meta.len() > FILE_BYTES_MAX {
             return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+        }
+        if meta.mode() & OTHERS != 0 {
+            tracing::warn!(path = %path.display(), "others may read these keys: chmod 600");
         }
         std::fs::read_to_string(path)
     };

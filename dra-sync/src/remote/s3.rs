@@ -58,8 +58,11 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket of a link. Nothing is sent yet.
     pub fn open(settings: &RepositorySettings, credentials: Option<Credentials>) -> FsResult<Bucket> {
+        let plain = settings.endpoint.starts_with("http://");
         let options = ClientOptions::new()
-            .with_allow_http(settings.endpoint.starts_with("http://"))
+            .with_allow_http(plain)
+            // A machine without certificates can still speak without TLS.
+            .with_no_system_certificates(plain)
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_timeout_disabled()
             .with_http1_only()
