@@ -175,6 +175,11 @@ impl File {
         self.open.is_shared()
     }
 
+    /// Whether something of the file may be only in its repository: reads and writes may wait for that.
+    pub fn is_released(&self) -> bool {
+        self.open.inode.state().missing(0, u64::MAX).is_some()
+    }
+
     /// Whether what is written may stay here: a write waits for no server then.
     pub fn keeps_writes(&self) -> bool {
         self.open.inode.keeps() == Capability::Write

@@ -25,11 +25,12 @@ const HELD_MIN: Duration = Duration::from_secs(1);
 /// Most bytes asked for at a time.
 const LOAD_BYTES_MAX: u64 = 64 << 20;
 
-type Load = Shared<BoxFuture<'static, FsResult<()>>>;
+type Outcome = BoxFuture<'static, FsResult<()>>;
+type Load = Shared<Outcome>;
 
 /// What of a file is being loaded, for somebody here.
 #[derive(Default)]
-pub(crate) struct Loads(Mutex<Vec<(Extent, WeakShared<BoxFuture<'static, FsResult<()>>>)>>);
+pub(crate) struct Loads(Mutex<Vec<(Extent, WeakShared<Outcome>)>>);
 
 impl std::fmt::Debug for Loads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -151,7 +151,8 @@ proptest! {
         }
         // One answer is enough to know all.
         let (asked, remote, layout) = (both.inode.asks(), both.remote(), both.layout());
-        prop_assert!(both.inode.observe_load(asked, Loaded { remote, layout }));
+        let taken_in = both.inode.observe_load(asked, Loaded { remote, layout });
+        prop_assert!(taken_in);
         let state = both.inode.state();
         for chunk in 0..CHUNKS {
             prop_assert_eq!(state.missing(chunk * CHUNK, 1).is_none(), both.truth[chunk as usize]);
