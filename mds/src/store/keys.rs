@@ -21,6 +21,7 @@
 //! | | `s`, session (16) | `HolderRecord` | sequence and log of a client that holds some |
 //! | `repositories` | `r`, repository (8) | `RepositoryRecord` | links to data repositories |
 //! | | `w`, session (16) | empty | sessions that are workers |
+//! | | `f`, fid (16) | empty | files that are to be loaded in full |
 //! | `hsm` | fid (16) | `HsmRecord` | what a file has to do with a repository |
 //! | `loads` | fid (16) | `LoadRecord` | what is loaded of a file that is not all there |
 //! | `config` | `next_sequence` `next_intent` `next_repository` `inodes` `format` | u64 | counters |
@@ -89,6 +90,9 @@ pub const REPOSITORY: &[u8] = b"r";
 /// What every key of a worker's session starts with.
 pub const WORKER: &[u8] = b"w";
 
+/// What every key of a file that is to be loaded in full starts with.
+pub const RESTORE: &[u8] = b"f";
+
 /// `repositories`, one link.
 pub fn repository(id: RepositoryId) -> Vec<u8> {
     [REPOSITORY, &id.0.to_be_bytes()].concat()
@@ -97,6 +101,17 @@ pub fn repository(id: RepositoryId) -> Vec<u8> {
 /// `repositories`, one worker.
 pub fn worker(session: SessionId) -> Vec<u8> {
     [WORKER, &session.0].concat()
+}
+
+/// `repositories`, a file that is to be loaded in full.
+pub fn restore(fid: Fid) -> Vec<u8> {
+    [RESTORE, &fid.to_bytes()].concat()
+}
+
+/// The file of a `repositories` key that starts with [`RESTORE`].
+pub fn parse_restore(key: &[u8]) -> FsResult<Fid> {
+    sized(key, 17, "a file to load")?;
+    Ok(Fid::from_bytes(array(key, 1, "a file to load")?))
 }
 
 /// The link of a `repositories` key that starts with [`REPOSITORY`].
@@ -299,7 +314,7 @@ mod tests {
         fn foreign_keys_never_panic(key in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = (parse_fid(&key), parse_dentry(&key), parse_dirindex(&key), parse_parent(&key));
             let _ = (parse_xattr(&key), parse_intent(&key), parse_session(&key), parse_ost(&key), parse_fs(&key), parse_writer(&key));
-            let _ = (parse_repository(&key), parse_worker(&key));
+            let _ = (parse_repository(&key), parse_worker(&key), parse_restore(&key));
         }
     }
 

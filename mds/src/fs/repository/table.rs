@@ -44,7 +44,14 @@ pub enum Task {
     /// The import of this number.
     Import(RepositoryId, u64),
     /// A range of a file.
-    Fetch { fid: Fid, range: Extent, urgent: bool },
+    Fetch {
+        /// Which file.
+        fid: Fid,
+        /// Whole chunks, or up to the end of the object.
+        range: Extent,
+        /// Somebody waits.
+        urgent: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -115,6 +122,8 @@ pub struct LoadTable {
     /// Workers of an earlier life that may be writing.
     unsettled: HashSet<SessionId>,
     finished: VecDeque<(SessionId, u64)>,
+    /// Files that failed, until they may be tried again.
+    cooling: VecDeque<(Instant, Fid)>,
     next_number: u64,
     next_waiter: u64,
 }
@@ -155,7 +164,11 @@ impl File {
     }
 
     fn is_idle(&self) -> bool {
-        self.wanted.is_empty() && self.ahead.is_none() && self.out.is_empty() && self.waiters.is_empty() && self.closed == 0
+        self.wanted.is_empty()
+            && self.ahead.is_none()
+            && self.out.is_empty()
+            && self.waiters.is_empty()
+            && self.closed == 0
     }
 
     /// `range` is not wanted any more.
@@ -189,6 +202,7 @@ impl LoadTable {
             jobs: BTreeMap::new(),
             unsettled: workers.into_iter().collect(),
             finished: VecDeque::new(),
+            cooling: VecDeque::new(),
             next_number: first_number,
             next_waiter: 0,
         }
@@ -303,7 +317,11 @@ impl LoadTable {
 
     fn drop_idle(&mut self, fid: Fid) {
         // One in a queue goes when the queue comes to it.
-        if self.files.get(&fid).is_some_and(|f| f.is_idle() && !f.queued_urgent && !f.queued_ahead && f.retry_at.is_none()) {
+        if self
+            .files
+            .get(&fid)
+            .is_some_and(|f| f.is_idle() && !f.queued_urgent && !f.queued_ahead && f.retry_at.is_none())
+        {
             self.files.remove(&fid);
         }
     }
@@ -311,7 +329,13 @@ impl LoadTable {
     // ---- changes of a file's extent ----
 
     /// Nothing of the file is given out until [`LoadTable::open`].
-    pub fn close(&mut self, fid: Fid, repository: RepositoryId, remote: &Remote, now: Instant) -> FsResult<Arc<Notify>> {
+    pub fn close(
+        &mut self,
+        fid: Fid,
+        repository: RepositoryId,
+        remote: &Remote,
+        now: Instant,
+    ) -> FsResult<Arc<Notify>> {
         let file = self.file(fid, repository, remote, now)?;
         file.closed += 1;
         Ok(file.changed.clone())
@@ -351,6 +375,13 @@ impl LoadTable {
         (jobs.check_at, jobs.import, jobs.stopped) = (check_at, import, stopped);
     }
 
+    /// A look at the bucket is due.
+    pub fn check_now(&mut self, id: RepositoryId, now: Instant) {
+        if let Some(jobs) = self.jobs.get_mut(&id) {
+            jobs.check_at = Some(now);
+        }
+    }
+
     /// The link is gone.
     pub fn remove_jobs(&mut self, id: RepositoryId) {
         self.jobs.remove(&id);
@@ -366,15 +397,16 @@ impl LoadTable {
 
     // ---- workers ----
 
-    /// The worker says which assignments it has. Gives those that it should have and does not, to be given again.
-    pub fn held(&mut self, session: SessionId, held: &[u64]) -> Vec<(u64, Task)> {
+    /// The worker says which assignments it has. Those that it should have and does not are to be done again: it never heard of
+    /// them.
+    pub fn held(&mut self, session: SessionId, held: &[u64], now: Instant) {
         let known = self.of.get(&session);
         if held.iter().all(|number| known.is_some_and(|k| k.contains(number))) {
             self.unsettled.remove(&session);
         }
         let held: HashSet<u64> = held.iter().copied().collect();
-        let lost = known.into_iter().flatten().filter(|number| !held.contains(number));
-        lost.filter_map(|number| Some((*number, self.out.get(number)?.task.clone()))).collect()
+        let lost: Vec<u64> = known.into_iter().flatten().copied().filter(|number| !held.contains(number)).collect();
+        lost.into_iter().for_each(|number| self.give_back(number, false, now));
     }
 
     /// Something to do for the session, which has it from now on.
@@ -382,8 +414,9 @@ impl LoadTable {
         if self.of.get(&session).is_some_and(|mine| mine.len() >= ASSIGNMENTS_MAX) {
             return None;
         }
-        let task = self.pick_check(now).or_else(|| self.pick_range(true, now));
-        let task = task.or_else(|| self.pick_import()).or_else(|| self.pick_range(false, now))?;
+        self.warm_up(now);
+        let task = self.pick_check(now).or_else(|| self.pick_range(true));
+        let task = task.or_else(|| self.pick_import()).or_else(|| self.pick_range(false))?;
         let number = self.next_number;
         self.next_number += 1;
         if let Task::Fetch { fid, range, .. } = &task
@@ -409,7 +442,7 @@ impl LoadTable {
         jobs.import.map(|run| Task::Import(*id, run))
     }
 
-    fn pick_range(&mut self, urgent: bool, now: Instant) -> Option<Task> {
+    fn pick_range(&mut self, urgent: bool) -> Option<Task> {
         if !self.unsettled.is_empty() {
             return None;
         }
@@ -418,10 +451,9 @@ impl LoadTable {
             let fid = if urgent { self.urgent.pop_front()? } else { self.ahead.pop_front()? };
             let Some(file) = self.files.get_mut(&fid) else { continue };
             let stopped = self.jobs.get(&file.repository).is_some_and(|j| j.stopped);
-            let later = file.closed > 0 || stopped || file.retry_at.is_some_and(|at| at > now);
+            let later = file.closed > 0 || stopped || file.retry_at.is_some();
             let mut found = None;
             if !later {
-                file.retry_at = None;
                 if urgent {
                     found = file.wanted.iter().find_map(|w| file.piece(*w));
                 } else if let Some(ahead) = file.ahead {
@@ -452,15 +484,19 @@ impl LoadTable {
     /// When something may be to do that is not yet.
     pub fn next_due(&self) -> Option<Instant> {
         let checks = self.jobs.values().filter(|j| !j.stopped && !j.check_out).filter_map(|j| j.check_at);
-        let retries = self.files.values().filter_map(|f| f.retry_at);
-        checks.chain(retries).min()
+        checks.chain(self.cooling.iter().map(|(at, _)| *at)).min()
     }
 
     /// The worker reports an assignment that it has: nobody takes it away until the report is durable, or given up.
-    /// `Err(true)`: it has reported that before.
-    pub fn begin_finish(&mut self, session: SessionId, number: u64) -> Result<Task, bool> {
+    /// `Err(true)`: it has reported that before. A report of another kind than the assignment is none.
+    pub fn begin_finish(
+        &mut self,
+        session: SessionId,
+        number: u64,
+        fits: impl Fn(&Task) -> bool,
+    ) -> Result<Task, bool> {
         match self.out.get_mut(&number) {
-            Some(out) if out.session == Some(session) => {
+            Some(out) if out.session == Some(session) && fits(&out.task) => {
                 out.session = None;
                 if let Some(mine) = self.of.get_mut(&session) {
                     mine.remove(&number);
@@ -535,25 +571,43 @@ impl LoadTable {
         }
         file.unwant(range);
         file.ahead = None;
-        Self::back_off(file, now);
         file.changed.notify_waiters();
+        self.back_off(fid, now);
         self.queue(fid);
         self.drop_idle(fid);
     }
 
-    fn back_off(file: &mut File, now: Instant) {
-        file.retry_at = Some(now + BACKOFF.saturating_mul(1 << file.failures.min(8)).min(BACKOFF_MAX));
-        file.failures += 1;
+    fn back_off(&mut self, fid: Fid, now: Instant) {
+        if let Some(file) = self.files.get_mut(&fid) {
+            let at = now + BACKOFF.saturating_mul(1 << file.failures.min(8)).min(BACKOFF_MAX);
+            file.failures += 1;
+            file.retry_at = Some(at);
+            self.cooling.push_back((at, fid));
+        }
+    }
+
+    /// Files that may be tried again.
+    fn warm_up(&mut self, now: Instant) {
+        let (due, later): (Vec<_>, Vec<_>) = self.cooling.drain(..).partition(|(at, _)| *at <= now);
+        self.cooling = later.into();
+        for (_, fid) in due {
+            if let Some(file) = self.files.get_mut(&fid)
+                && file.retry_at.is_some_and(|at| at <= now)
+            {
+                file.retry_at = None;
+            }
+            self.drop_idle(fid);
+        }
     }
 
     /// An assignment was not carried out: it is to be done again, `later` if it cannot be done now.
     pub fn give_back(&mut self, number: u64, later: bool, now: Instant) {
         match self.take_out(number) {
             Some(Task::Fetch { fid, range, urgent }) => {
-                let Some(file) = self.files.get_mut(&fid) else { return };
                 if later {
-                    Self::back_off(file, now);
+                    self.back_off(fid, now);
                 }
+                let Some(file) = self.files.get(&fid) else { return };
                 if urgent {
                     let remote = file.remote.clone();
                     self.want(fid, &remote, range);
@@ -568,6 +622,19 @@ impl LoadTable {
                 }
             }
             Some(Task::Import(..)) | None => {}
+        }
+    }
+
+    /// A range that was picked is not missing as a whole: it is not given out.
+    pub fn correct(&mut self, number: u64, remote: &Remote) {
+        if let Some(Task::Fetch { fid, .. }) = self.take_out(number)
+            && let Some(file) = self.files.get_mut(&fid)
+        {
+            file.remote = remote.clone();
+            let gone: Vec<Extent> = remote.loaded().to_vec();
+            gone.into_iter().for_each(|range| file.unwant(range));
+            self.queue(fid);
+            self.drop_idle(fid);
         }
     }
 

@@ -185,7 +185,10 @@ pub fn directories(tx: &dyn ReadTxn, id: RepositoryId, page: &ImportPage) -> FsR
     let mut found = std::collections::BTreeSet::new();
     for object in &page.objects {
         let Ok(path) = ObjectPath::parse(&object.key) else { continue };
-        let entry = existing(tx, record.root, &path, &mut |dir| drop(found.insert(dir)))?;
+        let mut seen = |dir| {
+            found.insert(dir);
+        };
+        let entry = existing(tx, record.root, &path, &mut seen)?;
         found.extend(entry.filter(|e| e.file_type == FileType::Directory).map(|e| e.fid));
     }
     Ok(found.into_iter().collect())
@@ -288,7 +291,7 @@ impl Import<'_> {
                 (inode.size, bytes) = (object.size, object.size);
                 let template = self.template(parent, object.size)?;
                 self.tx.put(Table::Layouts, keys::fid(fid), template.resolve(&template).to_bytes());
-                set_released(self.tx, fid, row);
+                set_released(self.tx, fid, row)?;
             }
             FileType::Directory => {
                 if let Some(template) = layout::own_template(self.tx, parent)?.filter(|_| parent != Fid::ROOT) {

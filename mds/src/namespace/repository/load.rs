@@ -4,7 +4,7 @@ use sateen_types::{
     ComponentId, Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositorySettings,
 };
 
-use super::{hsm, links, loads, put_hsm};
+use super::{delete_loads, hsm, links, loads, put_hsm};
 use crate::command::Inputs;
 use crate::namespace::{intents, layout, perm, tree};
 use crate::store::codec::Record;
@@ -61,7 +61,7 @@ pub fn loaded(tx: &mut dyn Txn, fid: Fid, etag: &str, range: Extent, allocated_d
         put_hsm(tx, fid, &row);
     }
     if all {
-        tx.delete(Table::Loads, keys::fid(fid));
+        delete_loads(tx, fid)?;
         return Ok(None);
     }
     tx.put(Table::Loads, keys::fid(fid), load.to_bytes());
@@ -86,9 +86,22 @@ pub fn restore(tx: &mut dyn Txn, fid: Fid) -> FsResult<Option<Remote>> {
     let Some(mut load) = loads(tx, fid)? else { return Ok(None) };
     if !load.restore {
         load.restore = true;
+        tx.put(Table::Repositories, keys::restore(fid), Vec::new());
         tx.put(Table::Loads, keys::fid(fid), load.to_bytes());
     }
     Ok(Some(load.remote))
+}
+
+/// Up to `limit` files that are to be loaded in full, with what is loaded of them.
+pub fn restores(tx: &dyn ReadTxn, limit: usize) -> FsResult<Vec<(Fid, HsmRecord, Remote)>> {
+    let mut found = Vec::new();
+    for (key, _) in tx.scan(Table::Repositories, keys::RESTORE, None, limit)? {
+        let fid = keys::parse_restore(&key)?;
+        if let (Some(load), Some(row)) = (loads(tx, fid)?, hsm(tx, fid)?) {
+            found.push((fid, row, load.remote));
+        }
+    }
+    Ok(found)
 }
 
 /// The row of a file that came from a repository, or `NoData`.
@@ -134,20 +147,19 @@ pub(super) fn release_data(tx: &mut dyn Txn, fid: Fid, mut row: HsmRecord) -> Fs
     inode.allocated = 0;
     tree::put_inode(tx, fid, &inode);
     row.flags = HsmFlags::EXISTS | HsmFlags::ARCHIVED;
-    set_released(tx, fid, row);
-    Ok(())
+    set_released(tx, fid, row)
 }
 
 /// Stores the row, and that nothing is loaded if there is something to load.
-pub(super) fn set_released(tx: &mut dyn Txn, fid: Fid, mut row: HsmRecord) {
+pub(super) fn set_released(tx: &mut dyn Txn, fid: Fid, mut row: HsmRecord) -> FsResult<()> {
+    delete_loads(tx, fid)?;
     row.flags = row.flags.set(HsmFlags::RELEASED, row.size > 0);
     if row.size > 0 {
         let load = LoadRecord { remote: Remote::none_loaded(row.size), restore: false };
         tx.put(Table::Loads, keys::fid(fid), load.to_bytes());
-    } else {
-        tx.delete(Table::Loads, keys::fid(fid));
     }
     put_hsm(tx, fid, &row);
+    Ok(())
 }
 
 /// The file's objects are destroyed. What takes their place has new numbers, so that no object that is still to be destroyed is

@@ -22,7 +22,7 @@ use crate::store::records::{HsmRecord, LoadRecord};
 use crate::store::{ReadTxn, Table, Txn, keys};
 
 pub use links::{all, get, workers};
-pub use load::{Prepared, prepared};
+pub use load::{Prepared, prepared, restores};
 
 /// A change that has to do with repositories.
 #[derive(Clone, Debug)]
@@ -176,6 +176,17 @@ fn put_hsm(tx: &mut dyn Txn, fid: Fid, row: &HsmRecord) {
     tx.put(Table::Hsm, keys::fid(fid), row.to_bytes());
 }
 
+/// Nothing of the file is to be loaded any more.
+fn delete_loads(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    if let Some(load) = loads(tx, fid)? {
+        tx.delete(Table::Loads, keys::fid(fid));
+        if load.restore {
+            tx.delete(Table::Repositories, keys::restore(fid));
+        }
+    }
+    Ok(())
+}
+
 /// The data of a file changed here.
 pub fn written(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
     if let Some(mut row) = hsm(tx, fid)?
@@ -195,7 +206,7 @@ pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
             return Err(FsError::new(FsCode::Unavailable, format!("{fid} is not loaded in full yet"))
                 .with_hint("it is being loaded; see: lfs hsm_action"));
         }
-        tx.delete(Table::Loads, keys::fid(fid));
+        delete_loads(tx, fid)?;
     }
     row.flags = row.flags.set(HsmFlags::RELEASED, false).set(HsmFlags::DIRTY, true);
     put_hsm(tx, fid, &row);
@@ -204,12 +215,10 @@ pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
 
 /// The inode is gone.
 pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
-    for table in [Table::Hsm, Table::Loads] {
-        if tx.get(table, &keys::fid(fid))?.is_some() {
-            tx.delete(table, keys::fid(fid));
-        }
+    if tx.get(Table::Hsm, &keys::fid(fid))?.is_some() {
+        tx.delete(Table::Hsm, keys::fid(fid));
     }
-    Ok(())
+    delete_loads(tx, fid)
 }
 
 /// The session is over.

@@ -231,7 +231,7 @@ impl Record for HsmRecord {
 pub struct LoadRecord {
     /// Which bytes.
     pub remote: Remote,
-    /// Somebody asked for all of it: it is loaded in the background.
+    /// Somebody asked for all of it: it is loaded in the background, and listed among those that are.
     pub restore: bool,
 }
 
