@@ -81,6 +81,7 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
         now: Timestamp::now(),
         fid: None,
         victim_open: false,
+        open: Vec::new(),
         osts: Arc::default(),
         disk_low: false,
         rotor: 0,
