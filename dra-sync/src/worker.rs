@@ -25,6 +25,9 @@ use crate::{fetch, import};
 
 /// How long the MDS may keep a Take that has nothing to give.
 const TAKE_HOLD: Duration = Duration::from_secs(15);
+/// The same while something runs here. What a Take says of that is as old as the Take, and a restarted MDS gives nothing out until
+/// each worker has said that it has nothing of before.
+const TAKE_HOLD_BUSY: Duration = Duration::from_secs(1);
 /// How long what runs may take to end when the process is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How long connections and keys of a store are used before they are looked up again.
@@ -106,7 +109,8 @@ async fn work(shared: &Arc<Shared>, stop: &Shutdown) -> FsResult<()> {
         }
         let held: Vec<u64> = tasks.held.keys().copied().collect();
         let max = u32::try_from(room).unwrap_or(TAKE_MAX).min(TAKE_MAX);
-        let mut take = std::pin::pin!(shared.client.take(max, TAKE_HOLD, &held));
+        let hold = if held.is_empty() { TAKE_HOLD } else { TAKE_HOLD_BUSY };
+        let mut take = std::pin::pin!(shared.client.take(max, hold, &held));
         let taken = loop {
             tokio::select! {
                 taken = &mut take => break Some(taken),

@@ -19,6 +19,9 @@ use sateen_types::HsmFlags;
 /// Longest a load may take on a loaded machine.
 const LOAD: Duration = Duration::from_secs(120);
 const MIB: usize = 1 << 20;
+/// What `lfs hsm_state` prints of a file that is not all here, and of one that is.
+const RELEASED: &str = "(0x0000000d) released exists archived, archive_id:1";
+const LOADED: &str = "(0x00000009) exists archived, archive_id:1";
 
 fn put(store: &Store, key: &str, bytes: &[u8], metadata: &[(&str, &str)]) {
     store.put(BUCKET, key, bytes, metadata).unwrap_or_else(|e| panic!("{key:?} cannot be put: {e}"));
@@ -171,17 +174,17 @@ fn a_read_in_the_middle_does_not_wait_for_the_whole_file() {
     let mut mount = linked.cluster.mount();
     let large = linked.on(&mount, "large");
     assert_eq!(fs::metadata(&large).expect("attributes").size(), bytes.len() as u64);
-    assert_eq!(state(&large), "(0x0000000d) released exists archived");
+    assert_eq!(state(&large), RELEASED);
     assert_eq!(linked.hsm("large").loaded_bytes, 0);
 
     let middle = 100 * MIB + 12345;
     assert!(read_at(&large, middle as u64, 4096).expect("read") == bytes[middle..middle + 4096]);
     let loaded = linked.hsm("large").loaded_bytes;
     assert!(loaded >= 4096 && loaded < bytes.len() as u64 / 2, "{loaded} of {} bytes were fetched", bytes.len());
-    assert_eq!(state(&large), "(0x0000000d) released exists archived");
+    assert_eq!(state(&large), RELEASED);
 
     assert!(fs::read(&large).expect("read") == bytes);
-    wait::until("a file that is all there", LOAD, || (state(&large) == "(0x00000009) exists archived").then_some(()));
+    wait::until("a file that is all there", LOAD, || (state(&large) == LOADED).then_some(()));
     assert_eq!(linked.workers[0].figure("fetched_bytes_total"), bytes.len() as u64, "nothing is fetched twice");
 
     // From the OSTs, without a cache.
@@ -189,11 +192,11 @@ fn a_read_in_the_middle_does_not_wait_for_the_whole_file() {
     assert!(fs::read(&large).expect("read") == bytes);
 
     lfs_ok(&[&"hsm_release", &large]);
-    assert_eq!(state(&large), "(0x0000000d) released exists archived");
+    assert_eq!(state(&large), RELEASED);
     assert_eq!(linked.hsm("large").loaded_bytes, 0);
     assert!(read_at(&large, middle as u64, 4096).expect("read") == bytes[middle..middle + 4096]);
     lfs_ok(&[&"hsm_restore", &large]);
-    wait::until("a file that is restored", LOAD, || (state(&large) == "(0x00000009) exists archived").then_some(()));
+    wait::until("a file that is restored", LOAD, || (state(&large) == LOADED).then_some(()));
     assert!(fs::read(&large).expect("read") == bytes);
     linked.cluster.assert_names_sound();
 }
@@ -216,13 +219,6 @@ fn an_object_that_changed_is_refreshed_or_an_error_and_never_mixed() {
     linked.s3.delete("gone");
     linked.s3.delete("partly-gone");
 
-    // What the kernel knows of the size may be of before, for a moment.
-    wait::until("the new object", LOAD, || {
-        let read = fs::read(at("unread")).ok()?;
-        let known = read.len().min(new.len());
-        assert!(read[..known] == new[..known], "bytes of the old object, or of both");
-        (read.len() == new.len()).then_some(())
-    });
     let end = old.len() as u64 - 4096;
     let refused = |path: &str| {
         let error = read_at(&at(path), end, 4096).expect_err("its bytes are nowhere");
@@ -234,6 +230,25 @@ fn an_object_that_changed_is_refreshed_or_an_error_and_never_mixed() {
     for part in ["partly", "partly-gone"] {
         assert!(read_at(&at(part), 0, 4096).expect("what was loaded stays") == old[..4096]);
     }
+    // Of this one nothing was read: it may be refreshed by itself.
+    if let Ok(read) = fs::read(at("unread")) {
+        let known = read.len().min(new.len());
+        assert!(read[..known] == new[..known], "bytes of the old object, or of both");
+    }
+
+    let import = linked.import_again().import;
+    assert_eq!(import.skipped, 0, "{import:?}");
+    // What the kernel knows of the size may be of before, for a moment.
+    for key in ["unread", "partly"] {
+        wait::until("the new object", LOAD, || {
+            let read = fs::read(at(key)).ok()?;
+            let known = read.len().min(new.len());
+            assert!(read[..known] == new[..known], "{key}: bytes of the old object, or of both");
+            (read.len() == new.len()).then_some(())
+        });
+    }
+    refused("gone");
+    assert!(read_at(&at("partly-gone"), 0, 4096).expect("what was loaded stays") == old[..4096]);
     linked.cluster.assert_names_sound();
 }
 
