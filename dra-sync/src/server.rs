@@ -40,7 +40,11 @@ pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr))
     let mut ready = Some(ready);
     let mut workers: HashMap<FsName, JoinHandle<()>> = HashMap::new();
     while !stop.is_requested() {
-        match file_systems(&config).await {
+        let asked = tokio::select! {
+            asked = file_systems(&config) => asked,
+            () = stop.requested() => break,
+        };
+        match asked {
             Ok(names) => {
                 workers.retain(|_, worker| !worker.is_finished());
                 for name in names {
