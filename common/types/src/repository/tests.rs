@@ -1,3 +1,5 @@
+//! Numbers, words, settings, keys and ranges: what users type and strangers write.
+
 use super::*;
 use crate::layout::Extent;
 use crate::limits::CHUNK_BYTES_MAX;

@@ -11,7 +11,7 @@ pub mod table;
 mod tests;
 mod work;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -37,6 +37,8 @@ pub(super) struct Repositories {
     workers: Mutex<HashSet<SessionId>>,
     /// Told when there may be work.
     work: Notify,
+    /// Links as they were last seen, for people.
+    seen: Mutex<BTreeMap<RepositoryId, (RepositoryState, u64)>>,
 }
 
 impl Repositories {
@@ -52,14 +54,16 @@ impl Repositories {
             }
         }
         let mut table = LoadTable::new(number, living);
+        let mut seen = BTreeMap::new();
         for (id, record) in repository::all(tx)? {
             set_jobs(&mut table, id, &record, now);
+            seen.insert(id, (record.state, record.import.objects));
         }
         for (fid, row, remote) in repository::restores(tx, FILES_MAX)? {
             table.restore(fid, row.repository, &remote, now)?;
         }
         let workers = Mutex::new(workers.into_iter().collect());
-        Ok(Repositories { table: Mutex::new(table), workers, work: Notify::new() })
+        Ok(Repositories { table: Mutex::new(table), workers, work: Notify::new(), seen: Mutex::new(seen) })
     }
 
     fn lock(&self) -> MutexGuard<'_, LoadTable> {
@@ -82,6 +86,15 @@ impl Repositories {
         self.lock().end_session(session, now);
         self.tell();
     }
+}
+
+/// Links of a file system, for people.
+#[derive(Clone, Debug, Default)]
+pub struct LinkCounts {
+    /// State of each.
+    pub states: Vec<RepositoryState>,
+    /// Objects that their imports have looked at.
+    pub objects: u64,
 }
 
 /// What is to be done for a link, from its row.
@@ -111,6 +124,12 @@ impl FileSystem {
     /// The row of a link has changed.
     async fn reload_jobs(&self, id: RepositoryId) -> FsResult<()> {
         let found = self.ask(move |tx| repository::get(tx, id)).await;
+        let mut seen = self.shared.repositories.seen.lock();
+        match &found {
+            Ok(record) => drop(seen.insert(id, (record.state, record.import.objects))),
+            Err(_) => drop(seen.remove(&id)),
+        }
+        drop(seen);
         let mut table = self.shared.repositories.lock();
         match found {
             Ok(record) => set_jobs(&mut table, id, &record, Instant::now()),
@@ -120,6 +139,15 @@ impl FileSystem {
         drop(table);
         self.shared.repositories.tell();
         Ok(())
+    }
+
+    /// Links, for people.
+    pub fn link_counts(&self) -> LinkCounts {
+        let seen = self.shared.repositories.seen.lock();
+        LinkCounts {
+            states: seen.values().map(|(state, _)| *state).collect(),
+            objects: seen.values().map(|(_, objects)| objects).sum(),
+        }
     }
 
     /// What is waited for and done, for people.

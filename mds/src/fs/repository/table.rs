@@ -10,32 +10,27 @@
 //! The invariant: no byte of a file is in two assignments, and none that is loaded is in any. After a restart nothing is known of
 //! assignments, so no range is given out until every worker of the earlier life has said that it has none, or has ended.
 
+mod file;
+mod reports;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sateen_types::limits::{ASSIGNMENTS_MAX, FETCH_BYTES_MAX, LOADED_RANGES_MAX};
+use sateen_types::limits::ASSIGNMENTS_MAX;
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Remote, RepositoryId, SessionId};
 use tokio::sync::Notify;
+
+use file::{FILE_OUT_MAX, File, Waiter};
 
 /// Files of which something may be wanted at a time. Each takes a few hundred bytes.
 pub const FILES_MAX: usize = 262_144;
 /// Ranges of one file that may be wanted urgently at a time: more than its readers ask for.
 const WANTED_MAX: usize = 1024;
-/// Assignments of one file at a time.
-const FILE_OUT_MAX: usize = 256;
-/// From so many loaded ranges on, a file is loaded from the start of a gap, so that there are not more of them.
-const FILL_GAPS_FROM: usize = LOADED_RANGES_MAX / 2;
 /// How many finished assignments are remembered, for reports that come twice.
 const FINISHED_KEPT: usize = 4096;
-/// Pause before a file is tried again that could not be fetched; doubled each time, up to the longest.
-const BACKOFF: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A bucket that cannot be read is looked at again after this.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(60);
-/// A bucket whose look failed for another reason is looked at again after this.
-const CHECK_SOON: Duration = Duration::from_secs(1);
-
 /// What an assignment is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -59,30 +54,6 @@ struct Out {
     /// Whose it is; `None` while its report is being made durable.
     session: Option<SessionId>,
     task: Task,
-}
-
-#[derive(Debug)]
-struct File {
-    repository: RepositoryId,
-    remote: Remote,
-    wanted: Vec<Extent>,
-    ahead: Option<Extent>,
-    out: BTreeMap<u64, Extent>,
-    /// Changes of its extent that wait or are being made: nothing is given out.
-    closed: u32,
-    failures: u32,
-    retry_at: Option<Instant>,
-    queued_urgent: bool,
-    queued_ahead: bool,
-    waiters: HashMap<u64, Waiter>,
-    changed: Arc<Notify>,
-    since: Instant,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    range: Extent,
-    error: Option<FsError>,
 }
 
 #[derive(Debug, Default)]
@@ -126,68 +97,6 @@ pub struct LoadTable {
     cooling: VecDeque<(Instant, Fid)>,
     next_number: u64,
     next_waiter: u64,
-}
-
-fn intersects(a: Extent, b: Extent) -> bool {
-    a.overlaps(b.start, b.end)
-}
-
-impl File {
-    /// The first part of `within` that neither is loaded nor assigned, at most an assignment long.
-    fn piece(&self, within: Extent) -> Option<Extent> {
-        if self.out.len() >= FILE_OUT_MAX {
-            return None;
-        }
-        let mut out: Vec<Extent> = self.out.values().copied().collect();
-        out.sort_unstable_by_key(|r| r.start);
-        let free = |within: Extent| {
-            for missing in self.remote.missing(within) {
-                let mut at = missing.start;
-                for taken in out.iter().filter(|r| intersects(**r, missing)) {
-                    if at < taken.start {
-                        return Some(Extent { start: at, end: taken.start.min(missing.end) });
-                    }
-                    at = at.max(taken.end);
-                }
-                if at < missing.end {
-                    return Some(Extent { start: at, end: missing.end });
-                }
-            }
-            None
-        };
-        let mut found = free(within)?;
-        if self.remote.loaded().len() + self.out.len() >= FILL_GAPS_FROM {
-            // The first part that is missing touches what is loaded before it.
-            found = free(Extent { start: 0, end: found.end })?;
-        }
-        Some(Extent { start: found.start, end: found.end.min(self.remote.chunks(found).start + FETCH_BYTES_MAX) })
-    }
-
-    fn is_idle(&self) -> bool {
-        self.wanted.is_empty()
-            && self.ahead.is_none()
-            && self.out.is_empty()
-            && self.waiters.is_empty()
-            && self.closed == 0
-    }
-
-    /// `range` is not wanted any more.
-    fn unwant(&mut self, range: Extent) {
-        let mut left = Vec::with_capacity(self.wanted.len());
-        for w in self.wanted.drain(..) {
-            if !intersects(w, range) {
-                left.push(w);
-                continue;
-            }
-            if w.start < range.start {
-                left.push(Extent { start: w.start, end: range.start });
-            }
-            if range.end < w.end {
-                left.push(Extent { start: range.end, end: w.end });
-            }
-        }
-        self.wanted = left;
-    }
 }
 
 impl LoadTable {
@@ -344,6 +253,12 @@ impl LoadTable {
     /// Whether something of the file is assigned, or a report of that is being made durable.
     pub fn is_out(&self, fid: Fid) -> bool {
         self.files.get(&fid).is_some_and(|f| !f.out.is_empty())
+    }
+
+    /// Whether a change of the file's extent waits or is being made.
+    #[cfg(test)]
+    pub fn is_closed(&self, fid: Fid) -> bool {
+        self.files.get(&fid).is_some_and(|f| f.closed > 0)
     }
 
     /// The change was made, or not.
@@ -516,133 +431,6 @@ impl LoadTable {
         match self.out.get(&number) {
             Some(Out { session: Some(of), task: Task::Import(id, run) }) if *of == session => Some((*id, *run)),
             _ => None,
-        }
-    }
-
-    fn take_out(&mut self, number: u64) -> Option<Task> {
-        let out = self.out.remove(&number)?;
-        if let Some(mine) = out.session.and_then(|session| self.of.get_mut(&session)) {
-            mine.remove(&number);
-        }
-        match &out.task {
-            Task::Check(id) => {
-                if let Some(jobs) = self.jobs.get_mut(id) {
-                    jobs.check_out = false;
-                }
-            }
-            Task::Import(id, _) => {
-                if let Some(jobs) = self.jobs.get_mut(id) {
-                    jobs.import_out = false;
-                }
-            }
-            Task::Fetch { fid, .. } => {
-                if let Some(file) = self.files.get_mut(fid) {
-                    file.out.remove(&number);
-                    file.changed.notify_waiters();
-                }
-            }
-        }
-        Some(out.task)
-    }
-
-    /// A range was loaded, durably; `remote` is what is missing now.
-    pub fn loaded(&mut self, number: u64, remote: Option<&Remote>) {
-        let Some(Task::Fetch { fid, range, .. }) = self.take_out(number) else { return };
-        let Some(file) = self.files.get_mut(&fid) else { return };
-        file.failures = 0;
-        match remote {
-            Some(remote) => {
-                file.remote = remote.clone();
-                file.unwant(range);
-                self.queue(fid);
-                self.drop_idle(fid);
-            }
-            None => self.forget(fid),
-        }
-    }
-
-    /// A range could not be loaded: whoever waits for it is told, and it is not wanted until somebody asks again. Fetching ahead
-    /// ends.
-    pub fn failed(&mut self, number: u64, error: &FsError, now: Instant) {
-        let Some(Task::Fetch { fid, range, .. }) = self.take_out(number) else { return };
-        let Some(file) = self.files.get_mut(&fid) else { return };
-        for waiter in file.waiters.values_mut().filter(|w| intersects(w.range, range)) {
-            waiter.error = Some(error.clone());
-        }
-        file.unwant(range);
-        file.ahead = None;
-        file.changed.notify_waiters();
-        self.back_off(fid, now);
-        self.queue(fid);
-        self.drop_idle(fid);
-    }
-
-    fn back_off(&mut self, fid: Fid, now: Instant) {
-        if let Some(file) = self.files.get_mut(&fid) {
-            let at = now + BACKOFF.saturating_mul(1 << file.failures.min(8)).min(BACKOFF_MAX);
-            file.failures += 1;
-            file.retry_at = Some(at);
-            self.cooling.push_back((at, fid));
-        }
-    }
-
-    /// Files that may be tried again.
-    fn warm_up(&mut self, now: Instant) {
-        let (due, later): (Vec<_>, Vec<_>) = self.cooling.drain(..).partition(|(at, _)| *at <= now);
-        self.cooling = later.into();
-        for (_, fid) in due {
-            if let Some(file) = self.files.get_mut(&fid)
-                && file.retry_at.is_some_and(|at| at <= now)
-            {
-                file.retry_at = None;
-            }
-            self.drop_idle(fid);
-        }
-    }
-
-    /// An assignment was not carried out: it is to be done again, `later` if it cannot be done now.
-    pub fn give_back(&mut self, number: u64, later: bool, now: Instant) {
-        match self.take_out(number) {
-            Some(Task::Fetch { fid, range, urgent }) => {
-                if later {
-                    self.back_off(fid, now);
-                }
-                let Some(file) = self.files.get(&fid) else { return };
-                if urgent {
-                    let remote = file.remote.clone();
-                    self.want(fid, &remote, range);
-                } else {
-                    self.want_ahead(fid, range);
-                }
-                self.queue(fid);
-            }
-            Some(Task::Check(id)) => {
-                if let Some(jobs) = self.jobs.get_mut(&id) {
-                    jobs.check_at = Some(now + CHECK_SOON);
-                }
-            }
-            Some(Task::Import(..)) | None => {}
-        }
-    }
-
-    /// A range that was picked is not missing as a whole: it is not given out.
-    pub fn correct(&mut self, number: u64, remote: &Remote) {
-        if let Some(Task::Fetch { fid, .. }) = self.take_out(number)
-            && let Some(file) = self.files.get_mut(&fid)
-        {
-            file.remote = remote.clone();
-            let gone: Vec<Extent> = remote.loaded().to_vec();
-            gone.into_iter().for_each(|range| file.unwant(range));
-            self.queue(fid);
-            self.drop_idle(fid);
-        }
-    }
-
-    /// An assignment has ended and there is nothing more to do of it.
-    pub fn done(&mut self, number: u64) {
-        if let Some(Task::Fetch { fid, .. }) = self.take_out(number) {
-            self.queue(fid);
-            self.drop_idle(fid);
         }
     }
 

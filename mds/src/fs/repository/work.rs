@@ -175,6 +175,7 @@ impl FileSystem {
         let Answer::Import(status) = self.change(Change::Import { id, run, page }).await? else {
             return Err(unexpected());
         };
+        self.shared.repositories.seen.lock().entry(id).and_modify(|(_, objects)| *objects = status.objects);
         if last {
             // Reported and done: what is known of it goes.
             let _ = self.shared.repositories.lock().begin_finish(session, number, |_| true);
