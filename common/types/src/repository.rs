@@ -79,6 +79,18 @@ pub enum RepositoryState {
     Failed,
 }
 
+impl RepositoryState {
+    /// Every state.
+    pub const ALL: [RepositoryState; 6] = [
+        RepositoryState::Creating,
+        RepositoryState::Available,
+        RepositoryState::Misconfigured,
+        RepositoryState::Updating,
+        RepositoryState::Deleting,
+        RepositoryState::Failed,
+    ];
+}
+
 impl fmt::Display for RepositoryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -66,7 +66,7 @@ impl FromStr for LinkPath {
         let Some(rest) = s.strip_prefix('/') else {
             return Err(invalid(format!("path: {:?} does not start with a slash", shown(s)), HINT));
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let rest = rest.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(rest);
         if !rest.is_empty() {
             for part in rest.split('/') {
                 Name::parse(part.as_bytes()).map_err(|e| invalid(format!("path: {}", e.message), HINT))?;
@@ -289,10 +289,15 @@ impl RepositorySettings {
         self.chunk_mib = checked_chunk_mib(self.chunk_mib)?;
         Ok(self)
     }
+
+    /// A chunk size in MiB that a link may have; 0 is the usual one.
+    pub fn checked_chunk_mib(mib: u32) -> FsResult<u32> {
+        checked_chunk_mib(mib)
+    }
 }
 
-/// A chunk size of a link in MiB; 0 is the usual one.
-pub(crate) fn checked_chunk_mib(mib: u32) -> FsResult<u32> {
+/// See [`RepositorySettings::checked_chunk_mib`].
+fn checked_chunk_mib(mib: u32) -> FsResult<u32> {
     match mib {
         0 => Ok(CHUNK_MIB_DEFAULT),
         1..=CHUNK_MIB_MAX => Ok(mib),

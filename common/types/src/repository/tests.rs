@@ -1,3 +1,5 @@
+//! Numbers, words, settings, keys and ranges: what users type and strangers write.
+
 use super::*;
 use crate::layout::Extent;
 use crate::limits::CHUNK_BYTES_MAX;
@@ -158,7 +160,7 @@ proptest! {
         end in 0u64..60, adds in proptest::collection::vec((0u64..70, 0u64..20), 0..12), ask in (0u64..70, 0u64..30),
     ) {
         let mut remote = Remote::none_loaded(end);
-        let mut set = vec![false; 200];
+        let mut set = [false; 200];
         for (start, len) in adds {
             remote.add(extent(start, start + len));
             (start..(start + len).min(end)).for_each(|at| set[at as usize] = true);
