@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
@@ -29,6 +29,11 @@ use crate::seal;
 /// Replies to one request for a range. Each brings at least one part, so a range of one bulk request never needs more
 /// than its chunks.
 const REPLIES_MAX: usize = 256;
+
+/// What is asked for ahead of a reader goes out so much later than what he waits for.
+const LOAD_AHEAD_AFTER: Duration = Duration::from_millis(1);
+/// How long what is only in the repository is waited for ahead of a reader, who may have gone away: it takes room from others.
+const LOAD_AHEAD_MAX: Duration = Duration::from_secs(30);
 
 /// Reads up to `len` bytes at `offset`; fewer only at the end of the file. The pieces are those of the cache: nothing is
 /// copied but what was written here and is not stored yet. `None`: the session may have ended meanwhile, and what was
@@ -199,10 +204,13 @@ pub(crate) fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, range: Range<u64>
     let (inner_, inode) = (Arc::clone(inner), Arc::clone(inode));
     let task = async move {
         let (inner, len) = (inner_, range.end - from);
+        tokio::time::sleep(LOAD_AHEAD_AFTER).await;
+        let loading = loads::loaded(&inner, &inode, from, len, true);
         let loaded = tokio::select! {
-            loaded = loads::loaded(&inner, &inode, from, len, true) => loaded,
+            loaded = tokio::time::timeout(LOAD_AHEAD_MAX, loading) => loaded,
             () = inner.stop.cancelled() => return,
         };
+        let Ok(loaded) = loaded else { return };
         // The chunks have a permit of their own.
         drop(permit);
         match (loaded, inode.view_of(from, len)) {

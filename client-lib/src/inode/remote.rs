@@ -1,15 +1,14 @@
 //! Which bytes of a released file are only in its repository, as far as this client knows.
 //!
-//! The invariant: what is taken for loaded here is loaded. It rests on two facts. While a session has a file open nobody
-//! releases it, so what is loaded only grows; and every answer is older than what is known, or newer, but true of this open.
-//! So the answer to an open takes the place of what was known before (the file may have been closed, as the MDS saw it, and
-//! released in between), and the answer to a Load adds to what is known, unless the file was opened again after it was
-//! asked for. What is known may lag behind: then a question too many is asked.
+//! The invariant: what is taken for loaded here is loaded, and lies in the layout that is known. While a session has a file open
+//! nobody releases it, so what is loaded only grows, and an answer that comes late says too little, never too much. Too little
+//! costs a question. So the answer to a Load adds to what is known; but the answer to an open takes its place, and answers to
+//! questions from before that open count for nothing: as the MDS saw it, the file may have been closed in between, and released.
 //!
-//! When the session has expired the MDS counts nothing as open, and somebody may release the file before the next session
-//! states it. So nothing counts as loaded that was learnt in another session: the first one who reads or writes there asks.
-//! If it was released its layout is another, with objects of other names; what was written here and not stored is then
-//! treated as if somebody had changed the file ([`crate::expiry`]).
+//! When the session has expired the MDS counts nothing as open, and somebody may release the file before the next session says
+//! that it is. So nothing counts as loaded that was learnt in another session: whoever reads or writes first asks, and the
+//! answer takes the place of all that was known. If the file was released its layout is another, with objects of other names, and
+//! what was written here and not stored is treated as if somebody had changed the file ([`crate::expiry`]).
 
 use sateen_types::limits::FILE_SIZE_MAX;
 use sateen_types::{Extent, Layout, Remote};

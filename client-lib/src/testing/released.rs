@@ -112,8 +112,8 @@ async fn a_reader_in_a_row_is_loaded_ahead_of_and_never_sees_anything_but_the_ob
         })
     };
     let first = r.asked(2).await;
-    assert_eq!(first[0], chunks(0, 1), "what is read is asked for first: {first:?}");
-    assert!(first[1].start <= CHUNK && first[1].end > CHUNK, "and nobody waits for what is only read ahead: {first:?}");
+    assert!(first.contains(&chunks(0, 1)), "nobody waits for what is only read ahead: {first:?}");
+    assert!(first.iter().any(|range| range.start == CHUNK && range.end > 2 * CHUNK), "{first:?}");
     for chunk in 0..=40 {
         r.deliver(chunks(chunk, chunk + 1)).await;
     }
@@ -201,12 +201,12 @@ async fn what_is_not_loaded_counts_as_data() {
     let (client, file) = r.open(Access::READ).await;
     assert_eq!(file.seek_data(5).await.expect("data"), Some(5));
     assert_eq!(file.seek_hole(5).await.expect("hole"), Some(SIZE));
+    assert_eq!(r.peers.mds.asked(), []);
     r.deliver(chunks(0, 2)).await;
     file.read_at(0, 1).await.expect("read");
     assert_eq!(file.seek_data(5).await.expect("data"), Some(5));
     assert_eq!(file.seek_hole(5).await.expect("hole"), Some(SIZE));
     assert_eq!(file.seek_data(SIZE).await.expect("at the end"), None);
-    assert_eq!(r.peers.mds.asked().len(), 1);
     client.close().await.expect("closed");
 }
 
