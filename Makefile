@@ -7,7 +7,7 @@ SHELL := /bin/bash
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/release
-SERVERS := -p sateen-mds -p sateen-oss -p sateen-cli
+SERVERS := -p sateen-mds -p sateen-oss -p sateen-dra-sync -p sateen-dev-s3 -p sateen-cli
 
 .PHONY: help setup build up down status test lint deny unit bench clean
 

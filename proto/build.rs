@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "sateen/common/v1/common.proto",
     "sateen/common/v1/fsck.proto",
     "sateen/mds/v1/capabilities.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 10] = [
     "sateen/mds/v1/locks.proto",
     "sateen/mds/v1/maintenance.proto",
     "sateen/mds/v1/namespace.proto",
+    "sateen/mds/v1/repository.proto",
     "sateen/mds/v1/writeback.proto",
     "sateen/oss/v1/object_store.proto",
     "sateen/oss/v1/maintenance.proto",

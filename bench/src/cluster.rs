@@ -31,7 +31,7 @@ impl Cluster {
     pub fn start(sateen: &Path, dir: PathBuf) -> anyhow::Result<Cluster> {
         let port = free_ports(1 + OSS_COUNT)?;
         let done = Command::new(sateen)
-            .args(["dev", "up", "--no-mount", "--dir"])
+            .args(["dev", "up", "--no-mount", "--no-s3", "--dir"])
             .arg(&dir)
             .args(["--base-port", &port.to_string()])
             .args(["--oss", &OSS_COUNT.to_string(), "--osts-per-oss", &OSTS_PER_OSS.to_string()])

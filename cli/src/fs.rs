@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::args::{CompressionArg, Fs, Mds};
 use crate::lfs::setstripe_args::{self, Refused};
 use crate::mds::{admin, block_on};
-use crate::table::{Align, render};
+use crate::table::{Align, render, time};
 
 /// Runs the verb.
 pub fn run(command: Fs, mds: &Mds) -> FsResult<u8> {
@@ -110,12 +110,6 @@ fn compression(fs: &FileSystem) -> &'static str {
     }
 }
 
-fn created(fs: &FileSystem) -> String {
-    let nanos = i32::try_from(fs.created.nanos).unwrap_or(0);
-    jiff::Timestamp::new(fs.created.seconds, nanos)
-        .map_or_else(|_| fs.created.seconds.to_string(), |t| format!("{t:.0}"))
-}
-
 /// For scripts.
 pub fn to_json(fs: &FileSystem) -> Value {
     json!({
@@ -123,7 +117,7 @@ pub fn to_json(fs: &FileSystem) -> Value {
         "name": fs.name.as_str(),
         "state": state(fs),
         "compression": compression(fs),
-        "created": created(fs),
+        "created": time(fs.created),
         "inodes": fs.inodes,
         "clients": fs.clients,
         "default_layout": fs.default_layout,
@@ -141,7 +135,7 @@ pub fn table(all: &[FileSystem]) -> String {
                 compression(fs).to_owned(),
                 fs.inodes.to_string(),
                 fs.clients.to_string(),
-                created(fs),
+                time(fs.created),
             ]
         })
         .collect();
@@ -165,7 +159,7 @@ fn details(fs: &FileSystem, host: &str) -> String {
         fs.id,
         state(fs),
         compression(fs),
-        created(fs),
+        time(fs.created),
         fs.inodes,
         fs.clients,
         fs.name,

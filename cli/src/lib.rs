@@ -20,6 +20,7 @@ mod lfs;
 mod mds;
 mod mount;
 mod mount_helper;
+mod repo;
 mod status;
 mod table;
 
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
         args::Command::Mount(mount) => mount::run(mount),
         args::Command::Dev { command } => dev::run(command),
         args::Command::Fs { command, mds } => fs::run(command, &mds),
+        args::Command::Repo { command, mds } => repo::run(command, &mds),
         args::Command::Status { mds, json } => status::run(&mds, json),
         args::Command::Fsck { fsck, mds } => fsck::run(&fsck, &mds),
         args::Command::Lfs { words } => return lfs::run(&text(&words)),

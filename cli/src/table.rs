@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use sateen_types::Timestamp;
+
 /// Which side a column is flush with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
@@ -61,6 +63,12 @@ pub fn duration(seconds: u64) -> String {
         (0, _, _) => format!("{h}h {m}m"),
         _ => format!("{d}d {h}h"),
     }
+}
+
+/// `2026-11-22T13:00:00Z`.
+pub fn time(at: Timestamp) -> String {
+    let nanos = i32::try_from(at.nanos).unwrap_or(0);
+    jiff::Timestamp::new(at.seconds, nanos).map_or_else(|_| at.seconds.to_string(), |t| format!("{t:.0}"))
 }
 
 /// Used of total, rounded up, in percent.

@@ -213,11 +213,19 @@ impl Admin {
         Ok(self.call(async move { client.fid_to_path(request).await }).await?.paths)
     }
 
+    /// The connection.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     fn cluster(&self) -> ClusterCalls {
         ClusterCalls(ClusterClient::new(self.channel.clone()))
     }
 
-    async fn call<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> FsResult<T> {
+    pub(crate) async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> FsResult<T> {
         transport::within(self.timeout, &format!("MDS {}", self.host), call).await.map_err(|e| {
             if e.hint.is_none() && e.code.is_retryable() {
                 e.with_hint("check that sateen-mds runs there and that the address and port are right")

@@ -13,11 +13,14 @@ use sateen_types::{
 };
 
 use crate::inner::Inner;
-use crate::inode::Inode;
+use crate::inode::{Inode, Learnt};
 use crate::locks::{self, Holder};
 use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
-use crate::{append, durable, read, recalls, report, seek, tend, truncate, write};
+use crate::{append, durable, expiry, loads, read, recalls, report, seek, tend, truncate, write};
+
+/// Sessions in which a read is tried that does not end before its session does.
+const READS_MAX: u32 = 8;
 
 /// An open file. Cheap to clone; closed by [`File::close`], or in the background when the last clone is dropped.
 ///
@@ -114,14 +117,15 @@ impl File {
     pub(crate) fn new(
         inner: &Arc<Inner>,
         attr: &Attr,
-        (layout, grant): (Layout, Grant),
+        (layout, grant, learnt): (Layout, Grant, Learnt),
         cred: &Credential,
         access: Access,
         mut registration: Registration,
     ) -> File {
         registration.opened = true;
         let keeps = inner.session.keeps(attr.fid);
-        let (inode, cache_valid) = inner.table.opened(inner.session.facts.fs_id, attr, layout, keeps, &inner.cache);
+        let (inode, cache_valid) =
+            inner.table.opened(inner.session.facts.fs_id, attr, (layout, learnt), keeps, &inner.cache);
         // Only now: with it come the attributes that were taken in.
         inner.session.granted(attr.fid, grant);
         let seen = inode.state().failure.seen_by_new_file();
@@ -171,6 +175,11 @@ impl File {
         self.open.is_shared()
     }
 
+    /// Whether something of the file may be only in its repository: reads and writes may wait for that.
+    pub fn is_released(&self) -> bool {
+        self.open.inode.state().missing(0, u64::MAX).is_some()
+    }
+
     /// Whether what is written may stay here: a write waits for no server then.
     pub fn keeps_writes(&self) -> bool {
         self.open.inode.keeps() == Capability::Write
@@ -188,8 +197,17 @@ impl File {
             return Err(FsError::new(FsCode::NotPermitted, format!("{} is not open for reading", self.fid())));
         }
         self.open.check_locks()?;
-        self.open.refresh_if_shared().await?;
-        read::read(&self.open.inner, &self.open.inode, &self.open.readahead, offset, len).await
+        let Open { inner, inode, readahead, .. } = &*self.open;
+        for _ in 0..READS_MAX {
+            self.open.refresh_if_shared().await?;
+            if let Some(read) = read::read(inner, inode, readahead, offset, len).await? {
+                return Ok(read);
+            }
+            // Asks the MDS whether the session lives.
+            expiry::writer(inner).await?;
+        }
+        let what = format!("the session was lost {READS_MAX} times while {} was read", self.fid());
+        Err(FsError::new(FsCode::Io, what))
     }
 
     /// Whether a write took set-user-id or set-group-id away, which [`File::attr`] shows and the MDS does not know yet.
@@ -216,7 +234,7 @@ impl File {
                 let most = inner.options.readahead_bytes_max.min(inner.readahead_room());
                 let end = end.min(inode.state().size()).min(offset.saturating_add(most));
                 // Too much under way: the program reads it when it needs it.
-                let _ = offset < end && read::prefetch(inner, inode, &inode.view(), offset..end);
+                let _ = offset < end && read::prefetch(inner, inode, offset..end);
             }
             Advice::DontNeed => inner.cache.remove_range(inode.fid, &(offset..end)),
             _ => self.open.readahead.lock().advise(advice),
@@ -282,6 +300,8 @@ impl File {
     pub async fn punch(&self, offset: u64, len: u64) -> FsResult<()> {
         self.may_write()?;
         self.open.refresh_all_if_shared().await?;
+        // Before the time of change: what cannot be loaded is not changed.
+        loads::loaded(&self.open.inner, &self.open.inode, offset, len, false).await?;
         self.open.inode.state().modified_by(&self.open.cred);
         truncate::punch(&self.open.inner, &self.open.inode, offset, len).await
     }

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::budget::{Budget, UNIT_BYTES};
 use crate::cache::ChunkCache;
 use crate::commit::Committer;
+use crate::fill::Filling;
 use crate::osts::Osts;
 use crate::recalls::Above;
 use crate::session::Session;
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     pub settling: tokio::sync::Mutex<()>,
     /// A task of its own does so.
     pub settles: AtomicBool,
+    /// Writes of fetched ranges that are under way.
+    pub filling: Arc<Filling>,
     /// Root of what this client shows.
     pub root: Fid,
     /// Sealing and opening happen on as many threads as there are processors.
@@ -69,6 +72,7 @@ impl Inner {
             atimes: atime::Pending::default(),
             settling: tokio::sync::Mutex::new(()),
             settles: AtomicBool::new(false),
+            filling: Arc::default(),
             root,
             processors: Arc::new(Semaphore::new(processors)),
             readahead: Arc::new(Semaphore::new((options.readahead_total_bytes_max / UNIT_BYTES) as usize)),

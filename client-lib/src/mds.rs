@@ -7,6 +7,7 @@ use sateen_proto::mds::capabilities_client::CapabilitiesClient;
 use sateen_proto::mds::cluster_client::ClusterClient;
 use sateen_proto::mds::locks_client::LocksClient;
 use sateen_proto::mds::namespace_client::NamespaceClient;
+use sateen_proto::mds::repositories_client::RepositoriesClient;
 use sateen_proto::mds::write_back_client::WriteBackClient;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{FsError, FsResult};
@@ -54,6 +55,13 @@ impl Route {
     /// Client of the service of directories that clients hold.
     pub fn writeback(&self) -> WriteBackClient<Channel> {
         WriteBackClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Client of the service of data repositories.
+    pub fn repositories(&self) -> RepositoriesClient<Channel> {
+        RepositoriesClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

@@ -17,6 +17,7 @@ use sateen_types::{
 use crate::client::{Client, Created, DefaultLayout, NewFile, StatFs};
 use crate::file::{Creating, File, Registration};
 use crate::inner::Inner;
+use crate::inode::Learnt;
 use crate::session::Executed;
 use crate::writeback::{Made, WriteBack};
 use crate::{report, truncate, write};
@@ -96,7 +97,8 @@ impl Client {
         };
         if let Some(Made { attr, layout }) = made {
             let registration = Registration::of_opening(session, attr.fid, access.write);
-            let file = File::new(&self.inner, &attr, (layout, Grant::default()), cred, access, registration);
+            let learnt = Learnt { remote: None, losses: Some(session.keeps(attr.fid).losses()) };
+            let file = File::new(&self.inner, &attr, (layout, Grant::default(), learnt), cred, access, registration);
             return Ok(Created { attr: file.attr(), file, existed: false });
         }
         if let Some(found) = session.names.local(|tree, _| tree.lookup(cred, new.parent, &new.name))
@@ -123,13 +125,18 @@ impl Client {
             layout: new.layout,
         };
         let creating = Creating::new(&self.inner.session);
-        let Executed { reply, grant, .. } = session.create(cred, op).await?;
+        let writer = session.incarnation().writer;
+        let Executed { reply, grant, remote, .. } = session.create(cred, op).await?;
         let entry = expect_entry("Create", reply)?;
         let registration = Registration::new(&self.inner.session, entry.attr.fid, access.write);
         drop(creating);
+        // It was not among the open files before: had the session been lost, nobody would have noted that.
+        let losses = session.keeps(entry.attr.fid).losses();
+        let same = session.incarnation().writer == writer && !session.lease.is_over();
+        let learnt = Learnt { remote, losses: Some(losses).filter(|_| same) };
         self.inner.session.ahead.told(entry.attr.fid);
         let layout = convert::required(entry.layout, "layout")?;
-        let file = File::new(&self.inner, &entry.attr, (layout, grant), cred, access, registration);
+        let file = File::new(&self.inner, &entry.attr, (layout, grant, learnt), cred, access, registration);
         Ok(Created { attr: file.attr(), file, existed: entry.existed })
     }
 
@@ -394,6 +401,7 @@ impl Client {
     pub async fn open(&self, cred: &Credential, fid: Fid, access: Access) -> FsResult<File> {
         self.told(&[fid]).await?;
         let registration = Registration::new(&self.inner.session, fid, access.write);
+        let losses = Some(self.inner.session.keeps(fid).losses());
         let Access { read, write, exec } = access;
         let asked = self.inner.session.ask(|mut client, session_id| {
             let (credential, fid) = (Some(cred.into()), Some(fid.into()));
@@ -407,9 +415,10 @@ impl Client {
         }
         let layout = convert::required(reply.layout, "layout")?.try_into()?;
         let grant = convert::grant(reply.grant)?;
+        let learnt = Learnt { remote: convert::remote(reply.remote)?, losses };
         // Nothing older is told of it from here on.
         self.inner.session.ahead.told(fid);
-        Ok(File::new(&self.inner, &attr, (layout, grant), cred, access, registration))
+        Ok(File::new(&self.inner, &attr, (layout, grant, learnt), cred, access, registration))
     }
 
     /// Waits until the MDS knows what was done here to these inodes.

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use sateen_types::limits::CLOSES_MAX;
 use sateen_types::{Capability, Fid, Grant, Recall, Using};
@@ -22,6 +22,8 @@ use crate::lease::Lease;
 #[derive(Debug, Default)]
 pub(crate) struct Keeps {
     granted: AtomicU8,
+    /// How often the session was lost under the file.
+    losses: AtomicU64,
     lease: Arc<Lease>,
 }
 
@@ -29,6 +31,21 @@ impl Keeps {
     /// See [`Capability`]. Nothing while the session may be gone; if it is not, that counts again which was granted.
     pub fn now(&self) -> Capability {
         if self.lease.is_over() { Capability::None } else { self.granted() }
+    }
+
+    /// How often the session was lost while the file was open. What was learnt before may be wrong.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    /// Whether what was learnt at so many losses still holds, for certain.
+    pub fn stands(&self, losses: u64) -> bool {
+        self.losses() == losses && !self.lease.is_over()
+    }
+
+    fn lose(&self) {
+        self.set(Capability::None);
+        self.losses.fetch_add(1, Ordering::AcqRel);
     }
 
     fn granted(&self) -> Capability {
@@ -234,7 +251,7 @@ impl Opens {
 
     /// The session has expired: others may have been given what was kept. Gives the files that are open.
     pub fn lose_all(&mut self) -> Vec<Fid> {
-        self.files.values().for_each(|held| held.keeps.set(Capability::None));
+        self.files.values().for_each(|held| held.keeps.lose());
         self.files.keys().copied().collect()
     }
 

@@ -5,11 +5,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
+use futures::poll;
 use parking_lot::Mutex;
 use sateen_proto::{convert, oss};
 use sateen_types::limits::CHUNK_BYTES_MAX;
@@ -17,7 +20,8 @@ use sateen_types::{Capability, Codec, FsCode, FsError, FsResult, ObjectId, Part,
 
 use crate::cache::{ChunkKey, Found, Loader};
 use crate::inner::Inner;
-use crate::inode::{Inode, ReadSpan, View};
+use crate::inode::{Begun, Inode, ReadSpan, View};
+use crate::loads;
 use crate::plan::{self, Place, Span};
 use crate::readahead::{Advice, Met, Readahead};
 use crate::seal;
@@ -26,45 +30,58 @@ use crate::seal;
 /// than its chunks.
 const REPLIES_MAX: usize = 256;
 
+/// What is asked for ahead of a reader goes out so much later than what he waits for.
+const LOAD_AHEAD_AFTER: Duration = Duration::from_millis(1);
+/// How long what is only in the repository is waited for ahead of a reader, who may have gone away: it takes room from others.
+const LOAD_AHEAD_MAX: Duration = Duration::from_secs(30);
+
 /// Reads up to `len` bytes at `offset`; fewer only at the end of the file. The pieces are those of the cache: nothing is
-/// copied but what was written here and is not stored yet.
+/// copied but what was written here and is not stored yet. `None`: the session may have ended meanwhile, and what was
+/// fetched be no part of the file any more.
 pub(crate) async fn read(
     inner: &Arc<Inner>,
     inode: &Arc<Inode>,
     readahead: &Mutex<Readahead>,
     offset: u64,
     len: usize,
-) -> FsResult<Payload> {
-    let Some((mut view, mut spans, mut size)) = inode.begin_read(offset, len as u64)? else {
-        return Ok(Payload::new());
-    };
-    let read = spans.iter().map(|s| u64::from(s.span.to - s.span.from)).sum();
-    if !view.layout.is_instantiated(offset, read) && inode.layout_may_be_old() {
-        refresh_layout(inner, inode).await?;
-        match inode.begin_read(offset, len as u64)? {
-            Some(again) => (view, spans, size) = again,
-            None => return Ok(Payload::new()),
-        }
+) -> FsResult<Option<Payload>> {
+    let size = inode.state().size();
+    if offset >= size || len == 0 {
+        return Ok(Some(Payload::new()));
     }
     // What may not be kept is not read ahead either.
     let room = if inode.keeps() < Capability::Read { 0 } else { inner.readahead_room() };
     let plan = readahead.lock().on_read(offset, len as u64, size, room);
+    let wanted = (len as u64).min(size - offset);
+    let mut loading = pin!(loads::loaded(inner, inode, offset, wanted, plan.in_a_row));
+    // What is read now is asked for before what is only read ahead, and nobody waits for that.
+    let loaded = poll!(loading.as_mut());
     for range in plan.prefetch {
-        if !prefetch(inner, inode, &view, range) {
+        if !prefetch(inner, inode, range) {
             readahead.lock().on_met(offset, Met::Gone, Instant::now());
             break;
         }
     }
+    let waited = loaded.is_pending();
+    match loaded {
+        Poll::Ready(loaded) => loaded?,
+        Poll::Pending => loading.await?,
+    }
+    let Some((view, spans)) = begin(inner, inode, offset, len as u64).await? else {
+        return Ok(Some(Payload::new()));
+    };
     if !plan.whole_chunks
         && let Some(bytes) = read_small(inner, inode, &view, &spans).await?
     {
-        return Ok(bytes.into());
+        return Ok(inode.stands(&view).then(|| bytes.into()));
     }
     let wanted: Vec<u64> = spans.iter().filter(|s| !s.complete).map(|s| s.span.chunk).collect();
     let (chunks, met) = fetch(inner, inode, &view, &wanted).await?;
     if plan.expected
         && let Some(met) = met
     {
+        // What came from the repository a moment ago was not in any cache.
+        let met = if waited { Met::Loading } else { met };
         readahead.lock().on_met(offset, met, Instant::now());
     }
     if readahead.lock().hint() == Advice::NoReuse {
@@ -73,7 +90,32 @@ pub(crate) async fn read(
             .filter(|s| s.span.to == s.span.chunk_len)
             .for_each(|s| inner.cache.remove(&key(inode, &view, s.span.chunk)));
     }
-    Ok(assemble(&spans, &chunks))
+    let stands = met.is_none() || inode.stands(&view);
+    Ok(stands.then(|| assemble(&spans, &chunks)))
+}
+
+/// What a read sees that begins now, when everything it wants is loaded. `None` at or beyond the end.
+async fn begin(
+    inner: &Arc<Inner>,
+    inode: &Arc<Inode>,
+    offset: u64,
+    len: u64,
+) -> FsResult<Option<(View, Vec<ReadSpan>)>> {
+    let mut refreshed = false;
+    loop {
+        match inode.begin_read(offset, len)? {
+            Begun::AtEnd => return Ok(None),
+            Begun::Missing => loads::loaded(inner, inode, offset, len, false).await?,
+            Begun::Reading(view, spans) => {
+                let read = spans.iter().map(|s| u64::from(s.span.to - s.span.from)).sum();
+                if refreshed || view.layout.is_instantiated(offset, read) || !inode.layout_may_be_old() {
+                    return Ok(Some((view, spans)));
+                }
+                refresh_layout(inner, inode).await?;
+                refreshed = true;
+            }
+        }
+    }
 }
 
 /// Another client may have been the first to write to a part of the file since its layout was asked for.
@@ -149,8 +191,42 @@ fn copy_over(target: &mut [u8], span: &Span, at: u32, bytes: &[u8]) {
     }
 }
 
-/// Fetches chunks of `range` into the cache in the background; `false` if too much is under way.
-pub(crate) fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, view: &View, range: Range<u64>) -> bool {
+/// Fetches chunks of `range` into the cache in the background, those that are only in the repository when they are loaded;
+/// `false` if too much is under way.
+pub(crate) fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, range: Range<u64>) -> bool {
+    let (view, missing) = inode.view_of(range.start, range.end - range.start);
+    let Some(missing) = missing else { return prefetch_loaded(inner, inode, &view, range) };
+    let from = missing.start.max(range.start);
+    if range.start < from && !prefetch_loaded(inner, inode, &view, range.start..from) {
+        return false;
+    }
+    let Some(permit) = inner.reserve_readahead(range.end - from) else { return false };
+    let (inner_, inode) = (Arc::clone(inner), Arc::clone(inode));
+    let task = async move {
+        let (inner, len) = (inner_, range.end - from);
+        tokio::time::sleep(LOAD_AHEAD_AFTER).await;
+        let loading = loads::loaded(&inner, &inode, from, len, true);
+        let loaded = tokio::select! {
+            loaded = tokio::time::timeout(LOAD_AHEAD_MAX, loading) => loaded,
+            () = inner.stop.cancelled() => return,
+        };
+        let Ok(loaded) = loaded else { return };
+        // The chunks have a permit of their own.
+        drop(permit);
+        match (loaded, inode.view_of(from, len)) {
+            (Ok(()), (view, None)) => drop(prefetch_loaded(&inner, &inode, &view, from..range.end)),
+            (Ok(()), _) => {}
+            (Err(error), _) => {
+                tracing::debug!(%error, fid = %inode.fid, "not loaded ahead; the reader will see for itself");
+            }
+        }
+    };
+    inner.tasks.spawn_on(task, &inner.runtime);
+    true
+}
+
+/// [`prefetch`] of what is not only in the repository.
+fn prefetch_loaded(inner: &Arc<Inner>, inode: &Arc<Inode>, view: &View, range: Range<u64>) -> bool {
     let Ok(mut spans) = plan::spans(&view.layout, range.start, range.end - range.start) else { return true };
     spans.retain(|s| !inner.cache.contains(&key(inode, view, s.chunk)));
     if spans.is_empty() {

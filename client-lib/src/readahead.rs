@@ -46,6 +46,8 @@ const WINDOW_FIRST: u64 = 512 << 10;
 const WINDOW_FREE: u64 = 2 << 20;
 /// Reads in a row, beginning elsewhere than at the start of the file, that make a reader.
 const READS_TRUSTED: u32 = 4;
+/// So much read in a row makes a reader of the whole file, which is worth fetching from a repository in advance.
+const RUN_TRUSTED: u64 = 1 << 20;
 /// A read this near to the expected offset still follows a reader that has read as much: a kernel hands out in
 /// parallel what it reads ahead, so its requests arrive a little out of order.
 const NEAR: u64 = 2 << 20;
@@ -93,6 +95,8 @@ pub(crate) struct Plan {
     pub prefetch: Vec<Range<u64>>,
     /// Whether the beginning of the read was asked for in advance.
     pub expected: bool,
+    /// Whether so much was read in a row that all that follows is likely to be wanted.
+    pub in_a_row: bool,
 }
 
 /// What a reader met where data had been asked for in advance.
@@ -125,7 +129,7 @@ impl Readahead {
     /// Records a read of `[offset, offset + len)` of a file of `size` bytes, while `room` bytes may be read in advance.
     pub fn on_read(&mut self, offset: u64, len: u64, size: u64, room: u64) -> Plan {
         let len = len.min(size.saturating_sub(offset));
-        let random = Plan { whole_chunks: false, prefetch: Vec::new(), expected: false };
+        let random = Plan { whole_chunks: false, prefetch: Vec::new(), expected: false, in_a_row: false };
         if self.hint == Advice::Random || len == 0 {
             return random;
         }
@@ -148,9 +152,10 @@ impl Readahead {
                 Some(stride) => prefetch = stream.stride_on(stride, len, size, room.min(self.max)),
             }
         }
+        let in_a_row = trusted && stream.stride.is_none() && stream.reads > 1 && stream.run >= RUN_TRUSTED;
         let whole_chunks = trusted && stream.stride.is_none_or(|stride| is_dense(stride, len));
         self.streams.push(stream);
-        Plan { whole_chunks, prefetch, expected }
+        Plan { whole_chunks, prefetch, expected, in_a_row }
     }
 
     /// What the last read that [`Plan::expected`] data met at `now`. It was at `offset`.

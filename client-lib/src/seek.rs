@@ -1,15 +1,15 @@
-//! Where a file has data and where it has holes, asked from its OSTs. Precise to one chunk.
+//! Where a file has data and where it has holes, asked from its OSTs. Precise to one chunk. What is only in the repository is data.
 
 use std::sync::Arc;
 
 use futures::future::try_join_all;
 use sateen_proto::oss;
-use sateen_types::{FsCode, FsError, FsResult, Layout, ObjectOffset};
+use sateen_types::{Extent, FsCode, FsError, FsResult, Layout, ObjectOffset};
 
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::plan::{self, ObjectRange};
-use crate::write;
+use crate::{loads, write};
 
 /// Extents asked for at a time; the most a server sends.
 const EXTENTS_MAX: u32 = 4096;
@@ -18,6 +18,41 @@ const PAGES_MAX: u32 = 1 << 16;
 
 /// First byte with data at or after `offset`.
 pub(crate) async fn data(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Option<u64>> {
+    let remote = remote(inner, inode, offset).await?.first().map(|part| part.start.max(offset));
+    if remote == Some(offset) && offset < inode.state().size() {
+        return Ok(remote);
+    }
+    let stored = stored_data(inner, inode, offset).await?;
+    let remote = remote.filter(|at| *at < inode.state().size());
+    Ok(stored.into_iter().chain(remote).min())
+}
+
+/// First byte in a hole at or after `offset`; the end of the file is a hole.
+pub(crate) async fn hole(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Option<u64>> {
+    // Asked first: what is loaded meanwhile counts as data either way.
+    let remote = remote(inner, inode, offset).await?;
+    let mut from = offset;
+    loop {
+        let Some(hole) = stored_hole(inner, inode, from).await? else {
+            return Ok((from > offset).then_some(from.min(inode.state().size())));
+        };
+        match remote.iter().find(|part| part.start <= hole && hole < part.end) {
+            Some(part) => from = part.end,
+            None => return Ok(Some(hole)),
+        }
+    }
+}
+
+/// What of the file from `offset` on is only in the repository, in order.
+async fn remote(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Vec<Extent>> {
+    if !inode.state().is_sure() {
+        // Which says what is loaded.
+        loads::loaded(inner, inode, offset, 1, false).await?;
+    }
+    Ok(inode.state().all_missing(offset, u64::MAX))
+}
+
+async fn stored_data(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Option<u64>> {
     let (layout, size) = at_rest(inner, inode).await;
     if offset >= size {
         return Ok(None);
@@ -40,8 +75,7 @@ pub(crate) async fn data(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) ->
     Ok(None)
 }
 
-/// First byte in a hole at or after `offset`; the end of the file is a hole.
-pub(crate) async fn hole(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Option<u64>> {
+async fn stored_hole(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Option<u64>> {
     let (layout, size) = at_rest(inner, inode).await;
     if offset >= size {
         return Ok(None);

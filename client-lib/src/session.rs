@@ -10,6 +10,7 @@
 
 mod changes;
 mod opens;
+mod repositories;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -42,6 +43,7 @@ use crate::slots::Slots;
 use crate::writeback::WriteBack;
 use crate::{Options, transport};
 pub(crate) use changes::Executed;
+pub(crate) use repositories::{Loaded, ended};
 
 /// Renewals per lease: two may be lost before the session expires.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -256,6 +258,15 @@ impl Session {
         F: Fn(&Route, Vec<u8>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
+        self.ask_whole(call).await.map(|(answer, _)| answer)
+    }
+
+    /// An answer, and the session in which it was given.
+    async fn ask_whole<T, F, Fut>(&self, call: F) -> FsResult<(T, Arc<Incarnation>)>
+    where
+        F: Fn(&Route, Vec<u8>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
         let mut backoff = Backoff::new(self.options.retry_for, &self.stop);
         loop {
             let incarnation = self.incarnation();
@@ -274,7 +285,7 @@ impl Session {
                 Err(e) if e.code == FsCode::Stale && !self.is_alive(&incarnation).await? => {
                     self.reopen_within(incarnation.id, &mut backoff).await?;
                 }
-                other => return other,
+                other => return other.map(|answer| (answer, incarnation)),
             }
         }
     }

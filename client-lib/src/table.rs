@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use sateen_types::{Attr, Fid, FsId, Layout};
 
 use crate::cache::ChunkCache;
-use crate::inode::Inode;
+use crate::inode::{Inode, Learnt};
 use crate::opens::Keeps;
 
 /// See the module. Lock order: an inode's state, then `pinned`; `live` is taken alone or before an inode's state.
@@ -26,16 +26,16 @@ impl Table {
         &self,
         fs: FsId,
         attr: &Attr,
-        layout: Layout,
+        answered: (Layout, Learnt),
         keeps: Arc<Keeps>,
         cache: &Arc<ChunkCache>,
     ) -> (Arc<Inode>, bool) {
         let mut live = self.live.lock();
         if let Some(inode) = live.get(&attr.fid).and_then(Weak::upgrade) {
-            let valid = inode.observe_open(attr, layout, keeps);
+            let valid = inode.observe_open(attr, answered, keeps);
             return (inode, valid);
         }
-        let (inode, valid) = Inode::new(fs, attr.clone(), layout, keeps, Arc::clone(cache));
+        let (inode, valid) = Inode::new(fs, attr.clone(), answered, keeps, Arc::clone(cache));
         let inode = Arc::new(inode);
         if live.len() >= SWEEP_AT_LEAST && live.len() == live.capacity() {
             live.retain(|_, inode| inode.strong_count() > 0);

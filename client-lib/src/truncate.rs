@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use sateen_proto::{convert, oss};
+use sateen_types::limits::FILE_SIZE_MAX;
 use sateen_types::op::{Mutation, MutationReply, SetAttr};
 use sateen_types::{Attr, Credential, FsCode, FsError, FsResult};
 
 use crate::inner::Inner;
 use crate::inode::Inode;
 use crate::plan::{self, ObjectRange};
-use crate::{append, durable, expiry, report, write};
+use crate::{append, durable, expiry, loads, report, write};
 
 /// Rounds of committing until nothing of a chunk is unstable, or of punching until the OST was not restarted meanwhile.
 const ROUNDS_MAX: u32 = 8;
@@ -70,6 +71,10 @@ pub(crate) async fn truncate_unknown(inner: &Arc<Inner>, cred: &Credential, set:
 
 async fn truncate_now(inner: &Arc<Inner>, inode: &Arc<Inode>, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
     let size = set.size.unwrap_or(0);
+    if size > 0 {
+        // The MDS would restore it first, and this client could not tell that from an MDS that does not answer.
+        loads::loaded(inner, inode, 0, FILE_SIZE_MAX, true).await?;
+    }
     let _alone = inode.exclusion.write().await;
     let cut_at = plan::spans(&inode.view().layout, size, 1).ok().and_then(|spans| spans.first().copied());
     for _ in 0..ROUNDS_MAX {
@@ -99,6 +104,9 @@ async fn truncate_now(inner: &Arc<Inner>, inode: &Arc<Inode>, cred: &Credential,
         if shrinks {
             inode.cut(size, cut_at);
         }
+        if size == 0 {
+            inode.state().emptied();
+        }
         drop(frozen);
         inner.table.unpin_if_clean(inode);
         return Ok(inode.attr());
@@ -113,7 +121,13 @@ pub(crate) async fn punch(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64, l
 }
 
 async fn punch_now(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64, len: u64) -> FsResult<()> {
-    let _alone = inode.exclusion.write().await;
+    let _alone = loop {
+        loads::loaded(inner, inode, offset, len, false).await?;
+        let alone = inode.exclusion.write().await;
+        if inode.state().missing(offset, len).is_none() {
+            break alone;
+        }
+    };
     // Everything is stored and committed first: nothing that is sent again can fill the hole.
     write::drain(inner, inode).await;
     durable::commit(inner, inode).await?;

@@ -17,7 +17,7 @@ use crate::inode::{Inode, Which};
 use crate::plan::{self, Batch, Place};
 use crate::seal::{self, Outlook, Sealed};
 use crate::unstable::Unstable;
-use crate::{durable, expiry, report};
+use crate::{durable, expiry, loads, report};
 
 /// One write into the cache is taken in pieces of this many bytes, so that it never needs more of the budget at once
 /// than there is.
@@ -78,6 +78,15 @@ pub(crate) async fn store_now(inner: &Arc<Inner>, inode: &Arc<Inode>) -> FsResul
     reported
 }
 
+/// What became of a piece.
+enum Accepted {
+    At(u64),
+    /// The end of the file is not known here.
+    EndUnknown,
+    /// What is at this offset has to be loaded first.
+    Missing(u64),
+}
+
 /// Accepts up to [`PIECE_BYTES`] into the cache, and gives the offset; `None` if the end is not known here.
 pub(crate) async fn write_piece(
     inner: &Arc<Inner>,
@@ -86,6 +95,26 @@ pub(crate) async fn write_piece(
     data: &[u8],
     cred: &Credential,
 ) -> FsResult<Option<u64>> {
+    if let Where::At(offset) = at {
+        loads::loaded(inner, inode, offset, data.len() as u64, false).await?;
+    }
+    loop {
+        match accept(inner, inode, at, data, cred).await? {
+            Accepted::At(offset) => return Ok(Some(offset)),
+            Accepted::EndUnknown => return Ok(None),
+            // Not within: whoever loads may wait for long, and truncate must not wait for that.
+            Accepted::Missing(offset) => loads::loaded(inner, inode, offset, data.len() as u64, false).await?,
+        }
+    }
+}
+
+async fn accept(
+    inner: &Arc<Inner>,
+    inode: &Arc<Inode>,
+    at: Where,
+    data: &[u8],
+    cred: &Credential,
+) -> FsResult<Accepted> {
     // Reserved before the file is locked: whoever frees memory may need the file.
     let mut chunks = (data.len() >> sateen_types::limits::CHUNK_LOG2_MIN) + 2;
     if let Where::At(offset) = at {
@@ -102,9 +131,12 @@ pub(crate) async fn write_piece(
         let mut state = inode.state();
         let offset = match at {
             Where::At(offset) => offset,
-            Where::End if state.is_shared() => return Ok(None),
+            Where::End if state.is_shared() => return Ok(Accepted::EndUnknown),
             Where::End | Where::LockedEnd => state.size(),
         };
+        if state.missing(offset, data.len() as u64).is_some() {
+            return Ok(Accepted::Missing(offset));
+        }
         let spans = plan::spans(&state.layout, offset, data.len() as u64)?;
         if !spans.is_empty() {
             state.write(&spans, data, &mut shares, cred);
@@ -120,7 +152,7 @@ pub(crate) async fn write_piece(
         }
         offset
     };
-    Ok(Some(offset))
+    Ok(Accepted::At(offset))
 }
 
 /// Waits for room in the budget, but not longer than for a server: if nothing comes free, none of them stores anything.
@@ -252,19 +284,7 @@ pub(crate) async fn write_parts(
     place: Place,
     parts: impl Iterator<Item = &Sealed>,
 ) -> FsResult<(sateen_types::Verifier, i64)> {
-    let (mut wire, mut payload) = (Vec::new(), Payload::new());
-    for sealed in parts {
-        wire.push(oss::Part::from(&sealed.part));
-        payload.push(sealed.payload.clone());
-    }
-    let request = oss::WriteRequest {
-        ost: u32::from(place.ost.0),
-        object: Some(place.object.into()),
-        chunk_log2: u32::from(place.chunk_log2),
-        compression: sateen_proto::common::Compression::from(inner.session.facts.compression).into(),
-        parts: wire,
-        ..Default::default()
-    };
+    let (request, payload) = request(inner, place, parts);
     loop {
         let writer = expiry::writer(inner).await?;
         // Only now: a session that expires after this has another writer, and what is left of this one is looked at first.
@@ -279,6 +299,28 @@ pub(crate) async fn write_parts(
             }
         }
     }
+}
+
+/// A Write of parts of one object, and what it carries.
+pub(crate) fn request<'a>(
+    inner: &Inner,
+    place: Place,
+    parts: impl Iterator<Item = &'a Sealed>,
+) -> (oss::WriteRequest, Payload) {
+    let (mut wire, mut payload) = (Vec::new(), Payload::new());
+    for sealed in parts {
+        wire.push(oss::Part::from(&sealed.part));
+        payload.push(sealed.payload.clone());
+    }
+    let request = oss::WriteRequest {
+        ost: u32::from(place.ost.0),
+        object: Some(place.object.into()),
+        chunk_log2: u32::from(place.chunk_log2),
+        compression: sateen_proto::common::Compression::from(inner.session.facts.compression).into(),
+        parts: wire,
+        ..Default::default()
+    };
+    (request, payload)
 }
 
 /// Where a chunk is to be stored; chooses OSTs for its component if it has none.

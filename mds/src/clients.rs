@@ -177,7 +177,8 @@ impl ClientTable {
     /// Counts one more open.
     pub fn open(&mut self, session: SessionId, fid: Fid) -> FsResult<()> {
         if self.claimed.contains(&fid) {
-            return Err(FsError::new(FsCode::Stale, format!("{fid} is being removed")));
+            // Asking again finds that it is gone, or what has become of it.
+            return Err(FsError::new(FsCode::Unavailable, format!("{fid} is just being removed or released")));
         }
         let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
         if client.files.len() >= OPEN_FILES_MAX {
@@ -218,9 +219,24 @@ impl ClientTable {
         Ok(fids.iter().copied().filter(|fid| !self.open.contains_key(fid)).collect())
     }
 
+    /// Whether the end of the file, or of its data, is being committed.
+    pub fn is_claimed(&self, fid: Fid) -> bool {
+        self.claimed.contains(&fid)
+    }
+
     /// Whether the session has the file open.
     pub fn has_open(&self, session: SessionId, fid: Fid) -> bool {
         self.sessions.get(&session).is_some_and(|c| c.files.contains_key(&fid))
+    }
+
+    /// Whether anything of the session is answered.
+    pub fn is_alive(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|c| !c.ending)
+    }
+
+    /// Under which number the session writes to OSTs; 0: none, or no such session.
+    pub fn writer(&self, session: SessionId) -> u64 {
+        self.sessions.get(&session).map_or(0, |c| c.writer)
     }
 
     /// Name of a session's client, for people.
@@ -378,7 +394,7 @@ mod tests {
         assert!(!t.claim(F));
         t.close(A, &[F], 0).expect("closes");
         assert!(t.claim(F));
-        assert_eq!(t.open(A, F).expect_err("claimed").code, FsCode::Stale);
+        assert_eq!(t.open(A, F).expect_err("claimed").code, FsCode::Unavailable);
         t.release(&[F]);
         t.open(A, F).expect("the removal did not happen");
     }

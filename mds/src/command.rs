@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, Fid, LayoutTemplate, SessionId, Timestamp};
 
+use crate::namespace::repository;
 use crate::placement::Candidate;
 use crate::store::Table;
 use crate::store::keys::IntentId;
@@ -66,6 +67,8 @@ pub enum Command {
         /// Each with the change of the file's disk space, bytes (truncates only).
         done: Vec<(IntentId, i64)>,
     },
+    /// What has to do with data repositories.
+    Repository(Box<repository::Change>),
     /// Corrects what a check has found ([`crate::fsck`]).
     Mend(Mend),
 }
@@ -121,6 +124,8 @@ pub struct Inputs {
     pub fid: Option<Fid>,
     /// The file whose last name this removes is open (or may be: see [`crate::clients`]).
     pub victim_open: bool,
+    /// Files whose data this replaces and that are open.
+    pub open: Vec<Fid>,
     /// OSTs to place stripes on.
     pub osts: Arc<Vec<Candidate>>,
     /// The disk of the tables is nearly full.
@@ -159,6 +164,8 @@ pub enum Outcome {
         /// Only this one may.
         but: SessionId,
     },
+    /// The answer to a change that has to do with repositories.
+    Repository(repository::Answer),
     /// The answer to a client.
     Reply {
         /// The answer.

@@ -4,6 +4,7 @@
 mod capabilities;
 mod held;
 mod locks;
+pub mod repository;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +16,8 @@ use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use sateen_types::op::{self, Mutation, MutationReply};
 use sateen_types::{
-    Attr, Capability, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, Layout, SessionId,
-    Timestamp, Using,
+    Attr, Capability, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, Layout, Remote,
+    SessionId, Timestamp, Using,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -37,6 +38,7 @@ pub use held::HELD_MAX;
 use held::Held;
 pub use locks::Changed;
 use locks::Locks;
+use repository::Repositories;
 
 /// Questions answered at once; each takes a thread of the blocking pool, others wait.
 const READS_MAX: usize = 64;
@@ -75,6 +77,7 @@ struct Shared {
     capabilities: Capabilities,
     locks: Locks,
     held: Held,
+    repositories: Repositories,
     registry: Arc<RwLock<Registry>>,
     disk: Arc<MdtDisk>,
     intents: Notify,
@@ -93,7 +96,9 @@ impl Host for Shared {
     }
 
     fn claim(&self, fid: Fid) -> bool {
-        self.clients.lock().claim(fid)
+        let mut clients = self.clients.lock();
+        // A worker that writes to it counts as one that has it open.
+        !self.repositories.may_be_written(fid) && clients.claim(fid)
     }
 
     fn release(&self, files: &[Fid]) {
@@ -175,6 +180,7 @@ impl FileSystem {
             capabilities: Capabilities::new(),
             locks: Locks::default(),
             held: Held::new(namespace::held::all(&*store.snapshot())?),
+            repositories: Repositories::new(&*store.snapshot(), Instant::now())?,
             registry,
             disk,
             intents: Notify::new(),
@@ -291,6 +297,7 @@ impl FileSystem {
         self.shared.clients.lock().remove(session);
         self.shared.capabilities.end_session(session);
         self.shared.locks.end_session(session);
+        self.shared.repositories.end_session(session, Instant::now());
         self.submit(Command::CloseSession { session }).await.map(drop)
     }
 
@@ -332,9 +339,12 @@ impl FileSystem {
 
     // ---- changes ----
 
-    /// A client's change; with a file that was opened, what may be kept of it. A truncate is answered when every OST has
+    /// A client's change; with a file that was opened, what may be kept of it and what is missing. A truncate is answered when every OST has
     /// done its part, and nobody else keeps anything of the file meanwhile.
-    pub async fn execute(self: &Arc<Self>, request: Request) -> FsResult<(MutationReply, Option<Grant>)> {
+    pub async fn execute(
+        self: &Arc<Self>,
+        request: Request,
+    ) -> FsResult<(MutationReply, Option<Grant>, Option<Remote>)> {
         let session = request.session;
         self.touch(session)?;
         let opens = matches!(&request.op, Mutation::Create(create) if create.open.is_some());
@@ -349,13 +359,14 @@ impl FileSystem {
                 // Whoever may not change it takes nothing from others.
                 let asked = request.clone();
                 self.ask(move |tx| namespace::refuse_forbidden(tx, &asked)).await?;
+                let closed = self.make_resizable(&request).await?;
                 let change = self.begin_change(session, fid).await?;
                 let fs = Arc::clone(self);
                 // To its end, also if the client goes away: until then nothing of the file is granted to others.
                 let run = tokio::spawn(async move {
                     let reply = fs.apply(request).await?;
                     fs.await_truncate(fid).await?;
-                    drop(change);
+                    drop((change, closed));
                     FsResult::Ok(reply)
                 });
                 run.await.map_err(|e| FsError::new(FsCode::Internal, format!("a change of {fid} failed: {e}")))??
@@ -366,14 +377,18 @@ impl FileSystem {
                 let fid = entry.attr.fid;
                 let grant = self.grant(session, fid).await?;
                 // As others have left it.
-                let attr = self.ask(move |tx| namespace::get_attr(tx, fid)).await?;
-                Ok((MutationReply::Entry(op::Entry { attr, ..entry }), Some(grant)))
+                let question = move |tx: &dyn ReadTxn| {
+                    let (layout, remote) = namespace::repository::layout_and_remote(tx, fid)?;
+                    Ok((namespace::get_attr(tx, fid)?, Some(layout), remote))
+                };
+                let (attr, layout, remote) = self.ask(question).await?;
+                Ok((MutationReply::Entry(op::Entry { attr, layout, ..entry }), Some(grant), remote))
             }
             MutationReply::Entry(entry) if opens => {
                 let grant = self.grant_new(session, entry.attr.fid);
-                Ok((MutationReply::Entry(entry), Some(grant)))
+                Ok((MutationReply::Entry(entry), Some(grant), None))
             }
-            reply => Ok((reply, None)),
+            reply => Ok((reply, None, None)),
         }
     }
 
@@ -443,14 +458,14 @@ impl FileSystem {
 
     // ---- open files ----
 
-    /// Opens a file for a session; gives what the client may keep of it, too.
+    /// Opens a file for a session; gives what is missing of it and what the client may keep, too.
     pub async fn open(
         &self,
         session: SessionId,
         who: Credential,
         fid: Fid,
         wanted: op::Access,
-    ) -> FsResult<(Attr, Option<Layout>, Grant)> {
+    ) -> FsResult<(Attr, Option<Layout>, Option<Remote>, Grant)> {
         {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
@@ -466,7 +481,10 @@ impl FileSystem {
             clients.open(session, fid)?;
         }
         let opened = OpenGuard { fs: self, session, fid, keep: false };
-        let question = move |tx: &dyn ReadTxn| namespace::open(tx, &who, fid, wanted);
+        let question = move |tx: &dyn ReadTxn| {
+            let (attr, layout) = namespace::open(tx, &who, fid, wanted)?;
+            Ok((attr, layout, namespace::repository::remote(tx, fid)?))
+        };
         if !self.is_free(session, fid, wanted) {
             // Whoever may not open it takes nothing from others.
             self.ask(question.clone()).await?;
@@ -479,9 +497,9 @@ impl FileSystem {
         }
         let grant = self.grant(session, fid).await?;
         // After the grant: what others have given up is in it.
-        let (attr, layout) = self.ask(question).await?;
+        let (attr, layout, remote) = self.ask(question).await?;
         opened.keep();
-        Ok((attr, layout, grant))
+        Ok((attr, layout, remote, grant))
     }
 
     /// Closes each file once, and drops those that have no name and that nobody has open now.

@@ -1,10 +1,14 @@
 //! The figures of an MDS, listed in `docs/metrics.md`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use sateen_runtime::metrics::Page;
+use sateen_types::repository::RepositoryState;
 
 use crate::cluster::Cluster;
+use crate::fs::FileSystem;
+use crate::fs::repository::table::Counts;
 use crate::registry::OstState;
 
 /// Writes all figures.
@@ -39,9 +43,43 @@ pub fn fill(page: &mut Page, cluster: &Cluster) {
     for fs in &file_systems {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.lock_counts().1 as u64);
     }
+    repositories(page, &file_systems);
     page.gauge("sateen_mds_file_systems", "File systems of the cluster.").sample(&[], file_systems.len() as u64);
     page.gauge("sateen_mds_uptime_seconds", "Seconds since the MDS started.")
         .sample(&[], cluster.started.elapsed().as_secs());
+}
+
+/// Links to data repositories, and what is loaded from them.
+fn repositories(page: &mut Page, file_systems: &[Arc<FileSystem>]) {
+    let labels: Vec<_> = file_systems.iter().map(|fs| fs.info.name.to_string()).collect();
+    let counts: Vec<_> = file_systems.iter().map(|fs| (fs.link_counts(), fs.load_counts())).collect();
+    page.gauge("sateen_mds_repositories", "Links to data repositories by file system and state.");
+    for (fs, (links, _)) in labels.iter().zip(&counts) {
+        for state in RepositoryState::ALL {
+            let count = links.states.iter().filter(|s| **s == state).count() as u64;
+            page.sample(&[("fs", fs), ("state", &state.to_string())], count);
+        }
+    }
+    page.gauge(
+        "sateen_mds_imported_objects",
+        "Objects looked at by the imports that run and the last ones, by file system.",
+    );
+    for (fs, (links, _)) in labels.iter().zip(&counts) {
+        page.sample(&[("fs", fs)], links.objects);
+    }
+    let mut gauge = |name, help, value: fn(&Counts) -> u64| {
+        page.gauge(name, help);
+        for (fs, (_, loads)) in labels.iter().zip(&counts) {
+            page.sample(&[("fs", fs)], value(loads));
+        }
+    };
+    gauge("sateen_mds_loads_waiting", "Requests that wait for bytes of a repository by file system.", |c| c.waiting);
+    gauge("sateen_mds_load_bytes", "Bytes that are to be loaded and that no worker has, by file system.", |c| {
+        c.wanted_bytes
+    });
+    gauge("sateen_mds_load_oldest_seconds", "Age of the oldest file that somebody waits for.", |c| c.oldest.as_secs());
+    gauge("sateen_mds_assignments", "Assignments that workers have by file system.", |c| c.out);
+    gauge("sateen_mds_imports_running", "Imports that workers have by file system.", |c| c.imports);
 }
 
 #[cfg(test)]

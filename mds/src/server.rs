@@ -73,6 +73,7 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Shutdown)
         .add_service(rpc::locks_service(cluster.clone()))
         .add_service(rpc::maintenance_service(cluster.clone(), stop.clone()))
         .add_service(rpc::namespace_service(cluster.clone()))
+        .add_service(rpc::repositories_service(cluster.clone()))
         .add_service(rpc::writeback_service(cluster.clone()));
     match listener.local_addr() {
         Ok(address) => tracing::info!(%address, cluster = %cluster.id(), "ready"),

@@ -192,11 +192,18 @@ impl Thread {
         let fid = if command.wants_fid() { Some(self.fresh_fid(group)?) } else { None };
         let victim = namespace::victim(group, command)?;
         let victim_claimed = victim.filter(|v| self.host.claim(*v));
+        let replaced = match command {
+            Command::Repository(change) => namespace::repository::victims(group, change)?,
+            _ => Vec::new(),
+        };
+        let (replaced_claimed, open): (Vec<Fid>, Vec<Fid>) =
+            replaced.into_iter().partition(|fid| self.host.claim(*fid));
         self.rotor = self.rotor.wrapping_add(1);
         let inputs = Inputs {
             now: self.host.now(),
             fid,
             victim_open: victim.is_some() && victim_claimed.is_none(),
+            open,
             osts: self.host.osts(),
             disk_low: self.host.disk_low(),
             rotor: self.rotor,
@@ -215,11 +222,13 @@ impl Thread {
                 }
                 group.absorb(changes);
                 claimed.extend(victim_claimed);
+                claimed.extend(replaced_claimed);
                 self.host.applied(command, &outcome);
                 Ok(outcome)
             }
             Err(error) => {
                 self.host.release(victim_claimed.as_slice());
+                self.host.release(&replaced_claimed);
                 Err(error)
             }
         }
@@ -236,6 +245,7 @@ impl Thread {
                     now: self.host.now(),
                     fid: None,
                     victim_open: false,
+                    open: Vec::new(),
                     osts: Arc::default(),
                     disk_low: false,
                     rotor: self.rotor,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use sateen_runtime::ByteSize;
 use sateen_runtime::telemetry::LogConfig;
+use sateen_runtime::{ByteSize, config};
 use sateen_types::{FsCode, FsError, FsResult};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::scrub::ScrubConfig;
 
@@ -30,7 +30,7 @@ pub struct Config {
     /// port of `listen`.
     pub advertise: String,
     /// HOST:PORT of the MDS, or a list of them that are tried in order.
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(deserialize_with = "config::one_or_many")]
     pub mds: Vec<String>,
     /// The OSTs of this OSS.
     pub ost: Vec<OstConfig>,
@@ -193,19 +193,6 @@ impl Config {
 
 fn yes() -> bool {
     true
-}
-
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected HOST:PORT or a list of them")]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(address) => vec![address],
-        OneOrMany::Many(addresses) => addresses,
-    })
 }
 
 #[cfg(test)]

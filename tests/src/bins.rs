@@ -17,7 +17,7 @@ pub fn path(name: &str) -> PathBuf {
     let path = dir().join(name);
     assert!(
         path.is_file(),
-        "{} does not exist; run `cargo build --release -p sateen-mds -p sateen-oss -p sateen-cli`, or set SATEEN_BIN_DIR",
+        "{} does not exist; run `cargo build --release -p sateen-mds -p sateen-oss -p sateen-dra-sync -p sateen-dev-s3 -p sateen-cli`, or set SATEEN_BIN_DIR",
         path.display()
     );
     path

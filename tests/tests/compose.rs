@@ -17,9 +17,9 @@ use sateen_tests::{bins, wait};
 /// Longest that any one command of Docker may take; debootstrap needs half a minute of an idle machine.
 const DEADLINE: Duration = Duration::from_secs(300);
 /// Programs that the image takes.
-const PROGRAMS: [&str; 4] = ["sateen", "sateen-lfs", "sateen-mds", "sateen-oss"];
+const PROGRAMS: [&str; 5] = ["sateen", "sateen-lfs", "sateen-mds", "sateen-oss", "sateen-dra-sync"];
 /// Services that must be healthy.
-const SERVICES: [&str; 4] = ["mds", "oss1", "oss2", "client"];
+const SERVICES: [&str; 5] = ["mds", "oss1", "oss2", "dra-sync", "client"];
 
 /// Removes what a test made; `$2`: project, `$3`: its image, `$4`: the base image if it was made, else empty.
 const REMOVE: &str = r#"

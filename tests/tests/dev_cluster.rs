@@ -15,7 +15,7 @@ use sateen_tests::{Done, bins, run};
 /// Longest one `up` or `down` may take.
 const DEV: Duration = Duration::from_secs(120);
 
-/// A development cluster of its own: MDS and two OSSes on three consecutive ports.
+/// A development cluster of its own: MDS, two OSSes, worker and S3 server on consecutive ports.
 struct Dev {
     dir: PathBuf,
     mount: PathBuf,
@@ -33,7 +33,7 @@ impl Dev {
             r#""$2" dev down --dir "$3"; umount -l "$4" 2>/dev/null; rm -rf --one-file-system "$5""#,
             &[sateen.as_os_str(), dir.as_os_str(), mount.as_os_str(), scratch.path().as_os_str()],
         );
-        Dev { dir, mount, ports: Port::free_run(3), _guard: guard, scratch }
+        Dev { dir, mount, ports: Port::free_run(5), _guard: guard, scratch }
     }
 
     fn dev(&self, verb: &str, more: &[&str]) -> Done {
@@ -93,7 +93,10 @@ fn up_twice_down_and_up_again_keeps_the_data() {
     assert!(first.stdout.contains(&*dev.mount.to_string_lossy()) || first.stdout.contains("mnt"), "{first}");
     std::fs::write(dev.mount.join("kept"), b"kept data").expect("write");
     let before = dev.processes();
-    assert_eq!(before.len(), 4, "one MDS, two OSSes, one mount: {before:#?}");
+    assert_eq!(before.len(), 6, "one MDS, two OSSes, S3 server, worker, mount: {before:#?}");
+    let sample = dev.mount.join("dataset/measurements/large.bin");
+    let bytes = std::fs::read(&sample).expect("an object of the sample bucket");
+    assert_eq!(bytes.len(), 32 << 20, "all of it is fetched when it is read");
 
     ok(dev.up());
     assert_eq!(dev.processes(), before, "a second `up` starts nothing anew");
@@ -106,6 +109,7 @@ fn up_twice_down_and_up_again_keeps_the_data() {
 
     ok(dev.up());
     assert_eq!(std::fs::read(dev.mount.join("kept")).expect("read"), b"kept data");
+    assert!(std::fs::read(&sample).expect("still there") == bytes);
     ok(dev.dev("down", &[]));
     assert_eq!(dev.processes(), Vec::<String>::new());
 }
@@ -133,7 +137,7 @@ fn up_replaces_what_was_killed_and_status_says_what_is_missing() {
     assert!(degraded.is_some(), "status stays good with an OSS killed");
 
     ok(dev.up());
-    assert_eq!(dev.processes().len(), 4);
+    assert_eq!(dev.processes().len(), 6);
     assert_eq!(std::fs::read(dev.mount.join("kept")).expect("read"), b"kept data");
 }
 

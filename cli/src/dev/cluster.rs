@@ -16,6 +16,10 @@ const HOST: &str = "127.0.0.1";
 const FILE: &str = "cluster.json";
 /// Below it a share of the disk is not worth a limit; the OSTs see the disk as it is.
 const SHARE_MIN: u64 = 64 << 20;
+/// Name of the worker for data repositories.
+pub const DRA_SYNC: &str = "dra-sync";
+/// Name of the S3 server.
+pub const S3: &str = "s3";
 /// Form of that file.
 const VERSION: u32 = 1;
 
@@ -37,6 +41,9 @@ pub struct Cluster {
     pub mount: Option<PathBuf>,
     /// Most bytes of each OST; `None`: its disk.
     pub ost_capacity: Option<u64>,
+    /// Without the S3 server, the worker and the link to the sample bucket.
+    #[serde(default)]
+    pub no_s3: bool,
 }
 
 impl Cluster {
@@ -82,6 +89,7 @@ impl Cluster {
                 (false, None) => Some(absolute(Path::new("mnt"))?),
             },
             ost_capacity: args.ost_capacity.map(|c| c.0),
+            no_s3: args.no_s3,
         };
         Ok(cluster)
     }
@@ -121,6 +129,9 @@ impl Cluster {
         if let Some(size) = args.ost_capacity {
             next.ost_capacity = Some(size.0);
         }
+        if !running {
+            next.no_s3 = args.no_s3;
+        }
         if args.no_mount {
             next.mount = None;
         } else if let Some(path) = &args.mount {
@@ -158,6 +169,11 @@ impl Cluster {
         }
         let path = self.config("mds");
         std::fs::write(&path, self.mds_config()?).map_err(|e| io(&path, e))?;
+        if !self.no_s3 {
+            let path = self.config(DRA_SYNC);
+            std::fs::write(&path, self.dra_sync_config()?).map_err(|e| io(&path, e))?;
+            self.write_s3_keys()?;
+        }
         let text = serde_json::to_vec_pretty(self)
             .map_err(|e| FsError::new(FsCode::Internal, format!("cannot print the cluster: {e}")))?;
         durable::replace(&self.dir.join(FILE), &text).map_err(|e| io(&self.dir.join(FILE), e))
@@ -184,6 +200,31 @@ impl Cluster {
     /// `HOST:PORT` of an OSS.
     pub fn oss_address(&self, i: u16) -> String {
         format!("{HOST}:{}", self.base_port + 1 + i)
+    }
+
+    /// `HOST:PORT` of the worker's health service. (With two OSSes and the usual ports it is the worker's usual one.)
+    pub fn dra_sync_address(&self) -> String {
+        self.oss_address(self.oss)
+    }
+
+    /// `HOST:PORT` of the S3 server.
+    pub fn s3_address(&self) -> String {
+        self.oss_address(self.oss + 1)
+    }
+
+    /// Highest port that is used.
+    pub fn last_port(&self) -> usize {
+        usize::from(self.base_port) + usize::from(self.oss) + if self.no_s3 { 0 } else { 2 }
+    }
+
+    /// Where the S3 server keeps its buckets.
+    pub fn s3_dir(&self) -> PathBuf {
+        self.dir.join("s3")
+    }
+
+    /// Keys of the S3 server, in the form of `~/.aws/credentials`.
+    pub fn s3_keys(&self) -> PathBuf {
+        self.dir.join("etc/s3-credentials")
     }
 
     /// What to mount.
@@ -222,6 +263,46 @@ impl Cluster {
             dir: PathBuf,
         }
         to_toml(&Mds { listen: self.mds_address(), dir: self.dir.join("mds") })
+    }
+
+    fn dra_sync_config(&self) -> FsResult<String> {
+        #[derive(Serialize)]
+        struct DraSync {
+            mds: Vec<String>,
+            listen: String,
+            profiles: Profiles,
+        }
+        #[derive(Serialize)]
+        struct Profiles {
+            default: Profile,
+        }
+        #[derive(Serialize)]
+        struct Profile {
+            file: PathBuf,
+        }
+        to_toml(&DraSync {
+            mds: vec![self.mds_address()],
+            listen: self.dra_sync_address(),
+            profiles: Profiles { default: Profile { file: self.s3_keys() } },
+        })
+    }
+
+    /// Keys of its own for each cluster, made once.
+    fn write_s3_keys(&self) -> FsResult<()> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.s3_keys();
+        let secret: String = (0..4).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
+        let text = format!(
+            "[default]\naws_access_key_id = sateen-dev\naws_secret_access_key = {secret}\nregion = us-east-1\n"
+        );
+        match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(mut file) => file
+                .write_all(text.as_bytes())
+                .map_err(|e| FsError::new(FsCode::Io, format!("cannot write {}: {e}", path.display()))),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(FsError::new(FsCode::Io, format!("cannot make {}: {e}", path.display()))),
+        }
     }
 
     fn oss_config(&self, i: u16) -> FsResult<String> {
@@ -276,6 +357,7 @@ mod tests {
             no_mount: false,
             base_port: Some(100),
             ost_capacity: None,
+            no_s3: false,
         }
     }
 
@@ -283,6 +365,8 @@ mod tests {
     fn ports_and_paths_follow_from_the_directory_and_the_base_port() {
         let c = Cluster::new(&args()).expect("valid");
         assert_eq!((c.mds_address().as_str(), c.oss_address(1).as_str()), ("127.0.0.1:100", "127.0.0.1:102"));
+        assert_eq!((c.dra_sync_address().as_str(), c.s3_address().as_str()), ("127.0.0.1:103", "127.0.0.1:104"));
+        assert_eq!(c.last_port(), 104);
         assert_eq!(c.source(), "127.0.0.1:100:/scratch");
         assert_eq!(c.osts(), 4);
         let text = c.oss_config(1).expect("toml");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sateen_fuse::kernel;
 use sateen_types::{FsCode, FsResult};
 
-use super::cluster::{Cluster, oss_name};
+use super::cluster::{Cluster, DRA_SYNC, S3, oss_name};
 use super::process::{self, Stopped};
 
 /// How long programs may take to leave a mount that is in use before it is detached under them.
@@ -27,6 +27,8 @@ pub fn run(dir: &Path) -> FsResult<u8> {
     if let Some(point) = &cluster.mount {
         unmount(&cluster, point)?;
     }
+    stop(&cluster, DRA_SYNC, SERVER_PATIENCE)?;
+    stop(&cluster, S3, SERVER_PATIENCE)?;
     for i in (0..cluster.oss).rev() {
         stop(&cluster, &oss_name(i), SERVER_PATIENCE)?;
     }

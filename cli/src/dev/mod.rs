@@ -3,7 +3,7 @@
 //! ```text
 //! D/cluster.json          what the cluster is: ports, counts, mount
 //! D/etc/mds.toml oss0.toml ...     D/log/NAME.log     D/run/NAME.pid
-//! D/mds/                  D/oss<i>/ost<j>/
+//! D/mds/                  D/oss<i>/ost<j>/               D/s3/BUCKET/
 //! ```
 //!
 //! `up` brings what is there to what should be there and changes nothing that already is; `down` is its inverse except
@@ -13,6 +13,7 @@ mod cluster;
 mod down;
 mod process;
 mod report;
+mod repository;
 mod up;
 
 use sateen_types::FsResult;

@@ -3,6 +3,7 @@
 //! A pid file holds `PID STARTTIME BOOT`: the start time and the boot tell our process from another one that got its
 //! number later, so nothing foreign is ever signalled.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
@@ -89,15 +90,14 @@ pub fn check_port(name: &str, address: &str) -> FsResult<()> {
 }
 
 /// Starts a server with its log and writes its pid file.
-pub fn spawn(program: &Path, config: &Path, log: &Path, pid_file: &Path) -> FsResult<Child> {
+pub fn spawn(program: &Path, args: &[OsString], log: &Path, pid_file: &Path) -> FsResult<Child> {
     use std::os::unix::process::CommandExt;
     let io = |what: &Path, e: std::io::Error| FsError::new(FsCode::Io, format!("{}: {e}", what.display()));
     let out = File::options().create(true).append(true).open(log).map_err(|e| io(log, e))?;
     let err = out.try_clone().map_err(|e| io(log, e))?;
     let child = Command::new(program)
         .env_remove("SATEEN_MDS")
-        .arg("--config")
-        .arg(config)
+        .args(args)
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)

@@ -1,5 +1,6 @@
 //! `sateen dev status`.
 
+use std::net::TcpStream;
 use std::path::Path;
 
 use sateen_client::admin::Status;
@@ -7,7 +8,7 @@ use sateen_fuse::kernel;
 use sateen_types::FsResult;
 use serde_json::json;
 
-use super::cluster::{Cluster, oss_name};
+use super::cluster::{Cluster, DRA_SYNC, S3, oss_name};
 use super::process;
 use super::up::{is_serving, names};
 use crate::exit::DEGRADED;
@@ -93,6 +94,13 @@ fn rows(cluster: &Cluster) -> FsResult<Vec<Row>> {
     };
     let mut rows = vec![server("mds".to_owned(), cluster.mds_address())];
     rows.extend((0..cluster.oss).map(|i| server(oss_name(i), cluster.oss_address(i))));
+    if !cluster.no_s3 {
+        let pid = process::running(&cluster.pid_file(S3));
+        let place = cluster.s3_address();
+        let well = pid.is_some() && TcpStream::connect(&place).is_ok();
+        rows.push(Row { name: S3.to_owned(), pid, well, place });
+        rows.push(server(DRA_SYNC.to_owned(), cluster.dra_sync_address()));
+    }
     if let Some(point) = &cluster.mount {
         let pid = process::running(&cluster.pid_file("mount"));
         let mounted = kernel::mounts()?.into_iter().rev().find(|m| m.point == *point);

@@ -1,6 +1,8 @@
 //! `sateen dev up`.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
@@ -12,8 +14,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::cluster::{Cluster, FS_NAME, oss_name};
+use super::cluster::{Cluster, DRA_SYNC, FS_NAME, S3, oss_name};
 use super::process::{self, POLL};
+use super::repository;
 use crate::args::DevUp;
 use crate::daemon::{self, Background};
 use crate::mds::{admin, block_on};
@@ -46,10 +49,10 @@ pub fn run(args: &DevUp) -> FsResult<u8> {
             known.adapt(args, running)?
         }
     };
-    if usize::from(cluster.base_port) + usize::from(cluster.oss) > usize::from(u16::MAX) {
+    if cluster.last_port() > usize::from(u16::MAX) {
         return Err(FsError::new(
             FsCode::Invalid,
-            format!("base port {} leaves no room for the OSSes", cluster.base_port),
+            format!("base port {} leaves no room for the other servers", cluster.base_port),
         )
         .with_hint("choose a smaller --base-port"));
     }
@@ -70,19 +73,30 @@ pub fn run(args: &DevUp) -> FsResult<u8> {
 /// Every process of the cluster, in the order of starting.
 pub fn names(cluster: &Cluster) -> Vec<String> {
     let servers = std::iter::once("mds".to_owned()).chain((0..cluster.oss).map(oss_name));
-    servers.chain(cluster.mount.as_ref().map(|_| "mount".to_owned())).collect()
+    let s3 = [S3, DRA_SYNC].into_iter().filter(|_| !cluster.no_s3).map(str::to_owned);
+    servers.chain(s3).chain(cluster.mount.as_ref().map(|_| "mount".to_owned())).collect()
 }
 
 fn bring_up(cluster: &Cluster, started: &mut Started) -> FsResult<()> {
-    start_server(cluster, "mds", "sateen-mds", &cluster.mds_address(), started)?;
+    start_server(cluster, "mds", "sateen-mds", &configured(cluster, "mds"), &cluster.mds_address(), started)?;
     wait_healthy(cluster, "mds", &cluster.mds_address(), started)?;
     // One after the other, so that OST numbers follow the numbers of the OSSes.
     for i in 0..cluster.oss {
-        start_server(cluster, &oss_name(i), "sateen-oss", &cluster.oss_address(i), started)?;
-        wait_healthy(cluster, &oss_name(i), &cluster.oss_address(i), started)?;
+        let (name, address) = (oss_name(i), cluster.oss_address(i));
+        start_server(cluster, &name, "sateen-oss", &configured(cluster, &name), &address, started)?;
+        wait_healthy(cluster, &name, &address, started)?;
     }
     block_on(wait_osts(cluster))?;
     block_on(make_file_system(cluster))?;
+    if !cluster.no_s3 {
+        let address = cluster.s3_address();
+        start_server(cluster, S3, "sateen-dev-s3", &repository::server_args(cluster), &address, started)?;
+        wait_for(cluster, S3, started, || TcpStream::connect(&address).is_ok())?;
+        let address = cluster.dra_sync_address();
+        start_server(cluster, DRA_SYNC, "sateen-dra-sync", &configured(cluster, DRA_SYNC), &address, started)?;
+        wait_healthy(cluster, DRA_SYNC, &address, started)?;
+        block_on(repository::link_sample(cluster))?;
+    }
     if let Some(point) = &cluster.mount {
         mount(cluster, point, started)?;
         verify(point)?;
@@ -90,7 +104,19 @@ fn bring_up(cluster: &Cluster, started: &mut Started) -> FsResult<()> {
     Ok(())
 }
 
-fn start_server(cluster: &Cluster, name: &str, program: &str, address: &str, started: &mut Started) -> FsResult<()> {
+/// Arguments of a server with a configuration of its own.
+fn configured(cluster: &Cluster, name: &str) -> Vec<OsString> {
+    vec!["--config".into(), cluster.config(name).into()]
+}
+
+fn start_server(
+    cluster: &Cluster,
+    name: &str,
+    program: &str,
+    args: &[OsString],
+    address: &str,
+    started: &mut Started,
+) -> FsResult<()> {
     let pid_file = cluster.pid_file(name);
     if let Some(pid) = process::running(&pid_file) {
         say!("{name}: running (process {pid}, {address})");
@@ -98,7 +124,7 @@ fn start_server(cluster: &Cluster, name: &str, program: &str, address: &str, sta
     }
     process::check_port(name, address)?;
     let program = process::find_program(program)?;
-    let child = process::spawn(&program, &cluster.config(name), &cluster.log(name), &pid_file)?;
+    let child = process::spawn(&program, args, &cluster.log(name), &pid_file)?;
     say!("{name}: started (process {}, {address})", child.id());
     started.names.push(name.to_owned());
     started.children.push((name.to_owned(), child));
@@ -107,6 +133,11 @@ fn start_server(cluster: &Cluster, name: &str, program: &str, address: &str, sta
 
 /// Waits until the server says that it serves, and gives up at once if it has ended.
 fn wait_healthy(cluster: &Cluster, name: &str, address: &str, started: &mut Started) -> FsResult<()> {
+    wait_for(cluster, name, started, || block_on(is_serving(address)).unwrap_or(false))
+}
+
+/// [`wait_healthy`] with a question of its own.
+fn wait_for(cluster: &Cluster, name: &str, started: &mut Started, serves: impl Fn() -> bool) -> FsResult<()> {
     let mut ended = None;
     let healthy = process::wait_until(SERVER_TIMEOUT, || {
         if let Some((_, child)) = started.children.iter_mut().find(|(n, _)| n == name) {
@@ -114,7 +145,7 @@ fn wait_healthy(cluster: &Cluster, name: &str, address: &str, started: &mut Star
         } else if process::running(&cluster.pid_file(name)).is_none() {
             return true;
         }
-        ended.is_some() || block_on(is_serving(address)).unwrap_or(false)
+        ended.is_some() || serves()
     });
     let log = cluster.log(name);
     let failed = |code, what: String| {
@@ -253,6 +284,9 @@ fn greeting(cluster: &Cluster) -> String {
                 "It is mounted at {point}. Try:\n\n  cp -r /usr/include {point}/\n  sateen lfs df -h {point}\n  \
                  sateen lfs getstripe {point}/include/stdio.h\n"
             ));
+            if !cluster.no_s3 {
+                text.push_str(&repository::greeting(cluster));
+            }
         }
         None => text.push_str(&format!("Mount it with: sateen mount {} PATH\n", cluster.source())),
     }

@@ -79,8 +79,12 @@ fn matches(find: &Find, path: &Path, meta: &std::fs::Metadata, now: u64) -> Resu
         uid: meta.uid(),
         gid: meta.gid(),
         layout: None,
+        released: false,
     };
     let layout = if find.needs_layout() && t.is_file() { Some(place::layout(&path.to_string_lossy())?) } else { None };
     facts.layout = layout.as_ref();
+    if find.needs_hsm() && t.is_file() {
+        facts.released = place::hsm(&path.to_string_lossy())?.is_some_and(|hsm| hsm.is_released());
+    }
     Ok(find.matches(&facts))
 }

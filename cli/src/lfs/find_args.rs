@@ -109,6 +109,8 @@ pub struct Facts<'a> {
     pub gid: u32,
     /// Of a regular file, if a test needs it.
     pub layout: Option<&'a Layout>,
+    /// Some of its bytes are only in its repository; known if a test needs it.
+    pub released: bool,
 }
 
 impl Find {
@@ -126,6 +128,11 @@ impl Find {
                     | What::Layout(_)
             )
         })
+    }
+
+    /// Whether a test needs the state of files in their repositories, which costs one more request per file.
+    pub fn needs_hsm(&self) -> bool {
+        self.tests.iter().any(|t| t.what == What::Layout(Pattern::Released))
     }
 
     /// Whether all tests hold.
@@ -191,6 +198,7 @@ impl What {
             What::Pool(name) => {
                 of_layout(&|l| l.components.iter().any(|c| c.striping.pool.as_ref().map_or("", |p| p.as_str()) == name))
             }
+            What::Layout(Pattern::Released) => f.released,
             What::Layout(pattern) => of_layout(&|l| l.components.iter().any(|c| c.striping.pattern == *pattern)),
         }
     }
@@ -413,6 +421,7 @@ mod tests {
             uid: 0,
             gid: 100,
             layout: Some(&layout),
+            released: true,
         };
         parse_line(line).expect(line).matches(&facts)
     }
@@ -443,6 +452,7 @@ mod tests {
             "d -ost 0,7",
             "d --component-count 0",
             "d -L raid0",
+            "d -L released",
             "d ! --pool flash",
             "d --links 1",
             "d -type f ! -name x -size +1c",
@@ -462,6 +472,7 @@ mod tests {
             "d -stripe-size 64K",
             "d --pool flash",
             "d -L mdt",
+            "d ! -L released",
             "d -type f -name x",
         ] {
             assert!(!holds(line), "{line}");

@@ -35,7 +35,7 @@ pub fn run(words: &[String]) -> Outcome {
 }
 
 fn file(path: &str, asked: &GetStripe) -> Outcome {
-    let layout = place::layout(path)?;
+    let layout = place::shown_layout(path)?;
     if !is_on(&layout, &asked.osts) {
         return Ok(());
     }

@@ -14,6 +14,8 @@ mod getstripe;
 mod getstripe_args;
 pub mod getstripe_text;
 mod glob;
+mod hsm;
+mod hsm_text;
 mod place;
 mod setstripe;
 pub mod setstripe_args;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 use sateen_types::FsError;
 
 /// The verbs, for `--list-commands` and `help`.
-const VERBS: [(&str, &str); 8] = [
+const VERBS: [(&str, &str); 12] = [
     (
         "setstripe",
         "[-c COUNT] [-S SIZE] [-i INDEX] [-o OSTS] [-p POOL] [-E END ...] [-L raid0] [--mode MODE] FILE|DIR... | -d DIR...",
@@ -36,6 +38,10 @@ const VERBS: [(&str, &str); 8] = [
     ("fid2path", "[-0] [-f] [-n] FSNAME|MOUNT FID..."),
     ("osts", "[MOUNT]"),
     ("mdts", "[MOUNT]"),
+    ("hsm_state", "FILE..."),
+    ("hsm_action", "FILE..."),
+    ("hsm_restore", "[-l|--filelist LIST] FILE..."),
+    ("hsm_release", "[-l|--filelist LIST] FILE..."),
 ];
 
 /// Why a verb failed.
@@ -96,6 +102,15 @@ pub fn run(words: &[String]) -> ExitCode {
         Some((verb, rest)) => (verb.as_str(), rest),
         None => return help(None),
     };
+    // `lfs hsm state` is `lfs hsm_state`.
+    let joined;
+    let (verb, rest) = match rest.split_first() {
+        Some((second, others)) if verb == "hsm" => {
+            joined = format!("hsm_{second}");
+            (joined.as_str(), others)
+        }
+        _ => (verb, rest),
+    };
     let done = match verb {
         "help" | "--help" | "-h" => return help(rest.first().map(String::as_str)),
         "--version" | "-V" => {
@@ -115,6 +130,10 @@ pub fn run(words: &[String]) -> ExitCode {
         "path2fid" => fids::path2fid(rest),
         "fid2path" => fids::fid2path(rest),
         "find" => find::run(rest),
+        "hsm_state" => hsm::state(rest),
+        "hsm_action" => hsm::action(rest),
+        "hsm_restore" => hsm::request(verb, "restore", rest),
+        "hsm_release" => hsm::request(verb, "release", rest),
         _ => Err(Failure::new(libc::EINVAL, "no such command").with_hint("lfs --list-commands shows what there is")),
     };
     match done {

@@ -7,13 +7,16 @@ use rustix::io::Errno;
 use sateen_client::MountSource;
 use sateen_fuse::kernel::{self, MountEntry};
 use sateen_types::limits::XATTR_VALUE_BYTES_MAX;
-use sateen_types::{Fid, Layout, LayoutTemplate};
+use sateen_types::{Fid, Layout, LayoutTemplate, Pattern};
 use serde::Deserialize;
 
+use super::hsm_text::Hsm;
 use super::{Failure, strerror};
 
 /// The attribute that is a layout.
 const LAYOUT: &str = "sateen.layout";
+/// The attribute that tells of a file's object, and by which something is asked for it.
+const HSM: &str = "sateen.hsm";
 
 /// A mount of ours.
 #[derive(Clone, Debug)]
@@ -99,7 +102,7 @@ fn explain(doing: &str, path: &str, e: Errno) -> Failure {
 
 fn decode<T: for<'de> Deserialize<'de>>(path: &str, value: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(value).map_err(|e| {
-        Failure::new(libc::EPROTO, format!("'{path}': the mount gives a layout this lfs cannot read: {e}"))
+        Failure::new(libc::EPROTO, format!("'{path}': the mount gives something this lfs cannot read: {e}"))
     })
 }
 
@@ -115,6 +118,33 @@ pub fn layout(path: &str) -> Result<Layout, Failure> {
     let value = get(path, LAYOUT, true).map_err(|e| explain("cannot get the layout of", path, e))?;
     let layout: Layout = decode(path, &value)?;
     layout.validate()?;
+    Ok(layout)
+}
+
+/// What is known of a file and its object; `None` for one that never was in a repository.
+pub fn hsm(path: &str) -> Result<Option<Hsm>, Failure> {
+    match get(path, HSM, true) {
+        Ok(value) => decode(path, &value).map(Some),
+        // One of another file system has no such attribute either.
+        Err(Errno::NODATA | Errno::OPNOTSUPP) if of(path).is_ok() => Ok(None),
+        Err(e) => Err(explain("cannot get the HSM state of", path, e)),
+    }
+}
+
+/// Asks for something to be done with a file. The errno is the caller's to explain.
+pub fn ask_hsm(path: &str, operation: &str) -> Result<(), Errno> {
+    rustix::fs::setxattr(path, HSM, operation.as_bytes(), XattrFlags::empty())
+}
+
+/// Layout of a regular file as Lustre shows it: what has no objects of a released file has the pattern `released`.
+pub fn shown_layout(path: &str) -> Result<Layout, Failure> {
+    let mut layout = layout(path)?;
+    let uninstantiated = |layout: &Layout| layout.components.iter().any(|c| !c.is_instantiated());
+    if uninstantiated(&layout) && hsm(path)?.is_some_and(|hsm| hsm.is_released()) {
+        for component in layout.components.iter_mut().filter(|c| !c.is_instantiated()) {
+            component.striping.pattern = Pattern::Released;
+        }
+    }
     Ok(layout)
 }
 

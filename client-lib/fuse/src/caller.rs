@@ -1,4 +1,4 @@
-//! What fuser does not tell about the thread behind a request for a lock, asked from `/proc`.
+//! What fuser does not tell about the thread behind a request that may wait for long, asked from `/proc`.
 //!
 //! *Which call it is in.* The kernel marks requests of `flock`; fuser 0.18 drops the mark. While a request is not answered,
 //! its thread stays in the system call, whose number and arguments are in `/proc/TID/syscall`. Reading that needs the right
@@ -75,20 +75,34 @@ fn call(text: &str) -> Call {
 
 /// Completes when thread `thread` has a signal to handle, or is gone. Never for a thread that is not visible here.
 pub async fn signalled(thread: u32) {
+    let mut before = false;
+    wait_for(thread, |pending| {
+        // A signal to the whole process may be about to be handled by another thread: then it is gone at the next look.
+        let signalled = pending.own || (pending.shared && before);
+        before = pending.shared;
+        signalled
+    })
+    .await;
+}
+
+/// Completes when thread `thread` is being killed, or is gone: the only thing that may end a read or a write of a file, for
+/// programs do not expect that other signals do. Never for a thread that is not visible here.
+pub async fn killed(thread: u32) {
+    wait_for(thread, |pending| pending.kill).await;
+}
+
+async fn wait_for(thread: u32, mut wanted: impl FnMut(Pending) -> bool) {
     if thread == 0 {
         return std::future::pending().await;
     }
-    let (mut looks, mut before) = (0, false);
+    let mut looks = 0u32;
     loop {
         tokio::time::sleep(if looks < LOOKS_SHORT { LOOK_INTERVAL } else { LOOK_INTERVAL_LONG }).await;
         looks = looks.saturating_add(1);
         let Some(status) = read(thread, "status").await else { return };
-        let pending = Pending::of(&status);
-        // A signal to the whole process may be about to be handled by another thread: then it is gone at the next look.
-        if pending.own || (pending.shared && before) {
+        if wanted(Pending::of(&status)) {
             return;
         }
-        before = pending.shared;
     }
 }
 
@@ -97,6 +111,8 @@ pub async fn signalled(thread: u32) {
 struct Pending {
     own: bool,
     shared: bool,
+    /// Every thread of a process that a signal ends gets this one.
+    kill: bool,
 }
 
 impl Pending {
@@ -106,7 +122,8 @@ impl Pending {
             line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
         };
         let heard = !(mask("SigBlk") | mask("SigIgn")) | KILL;
-        Pending { own: mask("SigPnd") & heard != 0, shared: mask("ShdPnd") & heard != 0 }
+        let (own, shared) = (mask("SigPnd"), mask("ShdPnd"));
+        Pending { own: own & heard != 0, shared: shared & heard != 0, kill: (own | shared) & KILL != 0 }
     }
 }
 
@@ -145,11 +162,11 @@ mod tests {
             ))
         };
         let alarm = 1 << (libc::SIGALRM - 1);
-        assert_eq!(status(0, alarm, 0, 0), Pending { own: false, shared: true });
-        assert_eq!(status(alarm, 0, 0, 0), Pending { own: true, shared: false });
-        assert_eq!(status(alarm, alarm, alarm, 0), Pending { own: false, shared: false });
-        assert_eq!(status(0, alarm, 0, alarm), Pending { own: false, shared: false });
-        assert_eq!(status(KILL, 0, u64::MAX, u64::MAX), Pending { own: true, shared: false });
-        assert_eq!(Pending::of(""), Pending { own: false, shared: false });
+        assert_eq!(status(0, alarm, 0, 0), Pending { own: false, shared: true, kill: false });
+        assert_eq!(status(alarm, 0, 0, 0), Pending { own: true, shared: false, kill: false });
+        assert_eq!(status(alarm, alarm, alarm, 0), Pending { own: false, shared: false, kill: false });
+        assert_eq!(status(0, alarm, 0, alarm), Pending { own: false, shared: false, kill: false });
+        assert_eq!(status(KILL, 0, u64::MAX, u64::MAX), Pending { own: true, shared: false, kill: true });
+        assert_eq!(Pending::of(""), Pending { own: false, shared: false, kill: false });
     }
 }

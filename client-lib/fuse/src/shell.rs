@@ -274,8 +274,8 @@ impl Filesystem for Shell {
         reply: ReplyData,
     ) {
         let fs = self.fs.clone();
-        let (answers, unique) = (self.answers.clone(), req.unique());
-        self.run("read", ino, async move { fs.read(fh.0, offset, size).await }, move |result| match result {
+        let (answers, unique, thread) = (self.answers.clone(), req.unique(), req.pid());
+        self.run("read", ino, async move { fs.read(fh.0, offset, size, thread).await }, move |result| match result {
             Ok(data) => answers.data(unique, reply, data),
             Err(errno) => reply.error(errno),
         });
@@ -283,7 +283,7 @@ impl Filesystem for Shell {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -293,10 +293,10 @@ impl Filesystem for Shell {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (fs, size) = (self.fs.clone(), data.len() as u32);
+        let (fs, size, thread) = (self.fs.clone(), data.len() as u32, req.pid());
         let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         if fs.writes_at_once(fh.0)
-            && let Some(result) = self.worker.at_once(fs.write(fh.0, offset, data))
+            && let Some(result) = self.worker.at_once(fs.write(fh.0, offset, data, thread))
         {
             return match result {
                 Ok(_) => {
@@ -312,7 +312,7 @@ impl Filesystem for Shell {
         // was the same write to the same place.
         let (data, kernel) = (data.to_vec(), self.kernel.clone());
         let work = async move {
-            let at = fs.write(fh.0, offset, &data).await?;
+            let at = fs.write(fh.0, offset, &data, thread).await?;
             if kills && fs.loses_privileges(fh.0) {
                 kernel.forget_attributes(ino);
             }

@@ -23,16 +23,19 @@ use crate::cache::{ChunkCache, ChunkKey, Version};
 use crate::dirty::{Dirty, Outgoing};
 use crate::failure::Failure;
 use crate::file::Registration;
+use crate::loads::Loads;
 use crate::opens::Keeps;
 use crate::plan::Span;
 use crate::seal::Outlook;
 use crate::unstable::UnstableSet;
 
 mod reading;
+mod remote;
 mod reporting;
 mod stages;
 
-pub(crate) use reading::{ReadSpan, View};
+pub(crate) use reading::{Begun, ReadSpan, View};
+pub(crate) use remote::Learnt;
 pub(crate) use stages::Which;
 
 /// What the MDS leaves of a mode, as far as the mode alone says, when somebody has written who may not keep privileges.
@@ -64,6 +67,8 @@ pub(crate) struct Inode {
     pub tended: AtomicBool,
     /// Whether its data compresses.
     pub outlook: Outlook,
+    /// What of it is being loaded from its repository.
+    pub loads: Loads,
 }
 
 #[derive(Debug)]
@@ -73,6 +78,8 @@ pub(crate) struct State {
     pub layout: Arc<Layout>,
     /// `change` of the file when its layout was asked for.
     layout_as_of: u64,
+    /// What is only in the repository.
+    known: remote::Known,
     /// Attributes as the MDS last gave them.
     attr: Attr,
     epoch: u64,
@@ -113,7 +120,13 @@ pub(crate) struct State {
 
 impl Inode {
     /// A file as the MDS described it. The second value says whether what was cached of it before is still right.
-    pub fn new(fs: FsId, attr: Attr, layout: Layout, keeps: Arc<Keeps>, cache: Arc<ChunkCache>) -> (Inode, bool) {
+    pub fn new(
+        fs: FsId,
+        attr: Attr,
+        (layout, learnt): (Layout, Learnt),
+        keeps: Arc<Keeps>,
+        cache: Arc<ChunkCache>,
+    ) -> (Inode, bool) {
         let now = Version::of(&attr);
         let (epoch, valid) = match cache.recall(attr.fid) {
             Some((then, epoch)) if then.change <= now.change && then.same_data(&now) => (epoch, true),
@@ -123,6 +136,7 @@ impl Inode {
             keeps,
             layout: Arc::new(layout),
             layout_as_of: attr.change,
+            known: learnt.into(),
             epoch,
             stored_changes: 0,
             writes: 0,
@@ -158,6 +172,7 @@ impl Inode {
             instantiating: tokio::sync::Mutex::new(()),
             tended: AtomicBool::new(false),
             outlook: Outlook::default(),
+            loads: Loads::default(),
         };
         (inode, valid)
     }
@@ -191,11 +206,12 @@ impl Inode {
 
     /// Takes in the answer to an open. Returns whether what was cached, here or by a kernel, since the last open is
     /// still right.
-    pub fn observe_open(&self, attr: &Attr, layout: Layout, keeps: Arc<Keeps>) -> bool {
+    pub fn observe_open(&self, attr: &Attr, (layout, learnt): (Layout, Learnt), keeps: Arc<Keeps>) -> bool {
         self.observe(attr);
-        self.observe_layout(layout);
         let mut state = self.state();
         state.keeps = keeps;
+        state.learn(learnt);
+        self.take_layout(&mut state, layout);
         !std::mem::take(&mut state.changed_elsewhere)
     }
 
@@ -252,15 +268,6 @@ impl Inode {
     /// Whether somebody else changed the data since something was written here that is not stored and reported yet.
     pub fn is_overtaken(&self) -> bool {
         self.state().overtaken
-    }
-
-    /// Takes in a layout, unless a newer one is known.
-    pub fn observe_layout(&self, layout: Layout) {
-        let mut state = self.state();
-        if layout.generation >= state.layout.generation {
-            state.layout = Arc::new(layout);
-            state.layout_as_of = state.attr.change;
-        }
     }
 
     /// Whether a part of the file that has no OSTs here may have got some elsewhere.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sateen_types::{FsResult, Layout};
+use sateen_types::{Extent, FsResult, Layout};
 
 use super::{Inode, State};
 use crate::plan::{self, Span};
@@ -14,6 +14,18 @@ pub(crate) struct View {
     pub layout: Arc<Layout>,
     pub epoch: u64,
     stored_changes: u64,
+    losses: u64,
+}
+
+/// How a read begins.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// At or beyond the end of the file.
+    AtEnd,
+    /// Something has to be loaded from the repository first.
+    Missing,
+    /// What the reader sees, and its chunks.
+    Reading(View, Vec<ReadSpan>),
 }
 
 /// One chunk's part of a read: what to fetch, and what to lay over it, oldest first.
@@ -27,16 +39,32 @@ pub(crate) struct ReadSpan {
 }
 
 impl Inode {
-    /// Cuts a read at the end of the file and collects what was written here. `None` at or beyond the end.
-    pub fn begin_read(&self, offset: u64, len: u64) -> FsResult<Option<(View, Vec<ReadSpan>, u64)>> {
+    /// Cuts a read at the end of the file and collects what was written here.
+    pub fn begin_read(&self, offset: u64, len: u64) -> FsResult<Begun> {
         let state = self.state();
         let size = state.size();
         if offset >= size || len == 0 {
-            return Ok(None);
+            return Ok(Begun::AtEnd);
         }
-        let spans = plan::spans(&state.layout, offset, len.min(size - offset))?;
+        let len = len.min(size - offset);
+        if state.missing(offset, len).is_some() {
+            return Ok(Begun::Missing);
+        }
+        let spans = plan::spans(&state.layout, offset, len)?;
         let spans = spans.into_iter().map(|span| state.read_span(span)).collect();
-        Ok(Some((state.view(), spans, size)))
+        Ok(Begun::Reading(state.view(), spans))
+    }
+
+    /// What a reader of a range sees that begins now, and the first part of the range that it may not read yet.
+    pub fn view_of(&self, offset: u64, len: u64) -> (View, Option<Extent>) {
+        let state = self.state();
+        (state.view(), state.missing(offset, len))
+    }
+
+    /// Whether what a reader fetched under `view` was the file's, for certain: if the session was lost meanwhile the file may
+    /// have been released and its objects destroyed under the reader.
+    pub fn stands(&self, view: &View) -> bool {
+        self.state().keeps.stands(view.losses)
     }
 
     /// What a reader that begins now sees.
@@ -56,7 +84,12 @@ impl Inode {
 
 impl State {
     fn view(&self) -> View {
-        View { layout: Arc::clone(&self.layout), epoch: self.epoch, stored_changes: self.stored_changes }
+        View {
+            layout: Arc::clone(&self.layout),
+            epoch: self.epoch,
+            stored_changes: self.stored_changes,
+            losses: self.keeps.losses(),
+        }
     }
 
     fn read_span(&self, span: Span) -> ReadSpan {

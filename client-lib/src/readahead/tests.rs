@@ -9,7 +9,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const LARGE: u64 = 1 << 40;
 const MAX: u64 = 32 * MIB;
-const NOTHING: Plan = Plan { whole_chunks: false, prefetch: Vec::new(), expected: false };
+const NOTHING: Plan = Plan { whole_chunks: false, prefetch: Vec::new(), expected: false, in_a_row: false };
 
 /// A reader over a cache that keeps everything and answers at once.
 struct Reader {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sateen_proto::{convert, mds as wire};
 use sateen_types::op::{Create, Mutation, MutationReply};
-use sateen_types::{Credential, FsCode, FsError, FsResult, Grant, LayoutTemplate};
+use sateen_types::{Credential, FsCode, FsError, FsResult, Grant, LayoutTemplate, Remote};
 
 use super::{Incarnation, Session};
 use crate::retry::Backoff;
@@ -22,6 +22,8 @@ pub(crate) struct Executed {
     pub reply: MutationReply,
     /// What may be kept of a file that was opened.
     pub grant: Grant,
+    /// What of a file that was found is only in its repository.
+    pub remote: Option<Remote>,
     /// Of a new directory that nobody else may use: what new files in it get.
     pub held: Option<LayoutTemplate>,
 }
@@ -140,7 +142,8 @@ impl Session {
                 Ok(mut reply) => {
                     let grant = convert::grant(reply.grant.take())?;
                     let held = reply.held.take().map(LayoutTemplate::try_from).transpose()?;
-                    return Ok(Executed { reply: reply.try_into()?, grant, held });
+                    let remote = convert::remote(reply.remote.take())?;
+                    return Ok(Executed { reply: reply.try_into()?, grant, remote, held });
                 }
                 Err(e) if e.code.is_retryable() => {
                     tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");

@@ -11,8 +11,8 @@ use sateen_proto::mds::{self, cluster_server::Cluster, namespace_server::Namespa
 use sateen_proto::{common, convert, status, version};
 use sateen_types::op::{Entry, Mutation, MutationReply, SetTime};
 use sateen_types::{
-    Attr, Fid, FileType, FsCode, FsError, FsId, FsResult, Layout, LayoutTemplate, ObjectId, OstIndex, StripeIndex,
-    Timestamp,
+    Attr, Fid, FileType, FsCode, FsError, FsId, FsResult, Layout, LayoutTemplate, ObjectId, OstIndex, Remote,
+    StripeIndex, Timestamp,
 };
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -20,19 +20,22 @@ use tonic::{Request, Response, Status};
 
 use super::CLUSTER;
 use super::oss::FakeOss;
+use super::repositories::Bucket;
 
 const LEASE_MS: u32 = 300;
 
 #[derive(Clone)]
-struct Inode {
-    attr: Attr,
-    layout: Layout,
+pub(super) struct Inode {
+    pub attr: Attr,
+    pub layout: Layout,
+    /// What of it is only in a repository.
+    pub remote: Option<Remote>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     names: HashMap<Vec<u8>, Fid>,
-    inodes: HashMap<Fid, Inode>,
+    pub inodes: HashMap<Fid, Inode>,
     /// Session to its reply records.
     sessions: HashMap<Vec<u8>, HashMap<u32, (u64, MutationReply)>>,
     /// Writer of every session there ever was.
@@ -46,7 +49,8 @@ struct State {
 
 /// See the module above.
 pub struct FakeMds {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+    pub(super) bucket: Bucket,
     oss_address: String,
     /// Objects are cut here.
     pub oss: OnceLock<Arc<FakeOss>>,
@@ -103,9 +107,10 @@ impl FakeMds {
         };
         let layout = LayoutTemplate::default().resolve(&LayoutTemplate::default());
         let mut state = State::default();
-        state.inodes.insert(Fid::ROOT, Inode { attr: root, layout });
+        state.inodes.insert(Fid::ROOT, Inode { attr: root, layout, remote: None });
         FakeMds {
             state: Mutex::new(state),
+            bucket: Bucket::default(),
             oss_address,
             oss: OnceLock::new(),
             lose_replies: AtomicU64::new(0),
@@ -182,7 +187,7 @@ impl FakeMds {
         self.state.lock().inodes[&fid].attr.clone()
     }
 
-    fn check(&self, session: &[u8]) -> Result<(), Status> {
+    pub(super) fn check(&self, session: &[u8]) -> Result<(), Status> {
         if self.down.load(Ordering::SeqCst) {
             return Err(Status::unavailable("not there"));
         }
@@ -217,7 +222,7 @@ impl FakeMds {
                 let attr =
                     Attr { fid, file_type: FileType::Regular, mode: c.mode.mode, nlink: 1, size: 0, ..root.clone() };
                 state.names.insert(c.name.as_bytes().to_vec(), fid);
-                state.inodes.insert(fid, Inode { attr: attr.clone(), layout: layout.clone() });
+                state.inodes.insert(fid, Inode { attr: attr.clone(), layout: layout.clone(), remote: None });
                 *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
                 Ok(MutationReply::Entry(Entry { attr, layout: Some(layout), existed: false }))
             }
@@ -236,12 +241,13 @@ impl FakeMds {
                 }
                 let attr = Attr { fid, ..state.inodes[&Fid::ROOT].attr.clone() };
                 let layout = state.inodes[&Fid::ROOT].layout.clone();
-                state.inodes.insert(fid, Inode { attr: attr.clone(), layout });
+                state.inodes.insert(fid, Inode { attr: attr.clone(), layout, remote: None });
                 Ok(MutationReply::Entry(Entry { attr, layout: None, existed: false }))
             }
             Mutation::SetAttr(s) => {
                 let inode = state.inodes.get_mut(&s.fid).ok_or_else(|| stale(s.fid))?;
                 if let Some(size) = s.size {
+                    inode.remote = inode.remote.take().filter(|_| size > 0);
                     if size <= inode.attr.size {
                         self.cut(s.fid, &inode.layout, size);
                     }
@@ -286,7 +292,7 @@ impl FakeMds {
     }
 }
 
-fn instantiate(layout: &mut Layout, offset: u64, length: u64) {
+pub(super) fn instantiate(layout: &mut Layout, offset: u64, length: u64) {
     for c in &mut layout.components {
         if !c.is_instantiated() && c.extent.overlaps(offset, offset + length) {
             c.osts = (0..c.striping.stripe_count.min(3)).map(OstIndex).collect();
@@ -400,7 +406,12 @@ impl Namespace for FakeMds {
         };
         *state.opens.entry((r.session_id, fid)).or_insert(0) += 1;
         let (attr, layout) = (Some((&inode.attr).into()), Some((&inode.layout).into()));
-        Ok(Response::new(mds::OpenReply { attr, layout, grant: self.grant() }))
+        Ok(Response::new(mds::OpenReply {
+            attr,
+            layout,
+            grant: self.grant(),
+            remote: inode.remote.as_ref().map(Into::into),
+        }))
     }
 
     async fn close(&self, r: Request<mds::CloseRequest>) -> Reply<mds::CloseReply> {

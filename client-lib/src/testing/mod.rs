@@ -10,6 +10,8 @@ pub mod mds;
 pub mod oss;
 mod outages;
 mod recalls;
+mod released;
+mod repositories;
 mod tests;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use sateen_proto::mds::capabilities_server::CapabilitiesServer;
 use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
+use sateen_proto::mds::repositories_server::RepositoriesServer;
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{ClusterId, Credential, Fid, LayoutTemplate, Name, StripePattern};
@@ -48,8 +51,10 @@ impl Peers {
         let namespace = NamespaceServer::from_arc(Arc::clone(&mds));
         let cluster = ClusterServer::from_arc(Arc::clone(&mds));
         let capabilities = CapabilitiesServer::from_arc(Arc::clone(&mds));
+        let repositories = RepositoriesServer::from_arc(Arc::clone(&mds));
         tokio::spawn(
             Server::builder()
+                .add_service(repositories)
                 .add_service(namespace)
                 .add_service(cluster)
                 .add_service(capabilities)

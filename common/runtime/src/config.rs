@@ -7,8 +7,8 @@
 
 use std::path::Path;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
 /// Prefix of environment variables.
@@ -118,6 +118,20 @@ where
     Ok(Loaded { config, ignored_variables })
 }
 
+/// For a key that is one address or a list of them: `#[serde(deserialize_with = "config::one_or_many")]`.
+pub fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected HOST:PORT or a list of them")]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(address) => vec![address],
+        OneOrMany::Many(addresses) => addresses,
+    })
+}
+
 /// `table` with the value of variable `rest` put where its name says.
 fn with_value(table: &Table, sections: &Table, rest: &str, text: &str) -> Table {
     let value = toml::from_str::<Table>(&format!("v = {text}"))
@@ -170,7 +184,6 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(default, deny_unknown_fields)]

@@ -15,6 +15,7 @@ pub mod lock;
 pub mod name;
 pub mod op;
 pub mod payload;
+pub mod repository;
 pub mod status;
 
 pub use acl::Acl;
@@ -27,4 +28,5 @@ pub use layout::{Component, Extent, Layout, LayoutTemplate, ObjectOffset, Patter
 pub use lock::{Lock, LockClass, LockMode, LockRange, LockSet, LockSpace, OwnedLock};
 pub use name::{FsName, Name, PoolName, XattrName};
 pub use payload::Payload;
+pub use repository::{HsmFlags, Remote, Repository, RepositoryId, RepositorySettings};
 pub use status::{FsCode, FsError, FsResult};

@@ -81,11 +81,51 @@ pub const FILE_LOCK_WAITERS_MAX: usize = 16_384;
 const RESTATED_LOCK_BYTES: usize = 60;
 /// Writers of expired sessions that are kept from writing. The oldest are forgotten first.
 pub const ENDED_WRITERS_MAX: usize = 65_536;
+/// Links to data repositories of one file system. (FSx: 8.) Every worker's list and every overlap check has all of them.
+pub const REPOSITORIES_MAX: usize = 256;
+/// Longest key of an object, in bytes (S3).
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest URL of a repository, in bytes.
+pub const URL_BYTES_MAX: usize = 1024;
+/// Longest endpoint of a store, in bytes.
+pub const ENDPOINT_BYTES_MAX: usize = 256;
+/// Longest name of a region, in bytes.
+pub const REGION_BYTES_MAX: usize = 64;
+/// Longest name of credentials, in bytes.
+pub const PROFILE_BYTES_MAX: usize = 64;
+/// Longest ETag, in bytes.
+pub const ETAG_BYTES_MAX: usize = 256;
+/// MiB of an imported file per stripe where nothing was said (FSx).
+pub const CHUNK_MIB_DEFAULT: u32 = 1024;
+/// Most MiB of an imported file per stripe (FSx).
+pub const CHUNK_MIB_MAX: u32 = 512_000;
+/// Most objects in one page of an import: one change of the MDS.
+pub const IMPORT_PAGE_OBJECTS_MAX: usize = 1000;
+/// Most bytes of keys, ETags and targets in one page of an import.
+pub const IMPORT_PAGE_BYTES_MAX: usize = 2 << 20;
+/// How many of the objects that an import skipped are listed. The others are counted.
+pub const IMPORT_FIRST_SKIPPED_MAX: usize = 100;
+/// Longest message of a worker that is kept, in bytes. Longer ones are cut.
+pub const REPOSITORY_MESSAGE_BYTES_MAX: usize = 1024;
+/// Longest reason why an object was skipped, in bytes. Longer ones are cut.
+pub const SKIPPED_MESSAGE_BYTES_MAX: usize = 256;
+/// Most loaded ranges of one file. Where more would come, what lies between is loaded as well.
+pub const LOADED_RANGES_MAX: usize = 4096;
+/// Most bytes that one assignment fetches.
+pub const FETCH_BYTES_MAX: u64 = 8 << 20;
+/// Most assignments that one Take gives.
+pub const TAKE_MAX: u32 = 64;
+/// Most assignments that one worker has.
+pub const ASSIGNMENTS_MAX: usize = 1024;
+/// Longest a Load or Take waits before it is answered with what there is, in milliseconds.
+pub const REPOSITORY_HOLD_MS_MAX: u32 = 30_000;
+
 /// Most OSTs in one cluster. Below Lustre's limit of the layout format (0xffdf).
 pub const OST_COUNT_MAX: u32 = 8150;
 
 const _: () = assert!(ENDED_WRITERS_MAX * size_of::<u64>() < MESSAGE_BYTES_MAX);
 const _: () = assert!(SESSION_LOCKS_MAX * RESTATED_LOCK_BYTES < MESSAGE_BYTES_MAX);
+const _: () = assert!(FETCH_BYTES_MAX.is_multiple_of(CHUNK_BYTES_MAX as u64));
 const _: () = assert!(1 << CHUNK_LOG2_MAX == CHUNK_BYTES_MAX);
 const _: () = assert!(1 << CHUNK_LOG2_MIN == STRIPE_SIZE_UNIT);
 const _: () = assert!(CHUNK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));

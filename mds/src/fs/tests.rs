@@ -95,7 +95,7 @@ async fn a_change_of_extent_that_is_not_allowed_takes_nothing_from_others() {
     // To the table of capabilities one inode is as good as another, and a directory needs no OST.
     let name = sateen_types::Name::parse(b"d").expect("valid");
     let mkdir = Mutation::Mkdir { parent: Fid::ROOT, name, mode: 0o700.into() };
-    let (made, _) = fs.execute(request(HOLDER, 1, &Credential::ROOT, mkdir)).await.expect("made");
+    let (made, ..) = fs.execute(request(HOLDER, 1, &Credential::ROOT, mkdir)).await.expect("made");
     let MutationReply::Entry(entry) = made else { panic!("{made:?}") };
     let fid = entry.attr.fid;
     fs.shared.capabilities.restate(HOLDER, &[(fid, Using::Writing, Capability::Write)]);

@@ -4,7 +4,8 @@
 //!    something; are the counts of the directory right?
 //! 2. [`files`]: inode by inode: is the link count that of its names, does a path lead to it, do its layout and
 //!    attributes belong to it?
-//! 3. [`queues`]: do intents, replies and the list of held directories name what exists?
+//! 3. [`queues`], [`repositories`]: do intents, replies, the list of held directories, and what is known of data repositories
+//!    name what exists?
 //! 4. [`counters`]: are the counters of the file system as a whole right?
 //! 5. [`objects`], where OSTs can be asked: does every object belong to a file?
 //!
@@ -32,6 +33,7 @@ mod names;
 mod objects;
 mod owned;
 mod queues;
+mod repositories;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -81,6 +83,7 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
         now: Timestamp::now(),
         fid: None,
         victim_open: false,
+        open: Vec::new(),
         osts: Arc::default(),
         disk_low: false,
         rotor: 0,
@@ -102,7 +105,15 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
 /// Checks one namespace. Errors are only those of the check itself: it was stopped, or a repair could not be written.
 pub fn check(job: &Job<'_>, report: &mut Report<'_>) -> FsResult<()> {
     let mut check = Check { job, report, lost_and_found: None, decided: Decided::default() };
-    let passes = [counters::readable, names::walk, files::walk, queues::walk, counters::check, objects::walk];
+    let passes = [
+        counters::readable,
+        names::walk,
+        files::walk,
+        queues::walk,
+        repositories::walk,
+        counters::check,
+        objects::walk,
+    ];
     let done = passes.into_iter().try_for_each(|pass| pass(&mut check));
     match done {
         Err(e) if matches!(e.code, FsCode::Corrupt | FsCode::Io) => {

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sateen_types::attr::FILE_CAPABILITIES_XATTR;
-use sateen_types::{Fid, FileType, FsResult};
+use sateen_types::{Fid, FileType, FsResult, HsmFlags};
 
 use super::tree;
 use crate::store::codec::Record;
 use crate::store::keys::IntentKind;
-use crate::store::records::{Body, Dentry, DestroyIntent, IndexEntry, Inode, TruncateIntent};
+use crate::store::records::{Body, Dentry, DestroyIntent, HsmRecord, IndexEntry, Inode, LoadRecord, TruncateIntent};
 use crate::store::{ReadTxn, Row, Table, keys};
 
 /// Every broken rule, one line each; empty if the tables are sound.
@@ -197,7 +197,42 @@ impl Found {
                 self.problems.push(format!("{fid} has an ACL that a {:?} does not have", inode.file_type()));
             }
         }
+        self.repositories(tx)?;
         self.intents(tx)
+    }
+
+    /// What is known of repositories belongs to inodes, and files that say they are released are.
+    fn repositories(&mut self, tx: &dyn ReadTxn) -> FsResult<()> {
+        let mut released = BTreeSet::new();
+        for (key, value) in all(tx, Table::Hsm)? {
+            let fid = keys::parse_fid(&key)?;
+            if !self.inodes.contains_key(&fid) {
+                self.wrong(format!("an HSM state belongs to {fid}, which does not exist"));
+            }
+            if HsmRecord::from_bytes(&value)?.flags.has(HsmFlags::RELEASED) {
+                released.insert(fid);
+            }
+        }
+        let (mut loads, mut restored) = (BTreeSet::new(), BTreeSet::new());
+        for (key, value) in all(tx, Table::Loads)? {
+            let (fid, load) = (keys::parse_fid(&key)?, LoadRecord::from_bytes(&value)?);
+            loads.insert(fid);
+            if load.restore {
+                restored.insert(fid);
+            }
+            if load.remote.all_loaded() {
+                self.wrong(format!("{fid} is loaded in full and has a row that says what is missing"));
+            }
+        }
+        for fid in released.symmetric_difference(&loads) {
+            self.wrong(format!("{fid}: released files and those with something to load differ"));
+        }
+        let rows = tx.scan(Table::Repositories, keys::RESTORE, None, usize::MAX >> 1)?;
+        let listed = rows.iter().map(|(key, _)| keys::parse_restore(key)).collect::<FsResult<BTreeSet<_>>>()?;
+        if listed != restored {
+            self.wrong(format!("files to load in full {restored:?} are listed as {listed:?}"));
+        }
+        Ok(())
     }
 
     fn intents(&mut self, tx: &dyn ReadTxn) -> FsResult<()> {

@@ -16,7 +16,7 @@ use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, SessionId};
 
 use super::perm::{S_ISGID, S_ISVTX};
 use super::session::{alloc_sequence, close, refuse_unknown};
-use super::{layout, mutate, tree};
+use super::{layout, mutate, repository, tree};
 use crate::command::{Command, Inputs, Logged, Mend, Outcome, Request};
 use crate::store::codec::{Reader, Record, Writer};
 use crate::store::{ReadTxn, Table, Txn, keys};
@@ -134,6 +134,7 @@ pub fn touched(tx: &dyn ReadTxn, command: &Command) -> FsResult<Vec<(Fid, Sessio
             Ok(dirs.chain(named.into_iter().map(|dir| (dir, children))).collect())
         }
         Command::Mend(mend) => Ok(mended(mend).into_iter().map(|dir| (dir, NOBODY)).collect()),
+        Command::Repository(change) => repository::touched(tx, change),
         _ => Ok(Vec::new()),
     }
 }

@@ -17,6 +17,7 @@ mod perm;
 mod read;
 mod read_done;
 mod rename;
+pub mod repository;
 mod room;
 mod session;
 mod setattr;
@@ -73,6 +74,7 @@ pub fn apply(tx: &mut dyn Txn, command: &Command, inputs: &Inputs) -> FsResult<O
             intents::finish(tx, done)?;
             Ok(Outcome::Done)
         }
+        Command::Repository(change) => repository::apply(tx, change, inputs),
         Command::Mend(correction) => {
             mend::mend(tx, correction)?;
             Ok(Outcome::Done)

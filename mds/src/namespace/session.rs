@@ -4,7 +4,7 @@ use sateen_types::limits::SESSION_SLOTS_MAX;
 use sateen_types::op::Mutation;
 use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 
-use super::{Access, access, held, mutate, room, setattr, tree};
+use super::{Access, access, held, mutate, repository, room, setattr, tree};
 use crate::command::{Inputs, Outcome, Request};
 use crate::store::codec::Record;
 use crate::store::records::{ReplyRecord, SessionRecord};
@@ -20,6 +20,7 @@ pub fn open(tx: &mut dyn Txn, session: SessionId, client: &str, writer: u64, inp
 pub fn close(tx: &mut dyn Txn, session: SessionId) -> FsResult<()> {
     tx.delete(Table::Sessions, session.0.to_vec());
     held::release_all(tx, session)?;
+    repository::session_ended(tx, session)?;
     for (key, _) in tx.scan(Table::Replies, &session.0, None, SESSION_SLOTS_MAX as usize)? {
         tx.delete(Table::Replies, key);
     }

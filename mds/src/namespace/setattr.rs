@@ -4,7 +4,7 @@ use sateen_types::op::{MutationReply, SetAttr, SetTime};
 use sateen_types::{Credential, FsCode, FsError, FsResult, Timestamp};
 
 use super::perm::{self, Access, S_ISGID, access, allows};
-use super::{intents, layout, tree, xattr};
+use super::{intents, layout, repository, tree, xattr};
 use crate::command::Inputs;
 use crate::store::Txn;
 use crate::store::records::Inode;
@@ -140,6 +140,7 @@ fn resize(tx: &mut dyn Txn, inode: &mut Inode, who: &Credential, op: &SetAttr, s
             format!("size {size} of {} is beyond the end of its layout, {}", op.fid, layout.end()),
         ));
     }
+    repository::resized(tx, op.fid, size)?;
     if size <= inode.size {
         intents::truncate_objects(tx, op.fid, &layout, size)?;
     }

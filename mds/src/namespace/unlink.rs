@@ -8,7 +8,7 @@ use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, Name};
 
 use super::create::look;
 use super::perm::may_remove;
-use super::{intents, layout, tree};
+use super::{intents, layout, repository, tree};
 use crate::command::Inputs;
 use crate::store::records::{Body, Dentry, Inode};
 use crate::store::{ReadTxn, Table, Txn, keys};
@@ -116,6 +116,7 @@ pub fn destroy(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
             tx.delete(Table::Xattrs, key);
         }
     }
+    repository::destroyed(tx, fid)?;
     tx.delete(Table::DefaultLayouts, keys::fid(fid));
     if tx.get(Table::Held, &keys::held_dir(fid))?.is_some() {
         tx.delete(Table::Held, keys::held_dir(fid));

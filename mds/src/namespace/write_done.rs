@@ -5,7 +5,7 @@
 use sateen_types::op::{MutationReply, WriteDone};
 use sateen_types::{Credential, FsCode, FsError, FsResult};
 
-use super::{layout, perm, tree, xattr};
+use super::{layout, perm, repository, tree, xattr};
 use crate::command::Inputs;
 use crate::store::Txn;
 
@@ -35,6 +35,7 @@ pub fn write_done(tx: &mut dyn Txn, who: &Credential, op: &WriteDone, inputs: &I
     }
     if op.mtime.is_some() || op.end > 0 || op.clear_suid {
         xattr::drop_capabilities(tx, op.fid, &mut inode);
+        repository::written(tx, op.fid)?;
     }
     // Programs have seen these times since they wrote: they are not others because the MDS hears of them.
     let changed = op.mtime.or(op.clear_suid.then_some(inputs.now));

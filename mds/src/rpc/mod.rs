@@ -9,6 +9,7 @@ pub use locks::Service as LocksRpc;
 mod maintenance;
 mod namespace;
 pub use namespace::Service as NamespaceRpc;
+mod repositories;
 mod writeback;
 pub use writeback::Service as WriteBackRpc;
 
@@ -19,6 +20,7 @@ use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::locks_server::LocksServer;
 use sateen_proto::mds::maintenance_server::MaintenanceServer;
 use sateen_proto::mds::namespace_server::NamespaceServer;
+use sateen_proto::mds::repositories_server::RepositoriesServer;
 use sateen_proto::mds::write_back_server::WriteBackServer;
 use sateen_proto::status::to_status;
 use sateen_runtime::Shutdown;
@@ -68,6 +70,11 @@ pub fn maintenance_service(cluster: Arc<Cluster>, stop: Shutdown) -> Maintenance
 /// The service about names.
 pub fn namespace_service(cluster: Arc<Cluster>) -> NamespaceServer<namespace::Service> {
     NamespaceServer::new(namespace::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service about data repositories.
+pub fn repositories_service(cluster: Arc<Cluster>) -> RepositoriesServer<repositories::Service> {
+    RepositoriesServer::new(repositories::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The service about directories that clients hold.

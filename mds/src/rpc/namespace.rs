@@ -109,9 +109,10 @@ impl NamespaceService for Service {
         let opened = async {
             let (session, fs) = self.fs(&r.session_id)?;
             let wanted = Access { read: r.read, write: r.write, exec: r.exec };
-            let (attr, layout, grant) = fs.open(session, credential(r.credential)?, fid(r.fid, "fid")?, wanted).await?;
-            let layout = layout.as_ref().map(Into::into);
-            Ok(OpenReply { attr: Some((&attr).into()), layout, grant: Some(grant.into()) })
+            let (who, file) = (credential(r.credential)?, fid(r.fid, "fid")?);
+            let (attr, layout, remote, grant) = fs.open(session, who, file, wanted).await?;
+            let (layout, remote) = (layout.as_ref().map(Into::into), remote.as_ref().map(Into::into));
+            Ok(OpenReply { attr: Some((&attr).into()), layout, grant: Some(grant.into()), remote })
         };
         answer(opened.await)
     }
@@ -243,9 +244,14 @@ impl Service {
             logged: None,
         };
         let holds = request.hold;
-        let (reply, grant) = fs.execute(request).await?;
+        let (reply, grant, remote) = fs.execute(request).await?;
         let held = if holds { fs.template_if_held(session, &reply).await? } else { None };
-        Ok(ExecuteReply { grant: grant.map(Into::into), held: held.as_ref().map(Into::into), ..(&reply).into() })
+        Ok(ExecuteReply {
+            grant: grant.map(Into::into),
+            held: held.as_ref().map(Into::into),
+            remote: remote.as_ref().map(Into::into),
+            ..(&reply).into()
+        })
     }
 
     async fn read_dir(&self, r: ReadDirRequest) -> FsResult<ReadDirReply> {

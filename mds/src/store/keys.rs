@@ -19,17 +19,24 @@
 //! | `replies` | session (16), slot (4) | `ReplyRecord` | exactly-once |
 //! | `held` | `d`, fid (16) | session (16) | directories that a client has to itself |
 //! | | `s`, session (16) | `HolderRecord` | sequence and log of a client that holds some |
-//! | `config` | `next_sequence` `next_intent` `inodes` `format` | u64 | counters |
+//! | `repositories` | `r`, repository (8) | `RepositoryRecord` | links to data repositories |
+//! | | `w`, session (16) | empty | sessions that are workers |
+//! | | `f`, fid (16) | empty | files that are to be loaded in full |
+//! | `hsm` | fid (16) | `HsmRecord` | what a file has to do with a repository |
+//! | `loads` | fid (16) | `LoadRecord` | what is loaded of a file that is not all there |
+//! | `config` | `next_sequence` `next_intent` `next_repository` `inodes` `format` | u64 | counters |
 //!
 //! Tables of the cluster (`cluster/`): `config` (`next_fs_id` u64), `osts`: OST (2) -> `OstRecord`, `file_systems`:
 //! id (4) -> `FileSystemRecord`, `ended_writers`: writer (8) -> `EndedWriterRecord`.
 
-use sateen_types::{Fid, FsCode, FsError, FsId, FsResult, Name, OstIndex, SessionId};
+use sateen_types::{Fid, FsCode, FsError, FsId, FsResult, Name, OstIndex, RepositoryId, SessionId};
 
 /// Counter in `config`: first FID sequence that was never taken.
 pub const NEXT_SEQUENCE: &[u8] = b"next_sequence";
 /// Counter in `config`: number of the next intent.
 pub const NEXT_INTENT: &[u8] = b"next_intent";
+/// Counter in `config`: number of the next link to a repository.
+pub const NEXT_REPOSITORY: &[u8] = b"next_repository";
 /// Counter in `config`: inodes in use.
 pub const INODES: &[u8] = b"inodes";
 /// Counter in `config` of a file system: set when the root exists.
@@ -37,7 +44,7 @@ pub const FORMAT: &[u8] = b"format";
 /// Counter in `config` of the cluster.
 pub const NEXT_FS_ID: &[u8] = b"next_fs_id";
 
-/// `inodes`, `layouts`, `default_layouts`, `orphans`; prefix of `dentries`, `dirindex`, `parents`, `xattrs`.
+/// `inodes`, `layouts`, `default_layouts`, `orphans`, `hsm`, `loads`; prefix of `dentries`, `dirindex`, `parents`, `xattrs`.
 pub fn fid(fid: Fid) -> Vec<u8> {
     fid.to_bytes().to_vec()
 }
@@ -76,6 +83,47 @@ pub fn holder(session: SessionId) -> Vec<u8> {
 pub fn parse_held_dir(key: &[u8]) -> FsResult<Option<Fid>> {
     sized(key, 17, "a held directory")?;
     Ok((key[0] == b'd').then_some(Fid::from_bytes(array(key, 1, "a held directory")?)))
+}
+
+/// What every key of a link starts with.
+pub const REPOSITORY: &[u8] = b"r";
+/// What every key of a worker's session starts with.
+pub const WORKER: &[u8] = b"w";
+
+/// What every key of a file that is to be loaded in full starts with.
+pub const RESTORE: &[u8] = b"f";
+
+/// `repositories`, one link.
+pub fn repository(id: RepositoryId) -> Vec<u8> {
+    [REPOSITORY, &id.0.to_be_bytes()].concat()
+}
+
+/// `repositories`, one worker.
+pub fn worker(session: SessionId) -> Vec<u8> {
+    [WORKER, &session.0].concat()
+}
+
+/// `repositories`, a file that is to be loaded in full.
+pub fn restore(fid: Fid) -> Vec<u8> {
+    [RESTORE, &fid.to_bytes()].concat()
+}
+
+/// The file of a `repositories` key that starts with [`RESTORE`].
+pub fn parse_restore(key: &[u8]) -> FsResult<Fid> {
+    sized(key, 17, "a file to load")?;
+    Ok(Fid::from_bytes(array(key, 1, "a file to load")?))
+}
+
+/// The link of a `repositories` key that starts with [`REPOSITORY`].
+pub fn parse_repository(key: &[u8]) -> FsResult<RepositoryId> {
+    sized(key, 9, "a repository")?;
+    Ok(RepositoryId(u64::from_be_bytes(array(key, 1, "a repository")?)))
+}
+
+/// The session of a `repositories` key that starts with [`WORKER`].
+pub fn parse_worker(key: &[u8]) -> FsResult<SessionId> {
+    sized(key, 17, "a worker")?;
+    Ok(SessionId(array(key, 1, "a worker")?))
 }
 
 /// `replies`.
@@ -257,6 +305,8 @@ mod tests {
             prop_assert_eq!(parse_truncate_of_file(&row).expect("own key"), cut);
             prop_assert_eq!(parse_intent(&intent(id)).expect("own key"), id);
             prop_assert_eq!(parse_writer(&writer(number)).expect("own key"), number);
+            let id = RepositoryId(number);
+            prop_assert_eq!(parse_repository(&repository(id)).expect("own key"), id);
             prop_assert_eq!(dirindex(f, cookie).cmp(&dirindex(f, other)), cookie.cmp(&other));
         }
 
@@ -264,6 +314,7 @@ mod tests {
         fn foreign_keys_never_panic(key in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = (parse_fid(&key), parse_dentry(&key), parse_dirindex(&key), parse_parent(&key));
             let _ = (parse_xattr(&key), parse_intent(&key), parse_session(&key), parse_ost(&key), parse_fs(&key), parse_writer(&key));
+            let _ = (parse_repository(&key), parse_worker(&key), parse_restore(&key));
         }
     }
 

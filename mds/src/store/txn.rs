@@ -30,11 +30,14 @@ pub enum Table {
     FileSystems,
     Held,
     EndedWriters,
+    Repositories,
+    Hsm,
+    Loads,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 19;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -50,6 +53,9 @@ impl Table {
         Table::Replies,
         Table::Config,
         Table::Held,
+        Table::Repositories,
+        Table::Hsm,
+        Table::Loads,
     ];
     /// Tables of the cluster registry.
     pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems, Table::EndedWriters];
@@ -73,6 +79,9 @@ impl Table {
             Table::FileSystems => "file_systems",
             Table::Held => "held",
             Table::EndedWriters => "ended_writers",
+            Table::Repositories => "repositories",
+            Table::Hsm => "hsm",
+            Table::Loads => "loads",
         }
     }
 }

@@ -287,7 +287,7 @@ impl From<&MutationReply> for mds::ExecuteReply {
             MutationReply::Layout(l) => WireResult::Layout(mds::LayoutReply { layout: Some(l.into()) }),
             MutationReply::Done => WireResult::Done(mds::Done {}),
         };
-        mds::ExecuteReply { result: Some(result), grant: None, held: None }
+        mds::ExecuteReply { result: Some(result), grant: None, held: None, remote: None }
     }
 }
 

@@ -5,6 +5,7 @@ use sateen_types::limits::FILE_SIZE_MAX;
 use sateen_types::{Attr, Credential, FsCode, FsError, FsResult, Payload};
 
 use super::{MountedFs, gone_is_stale};
+use crate::caller;
 
 /// The kernel sets this in the open flags when it reads a program to run it (`__FMODE_EXEC`).
 const OPEN_FOR_EXEC: i32 = 0x20;
@@ -55,6 +56,18 @@ pub(super) fn access_of(flags: i32) -> Access {
     Access { read: mode != libc::O_WRONLY && !(exec && mode == libc::O_RDONLY), write: mode != libc::O_RDONLY, exec }
 }
 
+/// What is only in a repository may be long in coming: whoever waits for that can be killed.
+async fn unless_killed<T>(file: &File, thread: u32, work: impl Future<Output = FsResult<T>>) -> FsResult<T> {
+    if !file.is_released() {
+        return work.await;
+    }
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = caller::killed(thread) => Err(FsError::new(FsCode::Interrupted, "the program is being killed")),
+    }
+}
+
 impl MountedFs {
     /// Opens a file, with fresh attributes from the MDS. `O_TRUNC` comes as a `setattr` of its own, once the kernel has
     /// made sure that the file may be written (it may be a program that runs: ETXTBSY).
@@ -85,25 +98,25 @@ impl MountedFs {
         }
     }
 
-    /// Up to `len` bytes; fewer only at the end of the file.
-    pub async fn read(&self, handle: u64, offset: u64, len: u32) -> FsResult<Payload> {
+    /// Up to `len` bytes for `thread`; fewer only at the end of the file.
+    pub async fn read(&self, handle: u64, offset: u64, len: u32, thread: u32) -> FsResult<Payload> {
         let open = self.files.get(handle)?;
-        let data = open.file.read_pieces(offset, len as usize).await?;
+        let data = unless_killed(&open.file, thread, open.file.read_pieces(offset, len as usize)).await?;
         if open.flags & libc::O_NOATIME == 0 {
             open.file.accessed();
         }
         Ok(data)
     }
 
-    /// Writes all of `data`; gives where. (The client tells the MDS to drop setuid and setgid bits unless root opened the
+    /// Writes all of `data` for `thread`; gives where. (The client tells the MDS to drop setuid and setgid bits unless root opened the
     /// file.)
-    pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<u64> {
+    pub async fn write(&self, handle: u64, offset: u64, data: &[u8], thread: u32) -> FsResult<u64> {
         let open = self.files.get(handle)?;
         if open.appends() {
             // The kernel does not know where the file ends if others write to it.
-            return open.file.append(data).await;
+            return unless_killed(&open.file, thread, open.file.append(data)).await;
         }
-        open.file.write_at(offset, data).await?;
+        unless_killed(&open.file, thread, open.file.write_at(offset, data)).await?;
         Ok(offset)
     }
 

@@ -5,13 +5,18 @@
 //! | `sateen.layout` | regular file   | `Layout` as JSON                              | `LayoutTemplate`     | -              |
 //! | `sateen.layout` | directory      | `{"template": LayoutTemplate, "own": bool}`   | `LayoutTemplate`     | drops its own  |
 //! | `sateen.fid`    | everything     | the FID as text                               | -                    | -              |
+//! | `sateen.hsm`    | regular file   | what is known of its object, as JSON (below)  | `restore`, `release` | -              |
 //! | `sateen.mount`  | everything     | `{"source","fs_id","version"}` as JSON        | -                    | -              |
+//!
+//! `sateen.hsm` is `{"flags", "action", "repository", "key", "loaded_bytes", "remote_bytes"}`: Lustre's numbers, the repository
+//! as `sateen repo list` shows it (null: none any more). There is none of a file that never was in a repository.
 //!
 //! Virtual attributes are not listed, so that programs which copy attributes do not try to.
 
 use sateen_client::XattrMode;
 use sateen_types::acl::{ACCESS_XATTR, DEFAULT_XATTR};
 use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use sateen_types::repository::HsmOperation;
 use sateen_types::{Credential, FileType, FsCode, FsError, FsResult, LayoutTemplate, XattrName};
 use serde_json::json;
 
@@ -35,6 +40,17 @@ impl MountedFs {
                     "version": env!("CARGO_PKG_VERSION"),
                 });
                 Ok(text.to_string().into_bytes())
+            }
+            b"sateen.hsm" => {
+                let state = gone_is_stale(self.client.hsm_state(fid).await)?;
+                json_bytes(&json!({
+                    "flags": state.flags.0,
+                    "action": state.action.wire(),
+                    "repository": state.repository.map(|id| id.to_string()),
+                    "key": String::from_utf8_lossy(&state.key),
+                    "loaded_bytes": state.loaded_bytes,
+                    "remote_bytes": state.remote_bytes,
+                }))
             }
             b"sateen.layout" => match self.getattr(ino).await?.attr.file_type {
                 FileType::Regular => json_bytes(&self.client.layout(fid).await?),
@@ -68,6 +84,18 @@ impl MountedFs {
                     FileType::Directory => self.client.set_default_layout(cred, fid, Some(template)).await,
                     _ => Err(unsupported(name)),
                 }
+            }
+            b"sateen.hsm" => {
+                let operation = match value {
+                    b"restore" => HsmOperation::Restore,
+                    b"release" => HsmOperation::Release,
+                    _ => return Err(FsError::new(FsCode::Invalid, "sateen.hsm can be set to restore or release")),
+                };
+                let asked = gone_is_stale(self.client.hsm_request(cred, fid, operation).await);
+                // As Lustre says it of a file that is not archived, or changed since.
+                asked.map_err(
+                    |e| if e.code == FsCode::Invalid { FsError { code: FsCode::NotPermitted, ..e } } else { e },
+                )
             }
             _ if name.starts_with(VIRTUAL) => Err(FsError::new(
                 FsCode::NotPermitted,

@@ -75,6 +75,7 @@ impl<'s> Bench<'s> {
             now: self.now(),
             fid,
             victim_open: victim.is_some_and(|v| self.open.contains(&v)),
+            open: self.open.clone(),
             osts: Arc::new(self.osts.clone()),
             disk_low: self.disk_low,
             rotor: u64::from(self.next_oid),

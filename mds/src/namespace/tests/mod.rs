@@ -9,5 +9,6 @@ mod model;
 mod names;
 mod once;
 mod permissions;
+mod repository;
 
 use bench::{Bench, on_every_store};

@@ -5,6 +5,7 @@ mod inode;
 mod layout;
 mod names;
 mod reply;
+mod repository;
 
 pub use admin::{
     DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent,
@@ -13,6 +14,7 @@ pub use admin::{
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;
+pub use repository::{HsmRecord, LoadRecord, RepositoryRecord};
 
 use sateen_types::FileType;
 

@@ -1,0 +1,193 @@
+//! Data repositories: links as an administrator sees them, the state of a file, and the work that workers do.
+//!
+//! A worker takes assignments in one session of its client, and stores, reports and imports in that one alone: a [`Shift`]
+//! says which. When [`Client::take`] answers with another shift, everything that was taken before is somebody else's.
+
+use std::time::Duration;
+
+use sateen_proto::mds as wire;
+use sateen_proto::mds::repositories_client::RepositoriesClient;
+use sateen_proto::{convert, mds};
+use sateen_types::limits::{MESSAGE_BYTES_MAX, REPOSITORIES_MAX, TAKE_MAX};
+use sateen_types::repository::{
+    Assignment, HsmOperation, HsmState, ImportPage, ImportStatus, Outcome, Repository, RepositoryEvents, RepositoryId,
+    RepositorySettings,
+};
+use sateen_types::{Credential, Fid, FsCode, FsName, FsResult};
+use tonic::transport::Channel;
+
+use crate::admin::Admin;
+use crate::client::Client;
+use crate::tend;
+
+/// How often a release is tried again that finds the file open while it is not open here: its close may be on its way.
+const RELEASE_TRIES: u32 = 6;
+/// Pause before that.
+const RELEASE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is to change of a link. `None`: stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepositoryChange {
+    /// From the repository to the file system.
+    pub auto_import: Option<RepositoryEvents>,
+    /// From the file system to the repository.
+    pub auto_export: Option<RepositoryEvents>,
+    /// MiB of a file per stripe, 1 to 512,000.
+    pub chunk_mib: Option<u32>,
+}
+
+impl Admin {
+    /// Links a directory to a prefix. `Exists` if it overlaps another link.
+    pub async fn create_repository(&self, fs: &FsName, settings: &RepositorySettings) -> FsResult<Repository> {
+        let request = mds::CreateRepositoryRequest { fs_name: fs.to_string(), settings: Some(settings.into()) };
+        let mut client = self.repositories();
+        self.call(async move { client.create_repository(request).await }).await?.try_into()
+    }
+
+    /// Changes a link, and makes one that was misconfigured be looked at again.
+    pub async fn update_repository(
+        &self,
+        fs: &FsName,
+        id: RepositoryId,
+        change: RepositoryChange,
+    ) -> FsResult<Repository> {
+        let request = mds::UpdateRepositoryRequest {
+            fs_name: fs.to_string(),
+            id: id.0,
+            auto_import: change.auto_import.map(Into::into),
+            auto_export: change.auto_export.map(Into::into),
+            imported_file_chunk_mib: change.chunk_mib.unwrap_or(0),
+        };
+        let mut client = self.repositories();
+        self.call(async move { client.update_repository(request).await }).await?.try_into()
+    }
+
+    /// One link; `NotFound` if there is none of that number.
+    pub async fn get_repository(&self, fs: &FsName, id: RepositoryId) -> FsResult<Repository> {
+        let request = mds::GetRepositoryRequest { fs_name: fs.to_string(), id: id.0 };
+        let mut client = self.repositories();
+        self.call(async move { client.get_repository(request).await }).await?.try_into()
+    }
+
+    /// Every link of a file system, in the order of their numbers.
+    pub async fn list_repositories(&self, fs: &FsName) -> FsResult<Vec<Repository>> {
+        let request = mds::ListRepositoriesRequest { fs_name: fs.to_string() };
+        let mut client = self.repositories();
+        let reply = self.call(async move { client.list_repositories(request).await }).await?;
+        if reply.repositories.len() > REPOSITORIES_MAX {
+            let sent = reply.repositories.len();
+            return Err(convert::bad("repositories", format_args!("{sent}, at most {REPOSITORIES_MAX}")));
+        }
+        reply.repositories.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Ends a link. `Busy` if files are not loaded in full, unless forced: they give `Io` then where they are not.
+    pub async fn delete_repository(&self, fs: &FsName, id: RepositoryId, force: bool) -> FsResult<()> {
+        let request = mds::DeleteRepositoryRequest { fs_name: fs.to_string(), id: id.0, force };
+        let mut client = self.repositories();
+        self.call(async move { client.delete_repository(request).await }).await.map(drop)
+    }
+
+    /// Imports everything under the prefix again; does nothing while an import runs.
+    pub async fn start_import(&self, fs: &FsName, id: RepositoryId) -> FsResult<Repository> {
+        let request = mds::StartImportRequest { fs_name: fs.to_string(), id: id.0 };
+        let mut client = self.repositories();
+        self.call(async move { client.start_import(request).await }).await?.try_into()
+    }
+
+    fn repositories(&self) -> RepositoriesClient<Channel> {
+        RepositoriesClient::new(self.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// One session of a worker: what was taken in it counts in it alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shift(pub(crate) u64);
+
+impl Client {
+    /// What Lustre's `lfs hsm_state` and `hsm_action` tell. `NoData` for a file that never was under a link.
+    pub async fn hsm_state(&self, fid: Fid) -> FsResult<HsmState> {
+        self.told(&[fid]).await?;
+        let asked = self.inner.session.ask_repositories(|mut client, session_id| {
+            let fid = Some(fid.into());
+            async move { client.hsm_state(wire::HsmStateRequest { session_id, fid }).await }
+        });
+        asked.await?.0.try_into()
+    }
+
+    /// Restore: loads the whole file in the background, and returns at once. Release: gives up what the OSTs have of it;
+    /// `Busy` while anybody has it open, `Invalid` if its repository does not have all of it.
+    pub async fn hsm_request(&self, cred: &Credential, fid: Fid, operation: HsmOperation) -> FsResult<()> {
+        self.told(&[fid]).await?;
+        let mut tries = 1;
+        loop {
+            if operation == HsmOperation::Release {
+                self.put_away(fid).await?;
+            }
+            let asked =
+                self.inner.session.ask_repositories(|mut client, session_id| {
+                    let (credential, fid) = (Some(cred.into()), Some(fid.into()));
+                    let operation = wire::HsmOperation::from(operation).into();
+                    async move {
+                        client.hsm_request(wire::HsmRequestRequest { session_id, credential, fid, operation }).await
+                    }
+                });
+            match asked.await {
+                Err(e) if e.code == FsCode::Busy && operation == HsmOperation::Release && tries < RELEASE_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(RELEASE_PAUSE).await;
+                }
+                done => return done.map(drop),
+            }
+        }
+    }
+
+    /// What was written here to a file is durable and reported, and the MDS knows of its closes.
+    async fn put_away(&self, fid: Fid) -> FsResult<()> {
+        if let Some(inode) = self.inner.table.get(fid) {
+            tend::everything(&self.inner, &inode).await?;
+            self.inner.table.unpin_if_clean(&inode);
+        }
+        self.inner.session.tell_closes().await;
+        Ok(())
+    }
+
+    /// Waits for work, `hold` at most (and not longer than half of [`crate::Options::request_timeout`]); `max` is 1 to 64.
+    /// `held` are the numbers of everything that the worker has. With another [`Shift`] than last time nothing of that is its
+    /// own any more.
+    pub async fn take(&self, max: u32, hold: Duration, held: &[u64]) -> FsResult<(Shift, Vec<Assignment>)> {
+        let session = &self.inner.session;
+        let (max, hold_ms) = (max.clamp(1, TAKE_MAX), session.repository_hold(hold).as_millis() as u32);
+        let asked = session.ask_repositories(|mut client, session_id| {
+            let request = wire::TakeRequest { session_id, max, hold_ms, held: held.to_vec() };
+            async move { client.take(request).await }
+        });
+        let (reply, writer) = asked.await?;
+        if reply.assignments.len() > max as usize {
+            let sent = reply.assignments.len();
+            return Err(convert::bad("assignments", format_args!("{sent} were sent, {max} asked for")));
+        }
+        let assignments = reply.assignments.into_iter().map(Assignment::try_from).collect::<FsResult<_>>()?;
+        Ok((Shift(writer), assignments))
+    }
+
+    /// Reports a page of the import `number`. `Stale` if that is not this worker's any more.
+    pub async fn import(&self, shift: Shift, number: u64, page: &ImportPage) -> FsResult<ImportStatus> {
+        let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
+            let request = convert::import_to_wire(session_id, number, page);
+            async move { client.import(request).await }
+        });
+        convert::required(asked.await?.status, "status")?.try_into()
+    }
+
+    /// Reports that the assignment `number` is done, or has failed. `Stale` if it is not this worker's any more.
+    pub async fn finish(&self, shift: Shift, number: u64, outcome: &Outcome) -> FsResult<()> {
+        // The range may be somebody else's afterwards: nothing of it may be on its way any more.
+        self.inner.filling.ended(number).await;
+        let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
+            let request = wire::FinishRequest { session_id, number, outcome: Some(outcome.into()) };
+            async move { client.finish(request).await }
+        });
+        asked.await.map(drop)
+    }
+}

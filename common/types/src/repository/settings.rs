@@ -1,0 +1,327 @@
+//! What is chosen when a link is made. Everything is checked here once: a value that exists is valid.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{
+    CHUNK_MIB_DEFAULT, CHUNK_MIB_MAX, ENDPOINT_BYTES_MAX, KEY_BYTES_MAX, PATH_BYTES_MAX, PROFILE_BYTES_MAX,
+    REGION_BYTES_MAX, URL_BYTES_MAX,
+};
+use crate::name::Name;
+use crate::status::{FsCode, FsError, FsResult};
+
+/// Region where none was said.
+pub const REGION_DEFAULT: &str = "us-east-1";
+/// Credentials where none were named.
+pub const PROFILE_DEFAULT: &str = "default";
+
+fn invalid(what: impl Into<String>, hint: &str) -> FsError {
+    FsError::new(FsCode::Invalid, what).with_hint(hint)
+}
+
+/// At most 80 characters of a value, for messages.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// Absolute path of a directory in the file system: `/` or `/a/b`, no slash at the end.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkPath(String);
+
+impl LinkPath {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The names from the root down; none of the root itself.
+    pub fn names(&self) -> Vec<Name> {
+        // Every part was checked when the path was made.
+        self.0.split('/').filter_map(|part| Name::parse(part.as_bytes()).ok()).collect()
+    }
+
+    /// Whether one of the two lies in the other, or they are the same.
+    pub fn overlaps(&self, other: &LinkPath) -> bool {
+        let (mut a, mut b) = (self.names().into_iter(), other.names().into_iter());
+        loop {
+            match (a.next(), b.next()) {
+                (Some(x), Some(y)) if x == y => {}
+                (Some(_), Some(_)) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+impl FromStr for LinkPath {
+    type Err = FsError;
+    fn from_str(s: &str) -> FsResult<LinkPath> {
+        const HINT: &str = "give an absolute path in the file system, for example /dataset";
+        if s.len() >= PATH_BYTES_MAX {
+            return Err(invalid(format!("path: {} bytes, at most {}", s.len(), PATH_BYTES_MAX - 1), HINT));
+        }
+        let Some(rest) = s.strip_prefix('/') else {
+            return Err(invalid(format!("path: {:?} does not start with a slash", shown(s)), HINT));
+        };
+        let rest = rest.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(rest);
+        if !rest.is_empty() {
+            for part in rest.split('/') {
+                Name::parse(part.as_bytes()).map_err(|e| invalid(format!("path: {}", e.message), HINT))?;
+            }
+        }
+        Ok(LinkPath(format!("/{rest}")))
+    }
+}
+
+/// Which kind of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Amazon S3 and what speaks like it.
+    S3,
+    /// A directory of the worker's machine.
+    File,
+    /// Google Cloud Storage.
+    Gs,
+    /// Azure Blob Storage.
+    Az,
+}
+
+impl Scheme {
+    /// As it stands before `://`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::S3 => "s3",
+            Scheme::File => "file",
+            Scheme::Gs => "gs",
+            Scheme::Az => "az",
+        }
+    }
+}
+
+/// Where the objects are: `s3://BUCKET/PREFIX/`, with a slash at the end.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RepositoryUrl {
+    scheme: Scheme,
+    bucket: String,
+    prefix: String,
+}
+
+impl RepositoryUrl {
+    /// Which kind of store.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The bucket or container; empty for a directory.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// What every key starts with: empty, or with a slash at the end and none at the start. Of a directory: its
+    /// absolute path without the first slash.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether an object could belong to both.
+    pub fn overlaps(&self, other: &RepositoryUrl) -> bool {
+        self.scheme == other.scheme
+            && self.bucket == other.bucket
+            && (self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix))
+    }
+}
+
+impl FromStr for RepositoryUrl {
+    type Err = FsError;
+    fn from_str(s: &str) -> FsResult<RepositoryUrl> {
+        const HINT: &str = "give s3://BUCKET/PREFIX/ (or gs://, az://, file:///DIRECTORY/)";
+        if s.len() > URL_BYTES_MAX {
+            return Err(invalid(format!("url: {} bytes, at most {URL_BYTES_MAX}", s.len()), HINT));
+        }
+        let no = |why: &str| invalid(format!("url: {:?} {why}", shown(s)), HINT);
+        let (scheme, rest) = s.split_once("://").ok_or_else(|| no("has no ://"))?;
+        let scheme = [Scheme::S3, Scheme::File, Scheme::Gs, Scheme::Az]
+            .into_iter()
+            .find(|known| known.as_str() == scheme)
+            .ok_or_else(|| no("is of no kind that is known"))?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        match scheme {
+            Scheme::File if !bucket.is_empty() => return Err(no("names a machine before the directory")),
+            Scheme::File if prefix.is_empty() => return Err(no("names the root directory")),
+            Scheme::File => {}
+            _ if bucket.is_empty() || bucket.len() > 255 || !bucket.bytes().all(plain) => {
+                return Err(no("has no valid bucket"));
+            }
+            _ => {}
+        }
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        if prefix.len() >= KEY_BYTES_MAX {
+            return Err(no("has a prefix as long as a key"));
+        }
+        if prefix.chars().any(char::is_control) {
+            return Err(no("has a control character"));
+        }
+        if !prefix.is_empty() && prefix.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(no("has an empty part, . or .. in its prefix"));
+        }
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Ok(RepositoryUrl { scheme, bucket: bucket.to_owned(), prefix })
+    }
+}
+
+impl fmt::Display for RepositoryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}/{}", self.scheme.as_str(), self.bucket, self.prefix)
+    }
+}
+
+impl fmt::Display for LinkPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Both travel and are stored as their text.
+macro_rules! as_text {
+    ($type:ident) => {
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.to_string())
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = FsError;
+            fn try_from(s: String) -> FsResult<$type> {
+                s.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> String {
+                value.to_string()
+            }
+        }
+    };
+}
+as_text!(LinkPath);
+as_text!(RepositoryUrl);
+
+/// Changes that are carried over by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryEvents {
+    /// NEW.
+    pub created: bool,
+    /// CHANGED.
+    pub changed: bool,
+    /// DELETED.
+    pub deleted: bool,
+}
+
+/// What is chosen when a link is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositorySettings {
+    /// The directory.
+    pub path: LinkPath,
+    /// The objects.
+    pub url: RepositoryUrl,
+    /// Where the store answers, `http://HOST:PORT`; empty: the provider's own.
+    pub endpoint: String,
+    /// Not empty.
+    pub region: String,
+    /// Name of the credentials in the workers' configuration; not empty.
+    pub profile: String,
+    /// From the repository to the file system.
+    pub auto_import: RepositoryEvents,
+    /// From the file system to the repository.
+    pub auto_export: RepositoryEvents,
+    /// MiB of a file per stripe, 1 to 512,000.
+    pub chunk_mib: u32,
+    /// Import at once.
+    pub batch_import: bool,
+}
+
+impl RepositorySettings {
+    /// A link with the usual settings.
+    pub fn new(path: LinkPath, url: RepositoryUrl) -> RepositorySettings {
+        RepositorySettings {
+            path,
+            url,
+            endpoint: String::new(),
+            region: REGION_DEFAULT.to_owned(),
+            profile: PROFILE_DEFAULT.to_owned(),
+            auto_import: RepositoryEvents::default(),
+            auto_export: RepositoryEvents::default(),
+            chunk_mib: CHUNK_MIB_DEFAULT,
+            batch_import: false,
+        }
+    }
+
+    /// Fills in what is empty or 0, and checks the rest.
+    pub fn checked(mut self) -> FsResult<RepositorySettings> {
+        let plain = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if !self.endpoint.is_empty() {
+            self.endpoint = checked_endpoint(&self.endpoint)?;
+        }
+        if self.region.is_empty() {
+            self.region = REGION_DEFAULT.to_owned();
+        }
+        if self.region.len() > REGION_BYTES_MAX || !plain(&self.region) {
+            return Err(invalid(
+                format!("region: {:?} is not a region", shown(&self.region)),
+                "give a name as us-east-1, or leave it out",
+            ));
+        }
+        if self.profile.is_empty() {
+            self.profile = PROFILE_DEFAULT.to_owned();
+        }
+        if self.profile.len() > PROFILE_BYTES_MAX || !plain(&self.profile) {
+            return Err(invalid(
+                format!("profile: {:?} is not a name of credentials", shown(&self.profile)),
+                "use 1 to 64 letters, digits, '.', '_' or '-'; the credentials themselves are the worker's",
+            ));
+        }
+        self.chunk_mib = checked_chunk_mib(self.chunk_mib)?;
+        Ok(self)
+    }
+
+    /// A chunk size in MiB that a link may have; 0 is the usual one.
+    pub fn checked_chunk_mib(mib: u32) -> FsResult<u32> {
+        checked_chunk_mib(mib)
+    }
+}
+
+/// See [`RepositorySettings::checked_chunk_mib`].
+fn checked_chunk_mib(mib: u32) -> FsResult<u32> {
+    match mib {
+        0 => Ok(CHUNK_MIB_DEFAULT),
+        1..=CHUNK_MIB_MAX => Ok(mib),
+        _ => Err(invalid(
+            format!("imported_file_chunk_mib: {mib} is above {CHUNK_MIB_MAX}"),
+            "give 1 to 512000 MiB, or leave it out for 1024",
+        )),
+    }
+}
+
+/// `http://HOST:PORT` or `https://...`, nothing behind; user names and passwords do not belong here.
+fn checked_endpoint(endpoint: &str) -> FsResult<String> {
+    let no = || {
+        // What was given may hold a password, so it is not repeated.
+        invalid(
+            "endpoint: not of the form http://HOST:PORT",
+            "give the address of the store without path and user name",
+        )
+    };
+    let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://")).ok_or_else(no)?;
+    let host = host.strip_suffix('/').unwrap_or(host);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    if endpoint.len() > ENDPOINT_BYTES_MAX || host.is_empty() || !host.bytes().all(allowed) {
+        return Err(no());
+    }
+    Ok(endpoint.strip_suffix('/').unwrap_or(endpoint).to_owned())
+}

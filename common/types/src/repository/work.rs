@@ -1,0 +1,131 @@
+//! What workers are given to do, and what they answer.
+
+use super::{RepositoryId, RepositorySettings, Skipped};
+use crate::attr::Timestamp;
+use crate::ids::Fid;
+use crate::layout::{Extent, Layout};
+
+/// A piece of work, given to one session of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Never used twice.
+    pub number: u64,
+    /// Of which link.
+    pub repository: RepositoryId,
+    /// Its settings.
+    pub settings: RepositorySettings,
+    /// What to do.
+    pub work: Work,
+}
+
+/// See [`Assignment`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Find out whether the bucket can be listed and read.
+    Check,
+    /// List the prefix behind the key `after` (empty: from the start).
+    Import {
+        /// Within the prefix.
+        after: Vec<u8>,
+    },
+    /// Fetch a range of a file.
+    Fetch(Fetch),
+}
+
+/// See [`Work::Fetch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The file.
+    pub fid: Fid,
+    /// Of its object, within the prefix.
+    pub key: Vec<u8>,
+    /// For If-Match.
+    pub etag: String,
+    /// Bytes: whole chunks, or up to the end of the object.
+    pub range: Extent,
+    /// With OSTs for all of `range`.
+    pub layout: Layout,
+    /// Of the object, bytes.
+    pub size: u64,
+    /// Somebody waits.
+    pub urgent: bool,
+}
+
+/// What came of an assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of [`Work::Check`]: empty if the bucket can be read, else why not.
+    Check {
+        /// At most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`].
+        message: String,
+    },
+    /// Of [`Work::Import`]: why it cannot go on.
+    Import {
+        /// At most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`].
+        message: String,
+    },
+    /// Of [`Work::Fetch`].
+    Fetch(FetchOutcome),
+}
+
+/// See [`Outcome::Fetch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchOutcome {
+    /// How it went.
+    pub result: FetchResult,
+    /// Why not, at most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`].
+    pub message: String,
+    /// Change of the disk space in bytes.
+    pub allocated_delta: i64,
+}
+
+/// How a fetch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchResult {
+    /// The range is on the OSTs and committed.
+    Loaded,
+    /// Another object is under the key now.
+    Changed,
+    /// No object is under the key.
+    Gone,
+    /// It could not be fetched or stored.
+    Failed,
+}
+
+/// An object as a listing and its metadata tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportedObject {
+    /// Within the prefix, 1 to 1024 bytes; a slash at the end is a directory's.
+    pub key: Vec<u8>,
+    /// Bytes.
+    pub size: u64,
+    /// Opaque, at most 256 bytes.
+    pub etag: String,
+    /// When it was written.
+    pub modified: Timestamp,
+    /// From its metadata; as it came, bits of the kind of file included.
+    pub mode: Option<u32>,
+    /// From its metadata.
+    pub uid: Option<u32>,
+    /// From its metadata.
+    pub gid: Option<u32>,
+    /// From its metadata.
+    pub atime: Option<Timestamp>,
+    /// From its metadata.
+    pub mtime: Option<Timestamp>,
+    /// A symbolic link to this.
+    pub symlink: Option<Vec<u8>>,
+}
+
+/// A page of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportPage {
+    /// Rising keys, at most [`crate::limits::IMPORT_PAGE_OBJECTS_MAX`].
+    pub objects: Vec<ImportedObject>,
+    /// Where to go on: the last key of the page, skipped or not.
+    pub after: Vec<u8>,
+    /// What the worker skipped.
+    pub skipped: Vec<Skipped>,
+    /// Nothing follows.
+    pub last: bool,
+}

@@ -1,0 +1,121 @@
+//! What a worker counts, listed in `docs/metrics.md`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sateen_runtime::metrics::Page;
+use sateen_types::repository::{FetchResult, Work};
+
+use crate::remote::{RemoteError, Trouble};
+
+/// Kinds of assignments, in the order of [`Figures::running`].
+const KINDS: [&str; 3] = ["check", "import", "fetch"];
+/// Results of fetches, in the order of [`Figures::fetches`].
+const RESULTS: [&str; 4] = ["loaded", "changed", "gone", "failed"];
+
+/// Counters of one process.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// File systems with a session.
+    pub sessions: AtomicU64,
+    running: [AtomicU64; 3],
+    fetches: [AtomicU64; 4],
+    errors: [AtomicU64; Trouble::ALL.len()],
+    /// Bytes that were fetched and stored.
+    pub fetched_bytes: AtomicU64,
+    /// Objects that listings named.
+    pub listed: AtomicU64,
+    /// Objects that were not imported.
+    pub skipped: AtomicU64,
+    /// Assignments that went to another worker while this one was at it.
+    pub lost: AtomicU64,
+}
+
+/// Counts an assignment as running until it is dropped.
+#[derive(Debug)]
+pub struct Running<'a>(&'a AtomicU64);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Figures {
+    /// An assignment runs.
+    pub fn running(&self, work: &Work) -> Running<'_> {
+        let count = match work {
+            Work::Check => &self.running[0],
+            Work::Import { .. } => &self.running[1],
+            Work::Fetch(_) => &self.running[2],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        Running(count)
+    }
+
+    /// A fetch ended.
+    pub fn fetched(&self, result: FetchResult) {
+        let count = match result {
+            FetchResult::Loaded => &self.fetches[0],
+            FetchResult::Changed => &self.fetches[1],
+            FetchResult::Gone => &self.fetches[2],
+            FetchResult::Failed => &self.fetches[3],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request to a store failed, whether it was sent again or not.
+    pub fn failed(&self, error: &RemoteError) {
+        self.errors[error.trouble.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes all figures.
+    pub fn fill(&self, page: &mut Page) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        page.gauge("sateen_dra_sync_sessions", "File systems that the worker works for.")
+            .sample(&[], of(&self.sessions));
+        page.gauge("sateen_dra_sync_assignments", "Assignments that run by kind.");
+        for (kind, count) in KINDS.iter().zip(&self.running) {
+            page.sample(&[("kind", kind)], of(count));
+        }
+        page.counter("sateen_dra_sync_fetches_total", "Ranges fetched by result.");
+        for (result, count) in RESULTS.iter().zip(&self.fetches) {
+            page.sample(&[("result", result)], of(count));
+        }
+        page.counter("sateen_dra_sync_fetched_bytes_total", "Bytes fetched and stored.")
+            .sample(&[], of(&self.fetched_bytes));
+        page.counter("sateen_dra_sync_store_errors_total", "Requests to stores that failed by cause.");
+        for trouble in Trouble::ALL {
+            page.sample(&[("cause", trouble.name())], of(&self.errors[trouble.index()]));
+        }
+        page.counter("sateen_dra_sync_objects_listed_total", "Objects that imports have seen.")
+            .sample(&[], of(&self.listed));
+        page.counter("sateen_dra_sync_objects_skipped_total", "Objects that the worker left out of imports.")
+            .sample(&[], of(&self.skipped));
+        page.counter("sateen_dra_sync_assignments_lost_total", "Assignments that went to another worker.")
+            .sample(&[], of(&self.lost));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_figure_has_a_line_in_the_documentation() {
+        let figures = Figures::default();
+        let running = figures.running(&Work::Check);
+        let mut page = Page::default();
+        figures.fill(&mut page);
+        let text = page.into_text();
+        assert!(text.contains("sateen_dra_sync_assignments{kind=\"check\"} 1\n"), "{text}");
+        drop(running);
+        let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let documented = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .filter(|name| name.starts_with("sateen_dra_sync_"));
+        assert_eq!(families.collect::<BTreeSet<_>>(), documented.collect());
+    }
+}

@@ -1,0 +1,171 @@
+//! What an object says about the file it was: user metadata with the keys and formats of FSx, DataSync, Storage Gateway and
+//! Transfer Family. Pure. Anybody who may write to the bucket may write anything here.
+
+use sateen_types::Timestamp;
+
+/// Octal `st_mode`: digits of the kind, then permissions.
+pub const PERMISSIONS: &str = "x-amz-meta-file-permissions";
+/// Decimal user number.
+pub const OWNER: &str = "x-amz-meta-file-owner";
+/// Decimal group number.
+pub const GROUP: &str = "x-amz-meta-file-group";
+/// Nanoseconds since 1970 with the suffix `ns`; without it milliseconds.
+pub const ATIME: &str = "x-amz-meta-file-atime";
+/// The same.
+pub const MTIME: &str = "x-amz-meta-file-mtime";
+
+/// The bits of `st_mode` that tell the kind.
+const KIND: u32 = 0o170_000;
+/// Longest value that is looked at, in bytes.
+const VALUE_BYTES_MAX: usize = 64;
+
+/// What kind of thing the permissions name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file, a directory, or nothing: then the key decides.
+    Plain,
+    /// A symbolic link: the object's bytes are its target.
+    Symlink,
+    /// A device, pipe or socket.
+    Special,
+}
+
+/// What was said, as far as it could be read. What is missing or malformed is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Posix {
+    /// `st_mode`, with the bits of the kind.
+    pub mode: Option<u32>,
+    /// User.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Time of the last access.
+    pub atime: Option<Timestamp>,
+    /// Time of the last change.
+    pub mtime: Option<Timestamp>,
+}
+
+impl Posix {
+    /// The kind that the mode names.
+    pub fn kind(&self) -> Kind {
+        match self.mode.unwrap_or(0) & KIND {
+            0o120_000 => Kind::Symlink,
+            0 | 0o100_000 | 0o040_000 => Kind::Plain,
+            _ => Kind::Special,
+        }
+    }
+}
+
+/// Reads the metadata that `value` finds by their names.
+pub fn parse<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Posix {
+    let text = |name: &str| {
+        let bytes = value(name).filter(|v| v.len() <= VALUE_BYTES_MAX)?;
+        std::str::from_utf8(bytes).ok().map(str::trim)
+    };
+    Posix {
+        mode: text(PERMISSIONS).and_then(octal),
+        uid: text(OWNER).and_then(decimal),
+        gid: text(GROUP).and_then(decimal),
+        atime: text(ATIME).and_then(time),
+        mtime: text(MTIME).and_then(time),
+    }
+}
+
+fn octal(text: &str) -> Option<u32> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| !text.starts_with(['+', '-']))?;
+    (mode <= KIND | 0o7777).then_some(mode)
+}
+
+fn decimal(text: &str) -> Option<u32> {
+    // The largest number means "leave it as it is" in chown(2).
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?.filter(|id| *id != u32::MAX)
+}
+
+fn time(text: &str) -> Option<Timestamp> {
+    let (digits, units_per_second) = match text.strip_suffix("ns") {
+        Some(digits) => (digits, 1_000_000_000),
+        None => (text, 1000),
+    };
+    if digits.starts_with('+') {
+        return None;
+    }
+    let count: i64 = digits.parse().ok()?;
+    let rest = count.rem_euclid(units_per_second) * (1_000_000_000 / units_per_second);
+    Some(Timestamp { seconds: count.div_euclid(units_per_second), nanos: u32::try_from(rest).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(pairs: &[(&str, &str)]) -> Posix {
+        parse(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_bytes()))
+    }
+
+    #[test]
+    fn what_fsx_writes_is_read() {
+        let posix = of(&[
+            (PERMISSIONS, "0100664"),
+            (OWNER, "1000"),
+            (GROUP, "0"),
+            (ATIME, "1595002920000000001ns"),
+            (MTIME, "1595002920123"),
+        ]);
+        assert_eq!(posix.mode, Some(0o100664));
+        assert_eq!((posix.uid, posix.gid), (Some(1000), Some(0)));
+        assert_eq!(posix.atime, Some(Timestamp { seconds: 1_595_002_920, nanos: 1 }));
+        assert_eq!(posix.mtime, Some(Timestamp { seconds: 1_595_002_920, nanos: 123_000_000 }));
+        assert_eq!(posix.kind(), Kind::Plain);
+        assert_eq!(of(&[(PERMISSIONS, "0120777")]).kind(), Kind::Symlink);
+        assert_eq!(of(&[(PERMISSIONS, "0040755")]).kind(), Kind::Plain);
+        for special in ["0020644", "0060644", "0010644", "0140644"] {
+            assert_eq!(of(&[(PERMISSIONS, special)]).kind(), Kind::Special, "{special}");
+        }
+        assert_eq!(of(&[(MTIME, "-1ns")]).mtime, Some(Timestamp { seconds: -1, nanos: 999_999_999 }));
+    }
+
+    #[test]
+    fn nothing_said_is_nothing() {
+        assert_eq!(of(&[]), Posix::default());
+        assert_eq!(of(&[("x-amz-meta-user-agent", "aws-fsx-lustre")]), Posix::default());
+    }
+
+    #[test]
+    fn what_is_malformed_counts_as_not_said_and_spoils_nothing_else() {
+        for bad in ["", "9", "0x1ff", "-1", "+7", "0777777777", "rwxr-xr-x", "٣", "0100664\u{0}"] {
+            let posix = of(&[(PERMISSIONS, bad), (OWNER, "5")]);
+            assert_eq!((posix.mode, posix.uid), (None, Some(5)), "{bad:?}");
+        }
+        for bad in ["", "root", "-1", "+1", "4294967295", "4294967296", "1.0", "1e3"] {
+            assert_eq!(of(&[(OWNER, bad), (GROUP, bad)]), Posix::default(), "{bad:?}");
+        }
+        for bad in ["", "ns", "now", "1.5ns", "99999999999999999999ns", "+1ns", "1 ns"] {
+            assert_eq!(of(&[(MTIME, bad)]), Posix::default(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_moment_is_read_as_it_was_written(ns in any::<i64>()) {
+            let text = format!("{ns}ns");
+            let time = of(&[(MTIME, &text)]).mtime.expect("a number");
+            prop_assert_eq!(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos), i128::from(ns));
+            prop_assert!(time.nanos < 1_000_000_000);
+        }
+
+        #[test]
+        fn every_mode_and_number_is_read_as_it_was_written(mode in 0u32..=0o177_777, id in 0..u32::MAX) {
+            let (mode_text, id_text) = (format!("{mode:07o}"), id.to_string());
+            let posix = of(&[(PERMISSIONS, &mode_text), (OWNER, &id_text), (GROUP, &id_text)]);
+            prop_assert_eq!((posix.mode, posix.uid, posix.gid), (Some(mode), Some(id), Some(id)));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let posix = parse(|_| Some(bytes.as_slice()));
+            let _ = posix.kind();
+        }
+    }
+}

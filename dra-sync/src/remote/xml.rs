@@ -1,0 +1,259 @@
+//! The XML that S3 answers with: pages of a listing, and errors. Pure; the text comes from the network and is bounded by the
+//! caller.
+
+use percent_encoding::percent_decode;
+use quick_xml::Reader;
+use quick_xml::events::Event;
+use sateen_types::Timestamp;
+
+use super::Listed;
+use super::times::rfc3339;
+
+/// Deepest nesting that is read; a listing has three levels.
+const DEPTH_MAX: usize = 16;
+/// Longest text of one element that is kept, in bytes: a key that is percent-encoded in full.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// One page of ListObjectsV2.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// In the store's order, keys in full.
+    pub objects: Vec<Listed>,
+    /// More follow.
+    pub truncated: bool,
+}
+
+/// Calls `found` with the names of the open elements, from the root on, and the text of each innermost one.
+fn walk(text: &[u8], mut found: impl FnMut(&[Vec<u8>], &[u8], Moment) -> Result<(), String>) -> Result<(), String> {
+    let mut reader = Reader::from_reader(text);
+    let mut open: Vec<Vec<u8>> = Vec::new();
+    let mut words: Vec<u8> = Vec::new();
+    let mut seen = false;
+    let more = |words: &mut Vec<u8>, part: &[u8]| {
+        if words.len() + part.len() > TEXT_BYTES_MAX {
+            return Err(format!("an element holds more than {TEXT_BYTES_MAX} bytes"));
+        }
+        words.extend_from_slice(part);
+        Ok(())
+    };
+    loop {
+        match reader.read_event().map_err(|e| format!("byte {}: {e}", reader.error_position()))? {
+            Event::Start(element) => {
+                if open.len() >= DEPTH_MAX {
+                    return Err(format!("more than {DEPTH_MAX} elements lie in one another"));
+                }
+                seen = true;
+                open.push(element.local_name().as_ref().to_vec());
+                words.clear();
+                found(&open, &[], Moment::Begin)?;
+            }
+            Event::Empty(element) => {
+                open.push(element.local_name().as_ref().to_vec());
+                found(&open, &[], Moment::Begin)?;
+                found(&open, &[], Moment::End)?;
+                open.pop();
+            }
+            Event::Text(part) => more(&mut words, &part)?,
+            Event::CData(part) => more(&mut words, &part)?,
+            Event::GeneralRef(entity) => {
+                let resolved = match &*entity {
+                    b"lt" => Some('<'),
+                    b"gt" => Some('>'),
+                    b"amp" => Some('&'),
+                    b"quot" => Some('"'),
+                    b"apos" => Some('\''),
+                    _ => entity.resolve_char_ref().ok().flatten(),
+                };
+                let c =
+                    resolved.ok_or_else(|| format!("the entity {:?} is unknown", String::from_utf8_lossy(&entity)))?;
+                more(&mut words, c.encode_utf8(&mut [0; 4]).as_bytes())?;
+            }
+            Event::End(_) => {
+                found(&open, &words, Moment::End)?;
+                words.clear();
+                open.pop();
+            }
+            Event::Eof if seen && open.is_empty() => return Ok(()),
+            Event::Eof => return Err("it ends in the middle".to_owned()),
+            _ => {}
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Begin,
+    End,
+}
+
+/// Reads a page. Errors say what is wrong with it.
+pub fn list_page(text: &[u8]) -> Result<ListPage, String> {
+    let mut page = ListPage::default();
+    let mut encoded = false;
+    let mut entry = Entry::default();
+    walk(text, |open, words, moment| {
+        let path: Vec<&[u8]> = open.iter().map(Vec::as_slice).collect();
+        match (&path[..], moment) {
+            ([root], _) if *root != b"ListBucketResult" => {
+                return Err(format!("it is a {:?}", String::from_utf8_lossy(root)));
+            }
+            ([_, b"Contents"], Moment::Begin) => entry = Entry::default(),
+            ([_, b"Contents"], Moment::End) => page.objects.push(std::mem::take(&mut entry).finish()?),
+            ([_, b"Contents", field], Moment::End) => entry.take(field, words)?,
+            ([_, b"IsTruncated"], Moment::End) => page.truncated = words == b"true",
+            ([_, b"EncodingType"], Moment::End) => encoded = words == b"url",
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if encoded {
+        for object in &mut page.objects {
+            // A plus is a blank here: that is how S3 and its likes write keys in listings.
+            let spaced: Vec<u8> = object.key.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+            object.key = percent_decode(&spaced).collect();
+        }
+    }
+    Ok(page)
+}
+
+/// One `Contents`.
+#[derive(Default)]
+struct Entry {
+    key: Option<Vec<u8>>,
+    size: Option<u64>,
+    etag: String,
+    modified: Option<Timestamp>,
+    archived: bool,
+}
+
+impl Entry {
+    fn take(&mut self, field: &[u8], words: &[u8]) -> Result<(), String> {
+        let text = || std::str::from_utf8(words).map_err(|_| "a value is not UTF-8".to_owned());
+        match field {
+            b"Key" => self.key = Some(words.to_vec()),
+            b"Size" => self.size = Some(text()?.trim().parse().map_err(|_| format!("size {:?}", text()))?),
+            b"ETag" => self.etag = super::bare_etag(text()?).to_owned(),
+            b"LastModified" => self.modified = Some(rfc3339(text()?.trim()).ok_or(format!("time {:?}", text()))?),
+            b"StorageClass" => self.archived = matches!(words, b"GLACIER" | b"DEEP_ARCHIVE"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Listed, String> {
+        Ok(Listed {
+            key: self.key.ok_or("an object has no key")?,
+            size: self.size.ok_or("an object has no size")?,
+            etag: self.etag,
+            modified: self.modified.ok_or("an object has no time")?,
+            archived: self.archived,
+        })
+    }
+}
+
+/// `Code` and `Message` of an error, as far as they are there.
+pub fn error(text: &[u8]) -> (String, String) {
+    let (mut code, mut message) = (String::new(), String::new());
+    // What cannot be read is no better than what is not there.
+    let _ = walk(text, |open, words, moment| {
+        if moment == Moment::End && open.len() == 2 {
+            match open[1].as_slice() {
+                b"Code" => code = String::from_utf8_lossy(words).into_owned(),
+                b"Message" => message = String::from_utf8_lossy(words).into_owned(),
+                _ => {}
+            }
+        }
+        Ok(())
+    });
+    (code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn page(contents: &str, rest: &str) -> String {
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <Name>b</Name><MaxKeys>1000</MaxKeys>{rest}{contents}</ListBucketResult>"
+        )
+    }
+
+    fn entry(key: &str) -> String {
+        format!(
+            "<Contents><Key>{key}</Key><LastModified>2026-11-22T10:11:12.345Z</LastModified><ETag>&quot;abc&quot;</ETag>\
+             <Size>7</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        )
+    }
+
+    #[test]
+    fn a_page_is_read_with_keys_as_they_are() {
+        let text = page(&(entry("a&amp;b//c/") + &entry("x&#10;y")), "<IsTruncated>true</IsTruncated>");
+        let page = list_page(text.as_bytes()).expect("a page");
+        assert!(page.truncated);
+        let keys: Vec<&[u8]> = page.objects.iter().map(|o| o.key.as_slice()).collect();
+        assert_eq!(keys, [&b"a&b//c/"[..], b"x\ny"]);
+        let first = &page.objects[0];
+        assert_eq!((first.size, first.etag.as_str(), first.archived), (7, "abc", false));
+        assert_eq!((first.modified.seconds, first.modified.nanos), (1_795_342_272, 345_000_000));
+    }
+
+    #[test]
+    fn encoded_keys_are_decoded_if_the_page_says_so() {
+        let plain = list_page(page(&entry("a%2Fb+c"), "").as_bytes()).expect("a page");
+        assert_eq!(plain.objects[0].key, b"a%2Fb+c");
+        let encoded = page(&entry("a%2Fb+c%01%2B"), "<EncodingType>url</EncodingType>");
+        assert_eq!(list_page(encoded.as_bytes()).expect("a page").objects[0].key, b"a/b c\x01+");
+    }
+
+    #[test]
+    fn an_empty_page_is_one() {
+        let empty = list_page(page("", "<IsTruncated>false</IsTruncated>").as_bytes()).expect("a page");
+        assert_eq!(empty, ListPage::default());
+    }
+
+    #[test]
+    fn what_is_no_page_is_refused() {
+        let cut = page(&entry("k"), "");
+        for text in [
+            "",
+            "hello",
+            "<Error><Code>x</Code></Error>",
+            "<html></html>",
+            &cut[..cut.len() - 30],
+            &page("<Contents><Size>1</Size></Contents>", ""),
+            &page(&entry("k").replace(">7<", ">-7<"), ""),
+            &page(&entry("k").replace("2026-11", "2026-13"), ""),
+            &page(&entry(&"k".repeat(5000)), ""),
+            &page(&entry("&bomb;"), ""),
+        ] {
+            list_page(text.as_bytes()).expect_err(text);
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_as_far_as_it_is_one() {
+        let text = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>Please &lt;wait&gt;</Message></Error>";
+        assert_eq!(error(text.as_bytes()), ("SlowDown".to_owned(), "Please <wait>".to_owned()));
+        assert_eq!(error(b"<Error><Code>Slow"), (String::new(), String::new()));
+        assert_eq!(error(b"\xff\0 not XML"), (String::new(), String::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = list_page(&text);
+            let _ = error(&text);
+        }
+
+        #[test]
+        fn no_damage_to_a_page_makes_the_reader_panic(at in 0usize..300, byte: u8) {
+            let mut text = page(&entry("some/key"), "<EncodingType>url</EncodingType>").into_bytes();
+            let at = at % text.len();
+            text[at] = byte;
+            let _ = list_page(&text);
+        }
+    }
+}

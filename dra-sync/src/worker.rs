@@ -1,0 +1,266 @@
+//! The work for one file system: take assignments, execute some at a time, report each.
+//!
+//! The worker keeps nothing: what it has not reported goes to another worker when its session ends. What was taken in a session
+//! that is over is dropped at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use sateen_client::{Client, MountSource, Options, Shift};
+use sateen_runtime::Shutdown;
+use sateen_types::limits::{REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX};
+use sateen_types::repository::{Assignment, FetchOutcome, FetchResult, Outcome, Work};
+use sateen_types::{FsCode, FsResult};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, StoreName};
+use crate::figures::Figures;
+use crate::import::cut;
+use crate::remote::{CHECK_RETRY_FOR, Remote, Retries};
+use crate::{fetch, import};
+
+/// How long the MDS may keep a Take that has nothing to give.
+const TAKE_HOLD: Duration = Duration::from_secs(15);
+/// The same while something runs here. What a Take says of that is as old as the Take, and a restarted MDS gives nothing out until
+/// each worker has said that it has nothing of before.
+const TAKE_HOLD_BUSY: Duration = Duration::from_secs(1);
+/// How long what runs may take to end when the process is asked to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long connections and keys of a store are used before they are looked up again.
+const REMOTE_AGE_MAX: Duration = Duration::from_secs(60);
+/// Stores whose connections are kept.
+const REMOTES_MAX: usize = 64;
+/// Cached chunks of a worker's client: it reads nothing.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// Everything that assignments need.
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    config: Arc<Config>,
+    figures: Arc<Figures>,
+    remotes: Mutex<HashMap<StoreName, (Instant, Arc<Remote>)>>,
+}
+
+/// Options of the worker's session.
+fn options(config: &Config) -> Options {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Options {
+        cache_bytes_max: CACHE_BYTES,
+        dirty_bytes_max: config.limits.memory.0,
+        readahead_bytes_max: 0,
+        client_name: cut(&format!("sateen-dra-sync {} pid {}", host.trim(), std::process::id()), 255),
+        ..Options::default()
+    }
+}
+
+/// Works for a file system until `stop`, or until the session cannot be kept.
+pub async fn run(source: MountSource, config: Arc<Config>, figures: Arc<Figures>, stop: Shutdown) -> FsResult<()> {
+    let client = Client::connect(&source, options(&config)).await?;
+    tracing::info!(%source, "working for the file system");
+    figures.sessions.fetch_add(1, Ordering::Relaxed);
+    let shared =
+        Arc::new(Shared { client: client.clone(), config, figures: figures.clone(), remotes: Mutex::default() });
+    let worked = work(&shared, &stop).await;
+    figures.sessions.fetch_sub(1, Ordering::Relaxed);
+    let closed = client.close().await;
+    worked.and(closed)
+}
+
+/// What runs: numbers of assignments by the task that is at them.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<u64>,
+    held: HashMap<u64, tokio::task::AbortHandle>,
+}
+
+impl Tasks {
+    /// Another session: everything is somebody else's.
+    fn drop_all(&mut self) -> u64 {
+        let lost = self.held.len() as u64;
+        self.set.abort_all();
+        self.held.clear();
+        lost
+    }
+
+    fn ended(&mut self, number: Option<u64>) {
+        if let Some(number) = number {
+            self.held.remove(&number);
+        }
+    }
+}
+
+async fn work(shared: &Arc<Shared>, stop: &Shutdown) -> FsResult<()> {
+    let limit = shared.config.limits.assignments;
+    let mut tasks = Tasks::default();
+    let mut shift: Option<Shift> = None;
+    while !stop.is_requested() {
+        let room = limit.saturating_sub(tasks.held.len());
+        if room == 0 {
+            tokio::select! {
+                () = stop.requested() => break,
+                ended = tasks.set.join_next() => tasks.ended(ended.and_then(Result::ok)),
+            }
+            continue;
+        }
+        let held: Vec<u64> = tasks.held.keys().copied().collect();
+        let max = u32::try_from(room).unwrap_or(TAKE_MAX).min(TAKE_MAX);
+        let hold = if held.is_empty() { TAKE_HOLD } else { TAKE_HOLD_BUSY };
+        let mut take = std::pin::pin!(shared.client.take(max, hold, &held));
+        let taken = loop {
+            tokio::select! {
+                taken = &mut take => break Some(taken),
+                () = stop.requested() => break None,
+                Some(ended) = tasks.set.join_next() => tasks.ended(ended.ok()),
+            }
+        };
+        let (now, assignments) = match taken {
+            None => break,
+            Some(Ok(taken)) => taken,
+            Some(Err(e)) => {
+                shared.figures.lost.fetch_add(tasks.drop_all(), Ordering::Relaxed);
+                return Err(e);
+            }
+        };
+        if shift.replace(now).is_some_and(|before| before != now) {
+            let lost = tasks.drop_all();
+            shared.figures.lost.fetch_add(lost, Ordering::Relaxed);
+            tracing::warn!(lost, "the session ended; what was taken in it goes to other workers");
+        }
+        for assignment in assignments {
+            let number = assignment.number;
+            if tasks.held.contains_key(&number) {
+                continue;
+            }
+            let handle = tasks.set.spawn(execute(Arc::clone(shared), now, assignment).map(move |()| number));
+            tasks.held.insert(number, handle);
+        }
+    }
+    let patience = tokio::time::timeout(STOP_PATIENCE, async { while tasks.set.join_next().await.is_some() {} });
+    if patience.await.is_err() {
+        tracing::warn!(assignments = tasks.set.len(), "stopping; what is not done goes to other workers");
+        tasks.set.shutdown().await;
+    }
+    Ok(())
+}
+
+/// Executes and reports an assignment.
+async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment) {
+    let _running = shared.figures.running(&assignment.work);
+    let number = assignment.number;
+    let repository = assignment.repository;
+    let Some(outcome) = outcome(&shared, shift, &assignment).await else { return };
+    match &outcome {
+        Outcome::Check { message } if !message.is_empty() => {
+            tracing::warn!(%repository, message, "the bucket cannot be read")
+        }
+        Outcome::Import { message } => tracing::warn!(%repository, message, "the import cannot go on"),
+        Outcome::Fetch(FetchOutcome { result, message, .. }) if *result != FetchResult::Loaded => {
+            tracing::warn!(%repository, ?result, message, "a range was not loaded");
+        }
+        _ => {}
+    }
+    match shared.client.finish(shift, number, &outcome).await {
+        Ok(()) => {}
+        Err(e) if e.code == FsCode::Stale => {
+            shared.figures.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(error) => tracing::warn!(%repository, number, %error, "what was done could not be reported"),
+    }
+}
+
+/// `None` if there is nothing to report.
+async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Option<Outcome> {
+    let failed = |message: String| {
+        let message = cut(&message, REPOSITORY_MESSAGE_BYTES_MAX);
+        match &assignment.work {
+            Work::Check => Outcome::Check { message },
+            Work::Import { .. } => Outcome::Import { message },
+            Work::Fetch(_) => Outcome::Fetch(FetchOutcome { result: FetchResult::Failed, message, allocated_delta: 0 }),
+        }
+    };
+    let remote = match shared.remote(assignment).await {
+        Ok(remote) => remote,
+        Err(e) => {
+            let hint = e.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            return Some(failed(format!("{}{hint}", e.message)));
+        }
+    };
+    match &assignment.work {
+        Work::Check => Some(failed(check(&remote, &shared.figures).await)),
+        Work::Import { after } => {
+            let heads = shared.config.limits.heads;
+            let number = assignment.number;
+            match import::run(&shared.client, shift, number, &remote, after, heads, &shared.figures).await {
+                Ok(()) => {
+                    tracing::info!(repository = %assignment.repository, "the import is complete");
+                    None
+                }
+                Err(e) if e.code == FsCode::Stale => {
+                    shared.figures.lost.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+                Err(e) => Some(failed(e.message)),
+            }
+        }
+        Work::Fetch(work) => {
+            let mut outcome =
+                fetch::run(&shared.client, shift, assignment.number, &remote, work, &shared.figures).await;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            shared.figures.fetched(outcome.result);
+            Some(Outcome::Fetch(outcome))
+        }
+    }
+}
+
+/// Why a bucket cannot be listed or its objects not be read; empty if they can.
+async fn check(remote: &Remote, figures: &Figures) -> String {
+    let mut retries = Retries::within(CHECK_RETRY_FOR);
+    loop {
+        let look = async {
+            let page = remote.list(b"", 1).await?;
+            match page.objects.first() {
+                Some(first) if !first.key.is_empty() => match remote.head(&first.key).await {
+                    // It went away in this moment: no fault of the bucket.
+                    Err(e) if e.trouble == crate::remote::Trouble::Gone => Ok(()),
+                    other => other.map(drop),
+                },
+                _ => Ok(()),
+            }
+        };
+        match look.await {
+            Ok(()) => return String::new(),
+            Err(e) => {
+                figures.failed(&e);
+                if !retries.pause(&e).await {
+                    return e.message;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The store of an assignment, with its connections and keys. Both are looked up anew now and then.
+    async fn remote(&self, assignment: &Assignment) -> FsResult<Arc<Remote>> {
+        let store = Config::store_of(&assignment.settings);
+        let mut remotes = self.remotes.lock().await;
+        if let Some((since, remote)) = remotes.get(&store)
+            && since.elapsed() < REMOTE_AGE_MAX
+        {
+            return Ok(Arc::clone(remote));
+        }
+        let remote = Arc::new(Remote::open(&assignment.settings, &self.config)?);
+        if remotes.len() >= REMOTES_MAX {
+            remotes.retain(|_, (since, _)| since.elapsed() < REMOTE_AGE_MAX);
+        }
+        if remotes.len() < REMOTES_MAX {
+            remotes.insert(store, (Instant::now(), Arc::clone(&remote)));
+        }
+        Ok(remote)
+    }
+}

@@ -1,0 +1,130 @@
+//! Links, for administrators.
+
+use std::time::Instant;
+
+use sateen_types::repository::{RepositoryEvents, RepositoryState};
+use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, RepositorySettings};
+
+use super::{DRAIN_WAIT, unexpected};
+use crate::fs::FileSystem;
+use crate::namespace::repository::{self, Answer, Change};
+use crate::store::{ReadTxn, Table, keys};
+
+/// Files looked at per read, to find those that a link would leave without their bytes.
+const PAGE: usize = 4096;
+
+/// What can be changed of a link; `None` stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Update {
+    /// From the repository to the file system.
+    pub auto_import: Option<RepositoryEvents>,
+    /// From the file system to the repository.
+    pub auto_export: Option<RepositoryEvents>,
+    /// MiB of a file per stripe.
+    pub chunk_mib: Option<u32>,
+}
+
+impl FileSystem {
+    async fn link(&self, change: Change) -> FsResult<Repository> {
+        match self.change(change).await? {
+            Answer::Link(link) => {
+                self.reload_jobs(link.id).await?;
+                Ok(*link)
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Links a directory to a prefix; makes the directory if it is missing.
+    pub async fn create_repository(&self, settings: RepositorySettings) -> FsResult<Repository> {
+        let link = self.link(Change::Create { settings }).await?;
+        tracing::info!(fs = %self.info.name, id = %link.id, path = %link.settings.path, url = %link.settings.url,
+            "a repository was linked");
+        Ok(link)
+    }
+
+    /// Changes a link. One that was misconfigured is looked at again at once.
+    pub async fn update_repository(&self, id: RepositoryId, update: Update) -> FsResult<Repository> {
+        let Update { auto_import, auto_export, chunk_mib } = update;
+        let link = self.link(Change::Update { id, auto_import, auto_export, chunk_mib }).await?;
+        if link.state == RepositoryState::Misconfigured {
+            self.shared.repositories.lock().check_now(id, Instant::now());
+            self.shared.repositories.tell();
+        }
+        Ok(link)
+    }
+
+    /// One link.
+    pub async fn repository(&self, id: RepositoryId) -> FsResult<Repository> {
+        self.ask(move |tx| Ok(repository::get(tx, id)?.show(id))).await
+    }
+
+    /// All links, in the order of their numbers.
+    pub async fn repositories(&self) -> FsResult<Vec<Repository>> {
+        let all = self.read(repository::all).await?;
+        Ok(all.into_iter().map(|(id, record)| record.show(id)).collect())
+    }
+
+    /// Queues an import.
+    pub async fn start_import(&self, id: RepositoryId) -> FsResult<Repository> {
+        self.link(Change::StartImport { id }).await
+    }
+
+    /// Ends a link, once workers have nothing of it. `Busy` while files have bytes only there, unless forced.
+    pub async fn delete_repository(&self, id: RepositoryId, force: bool) -> FsResult<()> {
+        self.change(Change::BeginDelete { id }).await?;
+        self.reload_jobs(id).await?;
+        let deleted = self.drain_and_delete(id, force).await;
+        if deleted.is_err() {
+            self.change(Change::KeepAfterAll { id }).await?;
+        }
+        self.reload_jobs(id).await?;
+        deleted
+    }
+
+    async fn drain_and_delete(&self, id: RepositoryId, force: bool) -> FsResult<()> {
+        let until = Instant::now() + DRAIN_WAIT;
+        loop {
+            let told = self.shared.repositories.work.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if !self.shared.repositories.lock().is_out_for(id) {
+                break;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(FsError::new(FsCode::Busy, format!("a worker is still busy with repository {id}"))
+                    .with_hint("try again in a moment"));
+            }
+            // Either way the next look decides.
+            let _ = tokio::time::timeout(left, told).await;
+        }
+        if !force {
+            let count = self.read(move |tx| unloaded_files(tx, id)).await?;
+            if count > 0 {
+                let what = format!("{count} files are not loaded in full from repository {id}");
+                return Err(FsError::new(FsCode::Busy, what)
+                    .with_hint("restore or remove them, or force it: what is not loaded cannot be read any more"));
+            }
+        }
+        self.change(Change::Delete { id }).await?;
+        tracing::info!(fs = %self.info.name, %id, "the link to a repository was ended");
+        Ok(())
+    }
+}
+
+/// Files of a link that have bytes in the repository only.
+fn unloaded_files(tx: &dyn ReadTxn, id: RepositoryId) -> FsResult<u64> {
+    let mut count = 0;
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = tx.scan(Table::Loads, &[], after.as_deref(), PAGE)?;
+        for (key, _) in &rows {
+            count += u64::from(repository::hsm(tx, keys::parse_fid(key)?)?.is_some_and(|row| row.repository == id));
+        }
+        match rows.into_iter().next_back() {
+            Some((key, _)) => after = Some(key),
+            None => return Ok(count),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Ranges that clients wait for, changes of the extent of files that are not all there, and what `lfs hsm_*` asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sateen_types::op::Mutation;
+use sateen_types::repository::{HsmAction, HsmOperation, HsmState};
+use sateen_types::{Credential, Extent, Fid, FsCode, FsError, FsResult, Layout, Remote, RepositoryId, SessionId};
+use tokio::sync::Notify;
+
+use super::{DRAIN_WAIT, unexpected};
+use crate::command::Request;
+use crate::fs::FileSystem;
+use crate::namespace::repository::{self, Answer, Change};
+use crate::namespace::{self};
+use crate::store::ReadTxn;
+
+/// What is missing of a file, and where it comes from.
+struct Missing {
+    remote: Remote,
+    repository: RepositoryId,
+    /// The link is still there.
+    linked: bool,
+}
+
+fn missing(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<Missing>> {
+    let (Some(load), Some(row)) = (repository::loads(tx, fid)?, repository::hsm(tx, fid)?) else { return Ok(None) };
+    let linked = match repository::get(tx, row.repository) {
+        Ok(_) => true,
+        Err(e) if e.code == FsCode::NotFound => false,
+        Err(e) => return Err(e),
+    };
+    Ok(Some(Missing { remote: load.remote, repository: row.repository, linked }))
+}
+
+/// The place of one who waits; gives it up when dropped.
+struct Waiting {
+    fs: Arc<FileSystem>,
+    fid: Fid,
+    number: u64,
+    changed: Arc<Notify>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.fs.shared.repositories.lock().leave(self.fid, self.number);
+    }
+}
+
+/// A file of which nothing is given out until this is dropped.
+pub(in crate::fs) struct Closed {
+    fs: Arc<FileSystem>,
+    fid: Fid,
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let repositories = &self.fs.shared.repositories;
+        let mut table = repositories.lock();
+        // Whoever still waits looks again what is missing.
+        table.forget(self.fid);
+        table.open(self.fid);
+        drop(table);
+        repositories.tell();
+    }
+}
+
+impl FileSystem {
+    /// Waits until a range is loaded, `hold` at most; gives what is loaded then (`None`: everything) and the layout.
+    ///
+    /// # Errors
+    /// `Io`: it could not be fetched, with the reason. Asking again tries again.
+    pub async fn load(
+        self: &Arc<Self>,
+        session: SessionId,
+        fid: Fid,
+        range: Extent,
+        sequential: bool,
+        hold: Duration,
+    ) -> FsResult<(Option<Remote>, Layout)> {
+        self.touch(session)?;
+        let until = Instant::now() + hold;
+        let mut waiting: Option<Waiting> = None;
+        loop {
+            let changed = waiting.as_ref().map(|w| w.changed.clone());
+            let told = changed.as_ref().map(|changed| changed.notified());
+            let mut told = std::pin::pin!(told);
+            if let Some(told) = told.as_mut().as_pin_mut() {
+                told.enable();
+            }
+            let question = move |tx: &dyn ReadTxn| Ok((namespace::get_layout(tx, fid)?, missing(tx, fid)?));
+            let (layout, missing) = self.ask(question).await?;
+            let Some(missing) = missing.filter(|m| !m.remote.is_loaded(range)) else {
+                let remote = self.ask(move |tx| repository::layout_and_remote(tx, fid)).await?;
+                return Ok((remote.1, remote.0));
+            };
+            if !missing.linked {
+                return Err(unlinked(fid, missing.repository));
+            }
+            let Some(place) = &waiting else {
+                waiting = Some(self.begin_waiting(fid, &missing, range)?);
+                continue;
+            };
+            {
+                let mut table = self.shared.repositories.lock();
+                if let Some(error) = table.error(fid, place.number) {
+                    return Err(error);
+                }
+                table.want(fid, &missing.remote, range);
+                if sequential {
+                    table.want_ahead(fid, Extent { start: range.end, end: missing.remote.end() });
+                }
+            }
+            self.shared.repositories.tell();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok((Some(missing.remote), layout));
+            }
+            if let Some(told) = told.as_pin_mut() {
+                // Either way the next look decides.
+                let _ = tokio::time::timeout(left, told).await;
+            }
+        }
+    }
+
+    fn begin_waiting(self: &Arc<Self>, fid: Fid, missing: &Missing, range: Extent) -> FsResult<Waiting> {
+        let mut table = self.shared.repositories.lock();
+        let (number, changed) = table.wait(fid, missing.repository, &missing.remote, range, Instant::now())?;
+        Ok(Waiting { fs: self.clone(), fid, number, changed })
+    }
+
+    /// Before a change of a file's extent, where the file is not all there. To 0: nothing of it is given out any more, and what
+    /// was is waited for; this lasts until what is given is dropped. To another size: the file is loaded first.
+    pub(in crate::fs) async fn make_resizable(self: &Arc<Self>, request: &Request) -> FsResult<Option<Closed>> {
+        let Mutation::SetAttr(op) = &request.op else { return Ok(None) };
+        let (fid, Some(size)) = (op.fid, op.size) else { return Ok(None) };
+        let Some(missing) = self.ask(move |tx| missing(tx, fid)).await? else { return Ok(None) };
+        if size > 0 {
+            self.load_in_full(fid, &missing).await?;
+            return Ok(None);
+        }
+        let changed =
+            self.shared.repositories.lock().close(fid, missing.repository, &missing.remote, Instant::now())?;
+        let closed = Closed { fs: self.clone(), fid };
+        let until = Instant::now() + DRAIN_WAIT;
+        loop {
+            let told = changed.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if !self.shared.repositories.may_be_written(fid) {
+                return Ok(Some(closed));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(FsError::new(FsCode::Unavailable, format!("a worker is still writing to {fid}"))
+                    .with_hint("if it is dead, its session ends with its lease"));
+            }
+            // Workers of an earlier life of the server tell nobody.
+            let _ = tokio::time::timeout(left.min(Duration::from_secs(1)), told).await;
+        }
+    }
+
+    async fn load_in_full(self: &Arc<Self>, fid: Fid, first: &Missing) -> FsResult<()> {
+        if !first.linked {
+            return Err(unlinked(fid, first.repository));
+        }
+        let whole = Extent { start: 0, end: first.remote.end() };
+        let place = self.begin_waiting(fid, first, whole)?;
+        let until = Instant::now() + DRAIN_WAIT;
+        self.shared.repositories.lock().want_ahead(fid, whole);
+        self.shared.repositories.tell();
+        loop {
+            let told = place.changed.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if self.ask(move |tx| missing(tx, fid)).await?.is_none() {
+                return Ok(());
+            }
+            if let Some(error) = self.shared.repositories.lock().error(fid, place.number) {
+                return Err(error);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(FsError::new(FsCode::Unavailable, format!("{fid} is being loaded before it is cut"))
+                    .with_hint("see how far it is: lfs hsm_action"));
+            }
+            // Either way the next look decides.
+            let _ = tokio::time::timeout(left, told).await;
+        }
+    }
+
+    /// What Lustre's commands tell of a file.
+    pub async fn hsm_state(&self, session: SessionId, fid: Fid) -> FsResult<HsmState> {
+        self.touch(session)?;
+        let question = move |tx: &dyn ReadTxn| {
+            namespace::get_attr(tx, fid)?;
+            Ok((repository::hsm(tx, fid)?, repository::loads(tx, fid)?, missing(tx, fid)?))
+        };
+        let (row, load, missing) = self.ask(question).await?;
+        let row =
+            row.ok_or_else(|| FsError::new(FsCode::NoData, format!("{fid} has nothing to do with a data repository")))?;
+        let id = row.repository;
+        let linked = match &missing {
+            Some(missing) => missing.linked,
+            None => self.repository(id).await.is_ok(),
+        };
+        let restoring = load.as_ref().is_some_and(|l| l.restore) || self.shared.repositories.lock().is_loading(fid);
+        let loaded_bytes = load.as_ref().map_or(row.size, |l| l.remote.loaded_bytes());
+        Ok(HsmState {
+            flags: row.flags,
+            action: if load.is_some() && restoring { HsmAction::Restore } else { HsmAction::None },
+            repository: linked.then_some(id),
+            key: row.key,
+            loaded_bytes,
+            remote_bytes: row.size,
+        })
+    }
+
+    /// Loads a file in the background, or gives up what the OSTs have of it.
+    pub async fn hsm_request(
+        self: &Arc<Self>,
+        session: SessionId,
+        who: Credential,
+        fid: Fid,
+        operation: HsmOperation,
+    ) -> FsResult<()> {
+        self.touch(session)?;
+        match operation {
+            HsmOperation::Release => {
+                self.change(Change::Release { fid, who }).await?;
+                self.shared.repositories.lock().forget(fid);
+                Ok(())
+            }
+            HsmOperation::Restore => {
+                let Answer::Remote(remote) = self.change(Change::Restore { fid }).await? else {
+                    return Err(unexpected());
+                };
+                let Some(remote) = remote else { return Ok(()) };
+                let Some(missing) = self.ask(move |tx| missing(tx, fid)).await? else { return Ok(()) };
+                if !missing.linked {
+                    return Err(unlinked(fid, missing.repository));
+                }
+                self.shared.repositories.lock().restore(fid, missing.repository, &remote, Instant::now())?;
+                self.shared.repositories.tell();
+                Ok(())
+            }
+        }
+    }
+}
+
+fn unlinked(fid: Fid, id: RepositoryId) -> FsError {
+    FsError::new(FsCode::Io, format!("bytes of {fid} are in repository {id} only, which is not linked any more"))
+        .with_hint("only what was loaded before can be read")
+}

@@ -1,0 +1,299 @@
+//! What workers take, and what they report.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sateen_types::repository::{
+    Assignment, Fetch, FetchOutcome, FetchResult, ImportPage, ImportState, ImportStatus, Outcome, Work,
+};
+use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, RepositoryId, SessionId};
+
+use super::table::Task;
+use super::unexpected;
+use crate::fs::FileSystem;
+use crate::namespace::repository::{self, Answer, Change};
+
+/// Longest a Take waits before it looks again, whatever it was told.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+fn not_yours(number: u64) -> FsError {
+    FsError::new(FsCode::Stale, format!("assignment {number} is not this session's any more"))
+}
+
+impl FileSystem {
+    /// Waits for work, `hold` at most, and gives at most `max` assignments. `held`: numbers of those that the worker has.
+    pub async fn take(
+        self: &Arc<Self>,
+        session: SessionId,
+        max: usize,
+        held: &[u64],
+        hold: Duration,
+    ) -> FsResult<Vec<Assignment>> {
+        self.touch(session)?;
+        self.know_worker(session).await?;
+        let until = Instant::now() + hold;
+        self.shared.repositories.lock().held(session, held, Instant::now());
+        let mut given = Vec::new();
+        loop {
+            let told = self.shared.repositories.work.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            while given.len() < max {
+                let Some((number, task)) = self.pick(session)? else { break };
+                given.extend(self.assign(number, task).await?);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if !given.is_empty() || left.is_zero() {
+                return Ok(given);
+            }
+            let due = self.shared.repositories.lock().next_due();
+            let due = due.map_or(LOOK_AGAIN, |at| at.saturating_duration_since(Instant::now()));
+            // Whatever ends first, the next look decides.
+            let _ = tokio::time::timeout(left.min(due).clamp(Duration::from_millis(1), LOOK_AGAIN), told).await;
+        }
+    }
+
+    /// Something to do for a session. One that is being ended gets nothing any more.
+    fn pick(&self, session: SessionId) -> FsResult<Option<(u64, Task)>> {
+        let clients = self.shared.clients.lock();
+        if !clients.is_alive(session) {
+            return Err(FsError::new(FsCode::Stale, format!("session {session} does not exist any more")));
+        }
+        Ok(self.shared.repositories.lock().pick(session, Instant::now()))
+    }
+
+    /// A restart of the server must know which sessions may be writing, so they are recorded before they are given anything.
+    async fn know_worker(&self, session: SessionId) -> FsResult<()> {
+        if self.shared.repositories.workers.lock().contains(&session) {
+            return Ok(());
+        }
+        if self.shared.clients.lock().writer(session) == 0 {
+            return Err(FsError::new(FsCode::Invalid, format!("session {session} has no writer"))
+                .with_hint("a worker opens its session with a writer, so that it can be shut out at the OSTs"));
+        }
+        self.change(Change::Worker { session }).await?;
+        self.shared.repositories.workers.lock().insert(session);
+        Ok(())
+    }
+
+    /// What a worker needs to do what was picked for it; `None` if there is nothing to do after all.
+    async fn assign(&self, number: u64, task: Task) -> FsResult<Option<Assignment>> {
+        match task {
+            Task::Check(id) => {
+                let found = self.ask(move |tx| repository::get(tx, id)).await;
+                Ok(self.unless_gone(number, found)?.map(|link| Assignment {
+                    number,
+                    repository: id,
+                    settings: link.settings,
+                    work: Work::Check,
+                }))
+            }
+            Task::Import(id, run) => {
+                let found = self.ask(move |tx| repository::get(tx, id)).await;
+                let Some(link) = self.unless_gone(number, found)? else { return Ok(None) };
+                if link.run != run || !matches!(link.import.state, ImportState::Queued | ImportState::Running) {
+                    self.shared.repositories.lock().done(number);
+                    self.reload_jobs(id).await?;
+                    return Ok(None);
+                }
+                let (settings, work) = (link.settings, Work::Import { after: link.after });
+                Ok(Some(Assignment { number, repository: id, settings, work }))
+            }
+            Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch(number, fid, range, urgent).await),
+        }
+    }
+
+    /// A link, unless it was ended meanwhile.
+    fn unless_gone<T>(&self, number: u64, found: FsResult<T>) -> FsResult<Option<T>> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(e) => {
+                self.shared.repositories.lock().done(number);
+                if e.code == FsCode::NotFound { Ok(None) } else { Err(e) }
+            }
+        }
+    }
+
+    /// The range is reserved: from here on nobody destroys the file or gives up its data. Whether it is still to be loaded is
+    /// looked up only now.
+    async fn assign_fetch(&self, number: u64, fid: Fid, range: Extent, urgent: bool) -> Option<Assignment> {
+        let table = || self.shared.repositories.lock();
+        if self.shared.clients.lock().is_claimed(fid) {
+            table().give_back(number, true, Instant::now());
+            return None;
+        }
+        let prepared = match self.ask(move |tx| repository::prepared(tx, fid)).await {
+            Ok(Some(p)) if p.layout.is_instantiated(range.start, range.end - range.start) => Ok(Some(p)),
+            Ok(Some(_)) => match self.change(Change::Prepare { fid, range }).await {
+                Ok(Answer::Prepared(prepared)) => Ok(prepared.map(|p| *p)),
+                Ok(_) => Err(unexpected()),
+                Err(e) => Err(e),
+            },
+            other => other,
+        };
+        match prepared {
+            Ok(Some(p)) if p.remote.missing(range) == [range] => Some(Assignment {
+                number,
+                repository: p.hsm.repository,
+                settings: p.settings,
+                work: Work::Fetch(Fetch {
+                    fid,
+                    key: p.hsm.key,
+                    etag: p.hsm.etag,
+                    range,
+                    layout: p.layout,
+                    size: p.hsm.size,
+                    urgent,
+                }),
+            }),
+            Ok(Some(p)) => {
+                table().correct(number, &p.remote);
+                None
+            }
+            Ok(None) => {
+                table().loaded(number, None);
+                None
+            }
+            Err(e) if e.code.is_retryable() => {
+                table().give_back(number, true, Instant::now());
+                None
+            }
+            Err(e) => {
+                tracing::warn!(fs = %self.info.name, %fid, "a file cannot be loaded: {e}");
+                table().failed(number, &e, Instant::now());
+                None
+            }
+        }
+    }
+
+    /// One page of an import; durable when it is answered.
+    pub async fn import(&self, session: SessionId, number: u64, page: ImportPage) -> FsResult<ImportStatus> {
+        self.touch(session)?;
+        let found = self.shared.repositories.lock().import_of(session, number);
+        let (id, run) = found.ok_or_else(|| not_yours(number))?;
+        let last = page.last;
+        let Answer::Import(status) = self.change(Change::Import { id, run, page }).await? else {
+            return Err(unexpected());
+        };
+        self.shared.repositories.seen.lock().entry(id).and_modify(|(_, objects)| *objects = status.objects);
+        if last {
+            // Reported and done: what is known of it goes.
+            let _ = self.shared.repositories.lock().begin_finish(session, number, |_| true);
+            self.reload_jobs(id).await?;
+            self.shared.repositories.lock().done(number);
+            tracing::info!(fs = %self.info.name, %id, objects = status.objects, created = status.created,
+                changed = status.changed, skipped = status.skipped, "an import is complete");
+        }
+        Ok(status)
+    }
+
+    /// What came of an assignment.
+    pub async fn finish(self: &Arc<Self>, session: SessionId, number: u64, outcome: Outcome) -> FsResult<()> {
+        self.touch(session)?;
+        let fits = |task: &Task| {
+            matches!(
+                (task, &outcome),
+                (Task::Check(_), Outcome::Check { .. })
+                    | (Task::Import(..), Outcome::Import { .. })
+                    | (Task::Fetch { .. }, Outcome::Fetch(_))
+            )
+        };
+        let task = match self.shared.repositories.lock().begin_finish(session, number, fits) {
+            Ok(task) => task,
+            Err(true) => return Ok(()),
+            Err(false) => return Err(not_yours(number)),
+        };
+        let fs = Arc::clone(self);
+        // To its end, also if the worker goes away: until then nobody else is given it.
+        let run = tokio::spawn(async move { fs.take_report(number, task, outcome).await });
+        run.await.map_err(|e| FsError::new(FsCode::Internal, format!("a report of {number} failed: {e}")))?
+    }
+
+    async fn take_report(&self, number: u64, task: Task, outcome: Outcome) -> FsResult<()> {
+        match (task, outcome) {
+            (Task::Check(id), Outcome::Check { message }) => self.checked(number, id, message).await,
+            (Task::Import(id, run), Outcome::Import { message }) => {
+                tracing::warn!(fs = %self.info.name, %id, message, "an import cannot go on");
+                let failed = self.change(Change::ImportFailed { id, run, message }).await;
+                let reloaded = self.reload_jobs(id).await;
+                self.shared.repositories.lock().done(number);
+                self.shared.repositories.tell();
+                failed.map(drop).or_else(gone_is_done).and(reloaded)
+            }
+            (Task::Fetch { fid, range, .. }, Outcome::Fetch(outcome)) => {
+                let reported = self.fetched(number, fid, range, outcome).await;
+                self.shared.repositories.tell();
+                // It may have lost its last name meanwhile.
+                self.drop_orphans(vec![fid]).await?;
+                reported
+            }
+            _ => Err(FsError::new(FsCode::Internal, "a report that does not fit its assignment was taken")),
+        }
+    }
+
+    async fn checked(&self, number: u64, id: RepositoryId, message: String) -> FsResult<()> {
+        if !message.is_empty() {
+            tracing::warn!(fs = %self.info.name, %id, message, "a repository cannot be read");
+        }
+        let checked = self.change(Change::Checked { id, message }).await;
+        let reloaded = self.reload_jobs(id).await;
+        self.shared.repositories.lock().done(number);
+        self.shared.repositories.tell();
+        checked.map(drop).or_else(gone_is_done).and(reloaded)
+    }
+
+    async fn fetched(&self, number: u64, fid: Fid, range: Extent, outcome: FetchOutcome) -> FsResult<()> {
+        let row = self.ask(move |tx| repository::hsm(tx, fid)).await;
+        let row = match row {
+            Ok(Some(row)) => row,
+            // The file is gone, or cannot be read: then nobody is served by what was fetched.
+            other => {
+                self.shared.repositories.lock().loaded(number, None);
+                return other.map(drop);
+            }
+        };
+        let key = String::from_utf8_lossy(&row.key).into_owned();
+        let why = match outcome.result {
+            FetchResult::Loaded => {
+                let allocated_delta = outcome.allocated_delta;
+                let change = Change::Loaded { fid, etag: row.etag, range, allocated_delta };
+                let answer = self.change(change).await;
+                let mut table = self.shared.repositories.lock();
+                return match answer {
+                    Ok(Answer::Remote(remote)) => {
+                        table.loaded(number, remote.as_ref());
+                        Ok(())
+                    }
+                    Ok(_) => Err(unexpected()),
+                    Err(e) => {
+                        table.failed(number, &e, Instant::now());
+                        Err(e)
+                    }
+                };
+            }
+            FetchResult::Changed | FetchResult::Gone => {
+                let lost = Change::Lost { fid, etag: row.etag };
+                if let Err(e) = self.change(lost).await {
+                    tracing::warn!(fs = %self.info.name, %fid, "cannot record that an object is lost: {e}");
+                }
+                let gone = outcome.result == FetchResult::Gone;
+                if gone { "the object is gone" } else { "another object has taken its place since the import" }
+            }
+            FetchResult::Failed => outcome.message.as_str(),
+        };
+        let what = format!("bytes {} to {} of {fid} cannot be loaded from {key:?}: {why}", range.start, range.end);
+        tracing::warn!(fs = %self.info.name, "{what}");
+        let hint = match outcome.result {
+            FetchResult::Changed | FetchResult::Gone => "import the repository again: sateen repo import",
+            _ => "see the log of sateen-dra-sync",
+        };
+        let error = FsError::new(FsCode::Io, what).with_hint(hint);
+        self.shared.repositories.lock().failed(number, &error, Instant::now());
+        Ok(())
+    }
+}
+
+/// A link that was ended needs no report.
+fn gone_is_done(e: FsError) -> FsResult<()> {
+    if e.code == FsCode::NotFound { Ok(()) } else { Err(e) }
+}

@@ -1,0 +1,230 @@
+//! Data repositories in the tables: links, imports, and what is loaded of files. The rules and their reasons are in
+//! `docs/decisions/0016-released-files-are-loaded-range-by-range.md`; who gets which work is decided in
+//! [`crate::fs::repository`].
+//!
+//! A file that came from a repository has a row in `hsm` as long as it lives; while bytes of it are in the repository only, it
+//! has one in `loads`, too. Neither is asked for much where there are no links: the tables are empty then.
+
+mod import;
+mod links;
+mod load;
+
+use sateen_types::repository::{ImportPage, ImportStatus, RepositoryEvents};
+use sateen_types::{
+    Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, Repository, RepositoryId,
+    RepositorySettings, SessionId,
+};
+
+use super::held::NOBODY;
+use crate::command::{Inputs, Outcome};
+use crate::store::codec::Record;
+use crate::store::records::{HsmRecord, LoadRecord};
+use crate::store::{ReadTxn, Table, Txn, keys};
+
+pub use links::{all, get, workers};
+pub use load::{Prepared, prepared, restores};
+
+/// A change that has to do with repositories.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the fields are named for what they are")]
+pub enum Change {
+    /// Links a directory to a prefix.
+    Create { settings: RepositorySettings },
+    /// Changes policies and chunk size; `None`: stays.
+    Update {
+        id: RepositoryId,
+        auto_import: Option<RepositoryEvents>,
+        auto_export: Option<RepositoryEvents>,
+        chunk_mib: Option<u32>,
+    },
+    /// A worker has looked at the bucket; empty: it can be read.
+    Checked { id: RepositoryId, message: String },
+    /// Everything is to be imported again.
+    StartImport { id: RepositoryId },
+    /// A page of the import `run`.
+    Import { id: RepositoryId, run: u64, page: ImportPage },
+    /// The import `run` cannot go on.
+    ImportFailed { id: RepositoryId, run: u64, message: String },
+    /// No work is given out for it any more.
+    BeginDelete { id: RepositoryId },
+    /// It stays after all.
+    KeepAfterAll { id: RepositoryId },
+    /// The link is gone; files stay.
+    Delete { id: RepositoryId },
+    /// The session is a worker's.
+    Worker { session: SessionId },
+    /// OSTs for a range that is to be loaded.
+    Prepare { fid: Fid, range: Extent },
+    /// The OSTs have the range of this version of the object.
+    Loaded { fid: Fid, etag: String, range: Extent, allocated_delta: i64 },
+    /// This version of the object is not there any more.
+    Lost { fid: Fid, etag: String },
+    /// All of it is to be loaded in the background.
+    Restore { fid: Fid },
+    /// What the OSTs have of a file goes.
+    Release { fid: Fid, who: Credential },
+}
+
+/// The answer to a [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing to tell.
+    Done,
+    /// The link as it is now.
+    Link(Box<Repository>),
+    /// How far the import is.
+    Import(ImportStatus),
+    /// The range can be fetched; `None`: nothing of the file is to be loaded.
+    Prepared(Option<Box<Prepared>>),
+    /// What is loaded of the file; `None`: all of it.
+    Remote(Option<Remote>),
+}
+
+/// Applies a change. After an error what is in `tx` must be dropped.
+pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Outcome> {
+    let answer = match change {
+        Change::Create { settings } => Answer::Link(Box::new(links::create(tx, settings, inputs)?)),
+        Change::Update { id, auto_import, auto_export, chunk_mib } => {
+            let changed = links::update(tx, *id, |s| {
+                s.auto_import = auto_import.unwrap_or(s.auto_import);
+                s.auto_export = auto_export.unwrap_or(s.auto_export);
+                s.chunk_mib = chunk_mib.unwrap_or(s.chunk_mib);
+            });
+            Answer::Link(Box::new(changed?))
+        }
+        Change::Checked { id, message } => Answer::Link(Box::new(links::checked(tx, *id, message)?)),
+        Change::StartImport { id } => Answer::Link(Box::new(links::start_import(tx, *id, inputs)?)),
+        Change::Import { id, run, page } => Answer::Import(import::page(tx, *id, *run, page, inputs)?),
+        Change::ImportFailed { id, run, message } => {
+            links::import_failed(tx, *id, *run, message, inputs)?;
+            Answer::Done
+        }
+        Change::BeginDelete { id } => {
+            links::set_deleting(tx, *id, true)?;
+            Answer::Done
+        }
+        Change::KeepAfterAll { id } => {
+            links::set_deleting(tx, *id, false)?;
+            Answer::Done
+        }
+        Change::Delete { id } => {
+            tx.delete(Table::Repositories, keys::repository(*id));
+            Answer::Done
+        }
+        Change::Worker { session } => {
+            super::session::refuse_unknown(tx, *session)?;
+            tx.put(Table::Repositories, keys::worker(*session), Vec::new());
+            Answer::Done
+        }
+        Change::Prepare { fid, range } => Answer::Prepared(load::prepare(tx, *fid, *range, inputs)?.map(Box::new)),
+        Change::Loaded { fid, etag, range, allocated_delta } => {
+            Answer::Remote(load::loaded(tx, *fid, etag, *range, *allocated_delta)?)
+        }
+        Change::Lost { fid, etag } => {
+            load::lost(tx, *fid, etag)?;
+            Answer::Done
+        }
+        Change::Restore { fid } => Answer::Remote(load::restore(tx, *fid)?),
+        Change::Release { fid, who } => {
+            load::release(tx, *fid, who, inputs)?;
+            Answer::Done
+        }
+    };
+    Ok(Outcome::Repository(answer))
+}
+
+/// Files that the change replaces the data of, which must not be open: whoever applies it says which are.
+pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
+    match change {
+        Change::Import { id, page, .. } => import::victims(tx, *id, page),
+        Change::Release { fid, .. } => Ok(vec![*fid]),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Directories in which the change may make names, or whose attributes it may change.
+pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionId)>> {
+    let dirs = match change {
+        Change::Create { settings } => links::directories_on(tx, &settings.path)?,
+        Change::Import { id, page, .. } => import::directories(tx, *id, page)?,
+        _ => Vec::new(),
+    };
+    Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())
+}
+
+/// What a file has to do with a repository.
+pub fn hsm(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<HsmRecord>> {
+    tx.get(Table::Hsm, &keys::fid(fid))?.map(|v| HsmRecord::from_bytes(&v)).transpose()
+}
+
+/// What is loaded of a file that is not all there.
+pub fn loads(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<LoadRecord>> {
+    tx.get(Table::Loads, &keys::fid(fid))?.map(|v| LoadRecord::from_bytes(&v)).transpose()
+}
+
+/// Which bytes of a file are in its repository only; `None`: none.
+pub fn remote(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<Remote>> {
+    Ok(loads(tx, fid)?.map(|load| load.remote))
+}
+
+/// Layout of a file and which bytes of it are in its repository only, of one moment.
+pub fn layout_and_remote(tx: &dyn ReadTxn, fid: Fid) -> FsResult<(Layout, Option<Remote>)> {
+    Ok((super::layout::of_file(tx, fid)?, remote(tx, fid)?))
+}
+
+fn put_hsm(tx: &mut dyn Txn, fid: Fid, row: &HsmRecord) {
+    tx.put(Table::Hsm, keys::fid(fid), row.to_bytes());
+}
+
+/// Nothing of the file is to be loaded any more.
+fn delete_loads(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    if let Some(load) = loads(tx, fid)? {
+        tx.delete(Table::Loads, keys::fid(fid));
+        if load.restore {
+            tx.delete(Table::Repositories, keys::restore(fid));
+        }
+    }
+    Ok(())
+}
+
+/// The data of a file changed here.
+pub fn written(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    if let Some(mut row) = hsm(tx, fid)?
+        && !row.flags.has(HsmFlags::DIRTY)
+    {
+        row.flags = row.flags.set(HsmFlags::DIRTY, true);
+        put_hsm(tx, fid, &row);
+    }
+    Ok(())
+}
+
+/// A file gets another size. To 0: nothing is loaded any more. To another one it must be loaded in full.
+pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
+    let Some(mut row) = hsm(tx, fid)? else { return Ok(()) };
+    if loads(tx, fid)?.is_some() {
+        if size > 0 {
+            return Err(FsError::new(FsCode::Unavailable, format!("{fid} is not loaded in full yet"))
+                .with_hint("it is being loaded; see: lfs hsm_action"));
+        }
+        delete_loads(tx, fid)?;
+    }
+    row.flags = row.flags.set(HsmFlags::RELEASED, false).set(HsmFlags::DIRTY, true);
+    put_hsm(tx, fid, &row);
+    Ok(())
+}
+
+/// The inode is gone.
+pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    if tx.get(Table::Hsm, &keys::fid(fid))?.is_some() {
+        tx.delete(Table::Hsm, keys::fid(fid));
+    }
+    delete_loads(tx, fid)
+}
+
+/// The session is over.
+pub fn session_ended(tx: &mut dyn Txn, session: SessionId) -> FsResult<()> {
+    if tx.get(Table::Repositories, &keys::worker(session))?.is_some() {
+        tx.delete(Table::Repositories, keys::worker(session));
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! `sateen.mds.v1.Repositories`.
+
+use std::sync::Arc;
+
+use sateen_proto::convert::{
+    credential, fid, hold, hsm_operation, import_page, loaded_range, required, session_id, take_bounds,
+};
+use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
+use sateen_proto::mds::*;
+use sateen_types::{FsName, FsResult, RepositoryId, RepositorySettings, SessionId};
+use tonic::{Request, async_trait};
+
+use super::{Answer, answer};
+use crate::cluster::Cluster;
+use crate::fs::FileSystem;
+use crate::fs::repository::Update;
+
+/// See the module.
+pub struct Service {
+    pub(super) cluster: Arc<Cluster>,
+}
+
+#[async_trait]
+impl RepositoriesService for Service {
+    async fn create_repository(&self, request: Request<CreateRepositoryRequest>) -> Answer<Repository> {
+        let r = request.into_inner();
+        let created = async {
+            let settings: RepositorySettings = required(r.settings, "settings")?.try_into()?;
+            self.named(&r.fs_name)?.create_repository(settings).await
+        };
+        answer(created.await.map(|link| (&link).into()))
+    }
+
+    async fn update_repository(&self, request: Request<UpdateRepositoryRequest>) -> Answer<Repository> {
+        let r = request.into_inner();
+        let updated = async {
+            let chunk_mib = match r.imported_file_chunk_mib {
+                0 => None,
+                mib => Some(RepositorySettings::checked_chunk_mib(mib)?),
+            };
+            let (auto_import, auto_export) = (r.auto_import.map(Into::into), r.auto_export.map(Into::into));
+            let update = Update { auto_import, auto_export, chunk_mib };
+            self.named(&r.fs_name)?.update_repository(RepositoryId(r.id), update).await
+        };
+        answer(updated.await.map(|link| (&link).into()))
+    }
+
+    async fn get_repository(&self, request: Request<GetRepositoryRequest>) -> Answer<Repository> {
+        let r = request.into_inner();
+        let found = async { self.named(&r.fs_name)?.repository(RepositoryId(r.id)).await };
+        answer(found.await.map(|link| (&link).into()))
+    }
+
+    async fn list_repositories(&self, request: Request<ListRepositoriesRequest>) -> Answer<ListRepositoriesReply> {
+        let r = request.into_inner();
+        let found = async { self.named(&r.fs_name)?.repositories().await };
+        let reply = |links: Vec<_>| ListRepositoriesReply { repositories: links.iter().map(Into::into).collect() };
+        answer(found.await.map(reply))
+    }
+
+    async fn delete_repository(&self, request: Request<DeleteRepositoryRequest>) -> Answer<DeleteRepositoryReply> {
+        let r = request.into_inner();
+        let deleted = async { self.named(&r.fs_name)?.delete_repository(RepositoryId(r.id), r.force).await };
+        answer(deleted.await.map(|()| DeleteRepositoryReply {}))
+    }
+
+    async fn start_import(&self, request: Request<StartImportRequest>) -> Answer<Repository> {
+        let r = request.into_inner();
+        let started = async { self.named(&r.fs_name)?.start_import(RepositoryId(r.id)).await };
+        answer(started.await.map(|link| (&link).into()))
+    }
+
+    async fn load(&self, request: Request<LoadRequest>) -> Answer<LoadReply> {
+        let r = request.into_inner();
+        let loaded = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            let (file, range) = (fid(r.fid, "fid")?, loaded_range(r.range)?);
+            let (remote, layout) = fs.load(session, file, range, r.sequential, hold(r.hold_ms)).await?;
+            Ok(LoadReply { remote: remote.as_ref().map(Into::into), layout: Some((&layout).into()) })
+        };
+        answer(loaded.await)
+    }
+
+    async fn hsm_state(&self, request: Request<HsmStateRequest>) -> Answer<HsmStateReply> {
+        let r = request.into_inner();
+        let state = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.hsm_state(session, fid(r.fid, "fid")?).await
+        };
+        answer(state.await.map(|state| (&state).into()))
+    }
+
+    async fn hsm_request(&self, request: Request<HsmRequestRequest>) -> Answer<HsmRequestReply> {
+        let r = request.into_inner();
+        let done = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            let (who, file) = (credential(r.credential)?, fid(r.fid, "fid")?);
+            fs.hsm_request(session, who, file, hsm_operation(r.operation)?).await
+        };
+        answer(done.await.map(|()| HsmRequestReply {}))
+    }
+
+    async fn take(&self, request: Request<TakeRequest>) -> Answer<TakeReply> {
+        let r = request.into_inner();
+        let taken = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            take_bounds(&r)?;
+            fs.take(session, r.max as usize, &r.held, hold(r.hold_ms)).await
+        };
+        let reply = |given: Vec<_>| TakeReply { assignments: given.iter().map(Into::into).collect() };
+        answer(taken.await.map(reply))
+    }
+
+    async fn import(&self, request: Request<ImportRequest>) -> Answer<ImportReply> {
+        let r = request.into_inner();
+        let imported = async {
+            let ((session, fs), number) = (self.fs(&r.session_id)?, r.number);
+            fs.import(session, number, import_page(r)?).await
+        };
+        answer(imported.await.map(|status| ImportReply { status: Some((&status).into()) }))
+    }
+
+    async fn finish(&self, request: Request<FinishRequest>) -> Answer<FinishReply> {
+        let r = request.into_inner();
+        let finished = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.finish(session, r.number, required(r.outcome, "outcome")?.try_into()?).await
+        };
+        answer(finished.await.map(|()| FinishReply {}))
+    }
+}
+
+impl Service {
+    /// The session of a request and its file system.
+    fn fs(&self, session: &[u8]) -> FsResult<(SessionId, Arc<FileSystem>)> {
+        let session = session_id(session)?;
+        Ok((session, self.cluster.by_session(session)?))
+    }
+
+    fn named(&self, name: &str) -> FsResult<Arc<FileSystem>> {
+        let name: FsName = name.parse()?;
+        self.cluster.by_name(&name)
+    }
+}

@@ -1,0 +1,255 @@
+//! Links to data repositories, and what files have to do with them.
+
+use sateen_types::repository::{
+    ImportState, ImportStatus, Remote, Repository, RepositoryEvents, RepositorySettings, RepositoryState, Skipped,
+};
+use sateen_types::{Extent, Fid, HsmFlags, RepositoryId, Timestamp};
+
+use crate::store::codec::{Reader, Record, Writer};
+
+/// Smallest stored object that was skipped, bytes: bounds a count before anything is allocated for it.
+const SKIPPED_BYTES_MIN: usize = 12;
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryRecord {
+    /// What was chosen.
+    pub settings: RepositorySettings,
+    /// What it is doing.
+    pub state: RepositoryState,
+    /// Why it is misconfigured or failed.
+    pub message: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The directory.
+    pub root: Fid,
+    /// Counts of the import.
+    pub import: ImportStatus,
+    /// Which import it is, from 1: pages of an earlier one are refused.
+    pub run: u64,
+    /// Where the import goes on: the last key that was looked at.
+    pub after: Vec<u8>,
+    /// The next FID that an import gives: sequence and number; sequence 0: none was taken.
+    pub next_fid: (u64, u32),
+}
+
+impl RepositoryRecord {
+    /// As administrators see it.
+    pub fn show(self, id: RepositoryId) -> Repository {
+        Repository {
+            id,
+            settings: self.settings,
+            state: self.state,
+            message: self.message,
+            created: self.created,
+            root: self.root,
+            import: self.import,
+        }
+    }
+}
+
+impl Record for RepositoryRecord {
+    const WHAT: &'static str = "repository";
+
+    fn write(&self, out: &mut Writer) {
+        let s = &self.settings;
+        for text in [&s.path.to_string(), &s.url.to_string(), &s.endpoint, &s.region, &s.profile] {
+            out.bytes(text.as_bytes());
+        }
+        out.u8(events(s.auto_import));
+        out.u8(events(s.auto_export));
+        out.u32(s.chunk_mib);
+        out.u8(u8::from(s.batch_import));
+        out.u8(match self.state {
+            RepositoryState::Creating => 1,
+            RepositoryState::Available => 2,
+            RepositoryState::Misconfigured => 3,
+            RepositoryState::Updating => 4,
+            RepositoryState::Deleting => 5,
+            RepositoryState::Failed => 6,
+        });
+        out.bytes(self.message.as_bytes());
+        out.time(self.created);
+        out.fid(self.root);
+        write_status(out, &self.import);
+        out.u64(self.run);
+        out.bytes(&self.after);
+        out.u64(self.next_fid.0);
+        out.u32(self.next_fid.1);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<RepositoryRecord> {
+        let settings = RepositorySettings {
+            path: text(input)?.parse().ok()?,
+            url: text(input)?.parse().ok()?,
+            endpoint: text(input)?,
+            region: text(input)?,
+            profile: text(input)?,
+            auto_import: read_events(input)?,
+            auto_export: read_events(input)?,
+            chunk_mib: input.u32()?,
+            batch_import: input.bool()?,
+        };
+        let state = match input.u8()? {
+            1 => RepositoryState::Creating,
+            2 => RepositoryState::Available,
+            3 => RepositoryState::Misconfigured,
+            4 => RepositoryState::Updating,
+            5 => RepositoryState::Deleting,
+            6 => RepositoryState::Failed,
+            _ => return None,
+        };
+        Some(RepositoryRecord {
+            settings: settings.checked().ok()?,
+            state,
+            message: text(input)?,
+            created: input.time()?,
+            root: input.fid()?,
+            import: read_status(input)?,
+            run: input.u64()?,
+            after: input.bytes()?.to_vec(),
+            next_fid: (input.u64()?, input.u32()?),
+        })
+    }
+}
+
+fn text(input: &mut Reader<'_>) -> Option<String> {
+    String::from_utf8(input.bytes()?.to_vec()).ok()
+}
+
+fn events(e: RepositoryEvents) -> u8 {
+    u8::from(e.created) | u8::from(e.changed) << 1 | u8::from(e.deleted) << 2
+}
+
+fn read_events(input: &mut Reader<'_>) -> Option<RepositoryEvents> {
+    let bits = input.u8()?;
+    let event = |bit: u8| bits & bit != 0;
+    (bits < 8).then(|| RepositoryEvents { created: event(1), changed: event(2), deleted: event(4) })
+}
+
+fn write_moment(out: &mut Writer, t: Option<Timestamp>) {
+    out.u8(u8::from(t.is_some()));
+    out.time(t.unwrap_or_default());
+}
+
+/// The outer `None`: these bytes are no moment.
+#[allow(clippy::option_option, reason = "malformed, absent and there are three things")]
+fn read_moment(input: &mut Reader<'_>) -> Option<Option<Timestamp>> {
+    let there = input.bool()?;
+    let time = input.time()?;
+    Some(there.then_some(time))
+}
+
+fn write_status(out: &mut Writer, s: &ImportStatus) {
+    out.u8(match s.state {
+        ImportState::None => 0,
+        ImportState::Queued => 1,
+        ImportState::Running => 2,
+        ImportState::Done => 3,
+        ImportState::Failed => 4,
+    });
+    out.bytes(s.message.as_bytes());
+    for n in [s.objects, s.created, s.changed, s.skipped, s.bytes] {
+        out.u64(n);
+    }
+    write_moment(out, s.started);
+    write_moment(out, s.ended);
+    out.u32(s.first_skipped.len() as u32);
+    for skipped in &s.first_skipped {
+        out.bytes(&skipped.key);
+        out.bytes(skipped.code.as_bytes());
+        out.bytes(skipped.message.as_bytes());
+    }
+}
+
+fn read_status(input: &mut Reader<'_>) -> Option<ImportStatus> {
+    let state = match input.u8()? {
+        0 => ImportState::None,
+        1 => ImportState::Queued,
+        2 => ImportState::Running,
+        3 => ImportState::Done,
+        4 => ImportState::Failed,
+        _ => return None,
+    };
+    Some(ImportStatus {
+        state,
+        message: text(input)?,
+        objects: input.u64()?,
+        created: input.u64()?,
+        changed: input.u64()?,
+        skipped: input.u64()?,
+        bytes: input.u64()?,
+        started: read_moment(input)?,
+        ended: read_moment(input)?,
+        first_skipped: (0..input.count(SKIPPED_BYTES_MIN)?)
+            .map(|_| Some(Skipped { key: input.bytes()?.to_vec(), code: text(input)?, message: text(input)? }))
+            .collect::<Option<_>>()?,
+    })
+}
+
+/// What a file, directory or symbolic link has to do with a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HsmRecord {
+    /// The link. It may be gone.
+    pub repository: RepositoryId,
+    /// Key of the object within the prefix.
+    pub key: Vec<u8>,
+    /// Of the object that the file was made of.
+    pub etag: String,
+    /// Of the object, bytes.
+    pub size: u64,
+    /// When the object was written.
+    pub modified: Timestamp,
+    /// Lustre's flags.
+    pub flags: HsmFlags,
+}
+
+impl Record for HsmRecord {
+    const WHAT: &'static str = "HSM state";
+    fn write(&self, out: &mut Writer) {
+        out.u64(self.repository.0);
+        out.bytes(&self.key);
+        out.bytes(self.etag.as_bytes());
+        out.u64(self.size);
+        out.time(self.modified);
+        out.u32(self.flags.0);
+    }
+    fn read(input: &mut Reader<'_>) -> Option<HsmRecord> {
+        Some(HsmRecord {
+            repository: RepositoryId(input.u64()?),
+            key: input.bytes()?.to_vec(),
+            etag: text(input)?,
+            size: input.u64()?,
+            modified: input.time()?,
+            flags: HsmFlags(input.u32()?),
+        })
+    }
+}
+
+/// What is loaded of a file that is not all there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadRecord {
+    /// Which bytes.
+    pub remote: Remote,
+    /// Somebody asked for all of it: it is loaded in the background, and listed among those that are.
+    pub restore: bool,
+}
+
+impl Record for LoadRecord {
+    const WHAT: &'static str = "loaded ranges";
+    fn write(&self, out: &mut Writer) {
+        out.u8(u8::from(self.restore));
+        out.u64(self.remote.end());
+        out.u32(self.remote.loaded().len() as u32);
+        for r in self.remote.loaded() {
+            out.u64(r.start);
+            out.u64(r.end);
+        }
+    }
+    fn read(input: &mut Reader<'_>) -> Option<LoadRecord> {
+        let restore = input.bool()?;
+        let end = input.u64()?;
+        let loaded = (0..input.count(16)?).map(|_| Some(Extent { start: input.u64()?, end: input.u64()? }));
+        Some(LoadRecord { remote: Remote::new(end, loaded.collect::<Option<_>>()?).ok()?, restore })
+    }
+}

@@ -1,0 +1,194 @@
+//! A cluster with a bucket linked to a directory: S3 server, workers, link.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sateen_client::admin::Admin;
+use sateen_client::{Client, Credential, Fid, FsResult, Name, Options};
+use sateen_dev_s3::store::Store;
+use sateen_types::repository::{HsmState, ImportState, Repository, RepositoryId, RepositorySettings, RepositoryState};
+use sateen_types::{FsCode, FsError};
+
+use crate::cluster::{Cluster, ClusterSpec, FS};
+use crate::ports::Port;
+use crate::process::Process;
+use crate::s3::{BUCKET, Pace, S3};
+use crate::{bins, metrics, rpc, wait};
+
+/// Where the bucket is linked.
+pub const PATH: &str = "/dataset";
+/// Longest an import of a test's objects may take.
+const IMPORT: Duration = Duration::from_secs(300);
+/// Lease of sessions: a worker that was killed is given up after it.
+const LEASE_MS: u32 = 2000;
+/// Longest one call may take.
+const CALL: Duration = Duration::from_secs(30);
+
+/// One worker for data repositories.
+#[derive(Debug)]
+pub struct Worker {
+    process: Process,
+    metrics: Port,
+    _listen: Port,
+}
+
+impl Worker {
+    /// Starts one and waits until it works.
+    #[track_caller]
+    fn start(cluster: &Cluster, s3: &S3, number: usize) -> Worker {
+        let (listen, port) = (Port::free(), Port::free());
+        let config = cluster.dir().join(format!("etc/dra-sync{number}.toml"));
+        let text = format!(
+            "mds = [\"{}\"]\nlisten = \"{}\"\nmetrics_listen = \"{}\"\n[profiles.default]\nfile = {:?}\n",
+            cluster.mds_address(),
+            listen.address(),
+            port.address(),
+            s3.keys()
+        );
+        std::fs::write(&config, text).expect("the configuration can be written");
+        let log = cluster.dir().join(format!("log/dra-sync{number}.log"));
+        let args = ["--config".into(), config.into()];
+        let mut process =
+            Process::start(&format!("dra-sync{number}"), &bins::path("sateen-dra-sync"), &args, &log, |_| {});
+        wait::until("a worker that is ready", wait::SERVER, || {
+            process.assert_runs();
+            rpc::is_serving(listen.address()).then_some(())
+        });
+        Worker { process, metrics: port, _listen: listen }
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self) {
+        self.process.kill9();
+    }
+
+    /// SIGTERM; it must end well.
+    #[track_caller]
+    pub fn terminate(&mut self) {
+        let status = self.process.terminate();
+        assert!(status.success(), "the worker ended with {status}");
+    }
+
+    /// A figure without labels.
+    #[track_caller]
+    pub fn figure(&self, name: &str) -> u64 {
+        metrics::plain(self.metrics.address(), &format!("sateen_dra_sync_{name}"))
+    }
+}
+
+/// Everything. The parts that depend on others are dropped first.
+#[derive(Debug)]
+pub struct Linked {
+    /// The workers.
+    pub workers: Vec<Worker>,
+    /// The store.
+    pub s3: S3,
+    /// The link.
+    pub id: RepositoryId,
+    /// The cluster.
+    pub cluster: Cluster,
+}
+
+impl Linked {
+    /// Starts everything with one worker, links the bucket that `fill` fills, and waits until it is imported.
+    #[track_caller]
+    pub fn start(label: &'static str, fill: impl FnOnce(&Store)) -> Linked {
+        let linked = Linked::begin(label, Pace::default(), fill);
+        linked.imported();
+        linked
+    }
+
+    /// [`Linked::start`] with a store as slow as this, without waiting.
+    #[track_caller]
+    pub fn begin(label: &'static str, pace: Pace, fill: impl FnOnce(&Store)) -> Linked {
+        let mds_extra = format!("[session]\nlease_ms = {LEASE_MS}\n");
+        let cluster = Cluster::start(ClusterSpec { mds_extra, ..ClusterSpec::new(label) });
+        let s3 = S3::start(cluster.dir(), pace, fill);
+        let worker = Worker::start(&cluster, &s3, 0);
+        let settings = RepositorySettings {
+            endpoint: s3.endpoint(),
+            batch_import: true,
+            ..RepositorySettings::new(PATH.parse().expect("a path"), format!("s3://{BUCKET}/").parse().expect("a URL"))
+        };
+        let made = admin(cluster.mds_address(), async |admin| {
+            admin.create_repository(&FS.parse().expect("a name"), &settings).await
+        });
+        let id = made.unwrap_or_else(|e| panic!("the bucket cannot be linked: {e}")).id;
+        Linked { workers: vec![worker], s3, id, cluster }
+    }
+
+    /// Starts one more worker.
+    #[track_caller]
+    pub fn add_worker(&mut self) {
+        self.workers.push(Worker::start(&self.cluster, &self.s3, self.workers.len()));
+    }
+
+    /// The link as it is now; `None` while the MDS does not answer.
+    pub fn now(&self) -> Option<Repository> {
+        admin(self.cluster.mds_address(), async |admin| {
+            admin.get_repository(&FS.parse().expect("a name"), self.id).await
+        })
+        .ok()
+    }
+
+    /// Waits until the import is done.
+    #[track_caller]
+    pub fn imported(&self) -> Repository {
+        wait::until("the end of the import", IMPORT, || {
+            let now = self.now()?;
+            let failed = now.import.state == ImportState::Failed || now.state == RepositoryState::Misconfigured;
+            assert!(!failed, "{}: {} {}", now.state, now.message, now.import.message);
+            (now.import.state == ImportState::Done).then_some(now)
+        })
+    }
+
+    /// Imports again, and waits.
+    #[track_caller]
+    pub fn import_again(&self) -> Repository {
+        let started = admin(self.cluster.mds_address(), async |admin| {
+            admin.start_import(&FS.parse().expect("a name"), self.id).await
+        });
+        started.unwrap_or_else(|e| panic!("the import cannot be started: {e}"));
+        self.imported()
+    }
+
+    /// State of a file, by its path below the link. Asked by a client of its own.
+    #[track_caller]
+    pub fn hsm(&self, path: &str) -> HsmState {
+        self.try_hsm(path).unwrap_or_else(|e| panic!("state of {path}: {e}"))
+    }
+
+    /// [`Linked::hsm`]; an error while the MDS does not answer.
+    pub fn try_hsm(&self, path: &str) -> FsResult<HsmState> {
+        let source = self.cluster.source().parse()?;
+        rpc::block_on(async {
+            let client = Client::connect(&source, Options { connect_timeout: CALL, ..Options::default() }).await?;
+            let state = async {
+                let mut at: Fid = client.root();
+                for name in PATH.split('/').chain(path.split('/')).filter(|part| !part.is_empty()) {
+                    at = client.lookup(&Credential::ROOT, at, &Name::parse(name.as_bytes())?).await?.fid;
+                }
+                client.hsm_state(at).await
+            };
+            let state = state.await;
+            client.close().await?;
+            state
+        })
+    }
+
+    /// A path on a mount.
+    pub fn on(&self, mount: &crate::Mount, path: &str) -> PathBuf {
+        mount.join(PATH.trim_start_matches('/')).join(path)
+    }
+}
+
+/// Asks the MDS.
+fn admin<T>(mds: SocketAddr, ask: impl AsyncFnOnce(&Admin) -> FsResult<T>) -> FsResult<T> {
+    rpc::block_on(async {
+        let admin = tokio::time::timeout(CALL, Admin::connect(&mds.to_string(), CALL))
+            .await
+            .map_err(|_| FsError::new(FsCode::TimedOut, "the MDS does not answer"))??;
+        ask(&admin).await
+    })
+}

@@ -1,0 +1,142 @@
+//! An S3 server with one bucket, as a process: `sateen-dev-s3`.
+
+use std::ffi::OsString;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
+use sateen_dev_s3::store::Store;
+
+use crate::ports::Port;
+use crate::process::Process;
+use crate::{bins, rpc, wait};
+
+/// The bucket.
+pub const BUCKET: &str = "dataset";
+/// Keys that requests are signed with.
+const ACCESS_KEY: &str = "test-access";
+const SECRET_KEY: &str = "test/secret+key";
+
+/// How slow a server pretends to be, so that there is something to be in the middle of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    /// Before every answer.
+    pub delay: Duration,
+    /// Of each answer; 0: no limit.
+    pub bytes_per_second: u64,
+}
+
+/// The server. Dropping it ends it; its directory is the cluster's.
+#[derive(Debug)]
+pub struct S3 {
+    dir: PathBuf,
+    log: PathBuf,
+    keys: PathBuf,
+    port: Port,
+    pace: Pace,
+    process: Option<Process>,
+}
+
+impl S3 {
+    /// Starts a server with a bucket that `fill` fills. (Before it runs: so keys may be there that no HTTP client can send.)
+    #[track_caller]
+    pub fn start(dir: &Path, pace: Pace, fill: impl FnOnce(&Store)) -> S3 {
+        let (log, keys) = (dir.join("log/s3.log"), dir.join("etc/s3-credentials"));
+        let text = format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+        std::fs::write(&keys, text).expect("the keys can be written");
+        let dir = dir.join("s3");
+        let store = Store::open(&dir).expect("the directory can be opened");
+        store.create_bucket(BUCKET).expect("a bucket can be made");
+        fill(&store);
+        drop(store);
+        let mut s3 = S3 { dir, log, keys, port: Port::free(), pace, process: None };
+        s3.run();
+        s3
+    }
+
+    /// Starts it again after [`S3::kill9`].
+    #[track_caller]
+    pub fn run(&mut self) {
+        assert!(self.process.is_none(), "the S3 server runs already");
+        let args: Vec<OsString> = vec![
+            "--dir".into(),
+            self.dir.clone().into(),
+            "--listen".into(),
+            self.port.address().to_string().into(),
+            "--access-key-file".into(),
+            self.keys.clone().into(),
+            "--delay-ms".into(),
+            self.pace.delay.as_millis().to_string().into(),
+            "--bytes-per-second".into(),
+            self.pace.bytes_per_second.to_string().into(),
+        ];
+        let mut process = Process::start("s3", &bins::path("sateen-dev-s3"), &args, &self.log, |_| {});
+        wait::until("an S3 server that listens", wait::SERVER, || {
+            process.assert_runs();
+            TcpStream::connect(self.port.address()).ok()
+        });
+        self.process = Some(process);
+    }
+
+    /// Starts it again, as slow as this.
+    #[track_caller]
+    pub fn restart(&mut self, pace: Pace) {
+        self.kill9();
+        self.pace = pace;
+        self.run();
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill9();
+        }
+    }
+
+    /// Where it answers.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.port.address())
+    }
+
+    /// The file with its keys.
+    pub fn keys(&self) -> &Path {
+        &self.keys
+    }
+
+    /// Puts an object, with user metadata.
+    #[track_caller]
+    pub fn put(&self, key: &str, bytes: &[u8], metadata: &[(&'static str, &str)]) {
+        let mut attributes = Attributes::new();
+        for (name, value) in metadata {
+            attributes.insert(Attribute::Metadata((*name).into()), (*value).to_owned().into());
+        }
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        let key = object_store::path::Path::parse(key).expect("a key that object_store can name");
+        let client = self.client();
+        let bytes = bytes.to_vec();
+        rpc::block_on(async { client.put_opts(&key, bytes.into(), options).await }).expect("the object can be put");
+    }
+
+    /// Removes an object.
+    #[track_caller]
+    pub fn delete(&self, key: &str) {
+        let key = object_store::path::Path::parse(key).expect("a key that object_store can name");
+        let client = self.client();
+        rpc::block_on(async { client.delete(&key).await }).expect("the object can be deleted");
+    }
+
+    /// Another client than the worker's.
+    pub fn client(&self) -> AmazonS3 {
+        AmazonS3Builder::new()
+            .with_bucket_name(BUCKET)
+            .with_endpoint(self.endpoint())
+            .with_region("us-east-1")
+            .with_allow_http(true)
+            .with_access_key_id(ACCESS_KEY)
+            .with_secret_access_key(SECRET_KEY)
+            .build()
+            .expect("a client can be made")
+    }
+}
