@@ -102,7 +102,9 @@ fn tree(b: &Bench<'_>, dir: Fid, at: &str, out: &mut BTreeMap<String, String>) {
         let attr = b.lookup(dir, &name).expect("listed");
         let path = format!("{at}/{name}");
         let row = repository::hsm(&*b.view(), attr.fid).expect("reads").map(|r| (r.key, r.etag, r.flags));
-        let what = (attr.file_type, attr.size, attr.mode, attr.uid, attr.mtime, row, remote(b, attr.fid));
+        // A directory has the time of the last name that was made in it.
+        let mtime = (attr.file_type != sateen_types::FileType::Directory).then_some(attr.mtime);
+        let what = (attr.file_type, attr.size, attr.mode, attr.uid, mtime, row, remote(b, attr.fid));
         out.insert(path.clone(), format!("{what:?}"));
         if attr.file_type == sateen_types::FileType::Directory {
             tree(b, attr.fid, &path, out);
