@@ -123,6 +123,11 @@ fn lfs_is_found_by_verb_and_by_name_and_exits_with_an_errno() {
         (vec!["getstripe", &here], libc::ENOTTY),
         (vec!["path2fid", &here], libc::EOPNOTSUPP),
         (vec!["find", &here, "-type", "x"], libc::EINVAL),
+        (vec!["hsm_state"], libc::EINVAL),
+        (vec!["hsm_state", &here], libc::EOPNOTSUPP),
+        (vec!["hsm_restore", "-a", "1", "f"], libc::EINVAL),
+        (vec!["hsm_release", &here], libc::EINVAL),
+        (vec!["hsm_restore", "/nonexistent"], libc::ENOENT),
     ] {
         let (code, _, stderr) = run(lfs, &words);
         assert_eq!(code, errno, "{words:?}: {stderr}");
@@ -132,7 +137,9 @@ fn lfs_is_found_by_verb_and_by_name_and_exits_with_an_errno() {
     }
     let (code, stdout, _) = run(lfs, &["--list-commands"]);
     assert_eq!(code, 0);
-    for verb in ["setstripe", "getstripe", "df", "path2fid", "fid2path", "osts", "mdts", "find"] {
+    for verb in
+        ["setstripe", "getstripe", "df", "path2fid", "fid2path", "osts", "mdts", "find", "hsm_state", "hsm_release"]
+    {
         assert!(stdout.split_whitespace().any(|v| v == verb), "{verb}");
     }
 }

@@ -4,10 +4,12 @@
 //! caches nor size and times of the file are touched. What must never happen is a write that arrives when the range has gone to
 //! somebody else. So every write is made in the session in which the range was given, an expired one being shut out at the
 //! OSTs first; a write under way runs to its end in a task of its own, whatever becomes of its [`Fill`]; it is repeated until its
-//! fate is known, however long that takes; and [`Client::finish`] waits for all of them.
+//! fate is known, however long that takes; and [`Client::finish`] waits for all of them, as does whoever begins with the same range
+//! again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
@@ -90,6 +92,8 @@ impl Client {
             }
         });
         let chunks = placed.collect::<FsResult<Vec<_>>>()?;
+        // It may have been given up here, and given to this worker again under another number.
+        inner.filling.ended(|write| write.fid == fid && write.range.overlaps(range.start, range.end)).await;
         let share = inner.budget.reserve((range.end - range.start).min(inner.options.dirty_bytes_max)).await;
         Ok(Fill {
             inner: Arc::clone(inner),
@@ -168,7 +172,7 @@ impl Fill {
                 self.collect_one().await?;
             }
             let (inner, shift, outlook) = (Arc::clone(&self.inner), self.shift, Arc::clone(&self.outlook));
-            let under_way = self.inner.filling.begin(self.number);
+            let under_way = self.begin();
             let work = async move {
                 let _under_way = under_way;
                 let (place, parts) = seal_batch(&inner, batch, outlook).await;
@@ -177,6 +181,11 @@ impl Fill {
             self.sending.push(self.inner.tasks.spawn_on(work, &self.inner.runtime));
         }
         Ok(())
+    }
+
+    /// A write is about to be made.
+    fn begin(&self) -> UnderWay {
+        self.inner.filling.begin(Write { number: self.number, fid: self.fid, range: self.range })
     }
 
     /// Waits for the oldest request under way.
@@ -208,7 +217,7 @@ impl Fill {
         }
         tracing::warn!(fid = %self.fid, writes = lost.len(), "an OST was restarted; storing what was fetched again");
         for Stored { place, parts, .. } in lost {
-            let (inner, under_way) = (Arc::clone(&self.inner), self.inner.filling.begin(self.number));
+            let (inner, under_way) = (Arc::clone(&self.inner), self.begin());
             let work = async move {
                 let _under_way = under_way;
                 store(&inner, shift, place, parts).await
@@ -271,29 +280,39 @@ where
     }
 }
 
-/// How many writes of each assignment are under way.
+/// Writes of fetched ranges that are under way, each under a number of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Filling {
-    writes: Mutex<HashMap<u64, usize>>,
+    writes: Mutex<HashMap<u64, Write>>,
+    last: AtomicU64,
     ended: Notify,
+}
+
+/// A write, of which assignment and for which range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write {
+    pub number: u64,
+    pub fid: Fid,
+    pub range: Extent,
 }
 
 /// A write under way; over when dropped.
 struct UnderWay(Arc<Filling>, u64);
 
 impl Filling {
-    fn begin(self: &Arc<Filling>, number: u64) -> UnderWay {
-        *self.writes.lock().entry(number).or_default() += 1;
+    fn begin(self: &Arc<Filling>, write: Write) -> UnderWay {
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        self.writes.lock().insert(number, write);
         UnderWay(Arc::clone(self), number)
     }
 
-    /// Waits until no write of an assignment is under way.
-    pub async fn ended(&self, number: u64) {
+    /// Waits until none of `these` writes is under way.
+    pub async fn ended(&self, these: impl Fn(&Write) -> bool) {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if !self.writes.lock().contains_key(&number) {
+            if !self.writes.lock().values().any(&these) {
                 return;
             }
             ended.await;
@@ -303,14 +322,7 @@ impl Filling {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut writes = self.0.writes.lock();
-        if let Some(count) = writes.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                writes.remove(&self.1);
-            }
-        }
-        drop(writes);
+        self.0.writes.lock().remove(&self.1);
         self.0.ended.notify_waiters();
     }
 }

@@ -183,7 +183,7 @@ impl Client {
     /// Reports that the assignment `number` is done, or has failed. `Stale` if it is not this worker's any more.
     pub async fn finish(&self, shift: Shift, number: u64, outcome: &Outcome) -> FsResult<()> {
         // The range may be somebody else's afterwards: nothing of it may be on its way any more.
-        self.inner.filling.ended(number).await;
+        self.inner.filling.ended(|write| write.number == number).await;
         let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
             let request = wire::FinishRequest { session_id, number, outcome: Some(outcome.into()) };
             async move { client.finish(request).await }

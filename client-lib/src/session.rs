@@ -108,6 +108,8 @@ pub(crate) struct Session {
     pub record: Mutex<Record>,
     /// Requests that wait for locks.
     pub waits: Waits,
+    /// Room for questions that wait for ranges to be loaded.
+    loads: Semaphore,
     /// See [`Session::turn`].
     turns: Box<[tokio::sync::Mutex<()>]>,
     /// Directories that this client has to itself.
@@ -163,6 +165,7 @@ impl Session {
         let session = Arc::new(Session {
             record: Mutex::new(Record::new(incarnation.id)),
             waits: Waits::default(),
+            loads: Semaphore::new(repositories::LOADS_MAX),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
             mds,
             fs: fs.clone(),

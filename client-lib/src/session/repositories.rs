@@ -17,6 +17,10 @@ use super::Session;
 use crate::retry::Backoff;
 use crate::transport;
 
+/// Loads under way at a time: they stay at the MDS for long, which takes a bounded number of requests of one client, and renewals of
+/// the session must not wait for them.
+pub(super) const LOADS_MAX: usize = 192;
+
 /// What is loaded of a file, as the MDS says.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -33,6 +37,7 @@ impl Session {
 
     /// Waits until a range is loaded, or for `hold`. `sequential`: what follows is wanted next.
     pub async fn load(&self, fid: Fid, range: Extent, sequential: bool, hold: Duration) -> FsResult<Loaded> {
+        let _place = self.loads.acquire().await.map_err(|_| FsError::new(FsCode::Internal, "no more loads"))?;
         let hold_ms = self.repository_hold(hold).as_millis() as u32;
         let asked = self.ask_repositories(|mut client, session_id| {
             let (fid, range) = (Some(fid.into()), Some(convert::loaded_range_to_wire(range)));

@@ -284,8 +284,13 @@ async fn nothing_is_reported_while_a_write_of_it_is_under_way() {
     let (worker, shift) = (r.worker.clone(), r.shift);
     let failed = FetchOutcome { result: FetchResult::Failed, message: String::new(), allocated_delta: 0 };
     let telling = tokio::spawn(async move { worker.finish(shift, 7, &Outcome::Fetch(failed)).await });
+    let again = {
+        let worker = r.worker.clone();
+        tokio::spawn(async move { worker.fill(shift, 8, &fetch).await.map(drop) })
+    };
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!telling.is_finished());
+    assert!(!telling.is_finished() && !again.is_finished());
     r.peers.oss.gate.add_permits(1000);
     telling.await.expect("no panic").expect("told");
+    again.await.expect("no panic").expect("begun");
 }
