@@ -140,7 +140,8 @@ async fn a_range_is_of_the_version_that_was_asked_for_or_an_error() {
     assert!(got == bytes[1_000_001..2_999_999]);
 
     served.put("k", &bytes[..10]);
-    let trouble = |result: Result<_, sateen_dra_sync::remote::RemoteError>| result.err().expect("refused").trouble;
+    let trouble =
+        |result: Result<_, sateen_dra_sync::remote::RemoteError>| result.map(drop).expect_err("refused").trouble;
     assert_eq!(trouble(remote.get(b"k", &head.etag, range).await.map(drop)), Trouble::Changed);
     let now = remote.head(b"k").await.expect("there");
     assert_eq!(trouble(remote.get(b"k", &now.etag, range).await.map(drop)), Trouble::Changed, "behind the end");

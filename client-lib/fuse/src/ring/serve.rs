@@ -201,7 +201,11 @@ impl Server {
             }
             opcode::READ => {
                 let (handle, offset, size) = (asked.u64(0), asked.u64(8), asked.u32(16));
-                self.answer(slot, "read", async move { fs.read(handle, offset, size).await.map(Answer::Pieces) })
+                self.answer(
+                    slot,
+                    "read",
+                    async move { fs.read(handle, offset, size, head.pid).await.map(Answer::Pieces) },
+                )
             }
             opcode::STATFS => self.answer(slot, "statfs", async move {
                 let s = fs.statfs().await?;
@@ -341,7 +345,7 @@ impl Server {
             if data.len() != size as usize {
                 return slot.refuse(Errno::EINVAL);
             }
-            match fs.write(handle, offset, data).await {
+            match fs.write(handle, offset, data, head.pid).await {
                 Ok(at) => {
                     if flags & WRITE_KILLS_PRIVILEGES != 0 && fs.loses_privileges(handle) {
                         kernel.forget_attributes(ino);
