@@ -300,7 +300,7 @@ fn an_import_goes_on_where_a_killed_worker_or_mds_left_it() {
     const OBJECTS: usize = 6000;
     let slow = Pace { delay: Duration::from_millis(20), bytes_per_second: 0 };
     let mut linked = Linked::begin("repo-import-kill", slow, |store| {
-        (0..objects).for_each(|i| put(store, &format!("d{:02}/f{i:05}", i % 20), format!("{i}").as_bytes(), &[]));
+        (0..OBJECTS).for_each(|i| put(store, &format!("d{:02}/f{i:05}", i % 20), format!("{i}").as_bytes(), &[]));
     });
     // However fast the import is: at its end there is nothing more to wait for.
     let so_far = |linked: &Linked, more_than: u64| {
