@@ -272,6 +272,15 @@ impl S3 for Service {
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(etag(&record)), ..PutObjectOutput::default() }))
     }
 
+    async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let mut deleted = Vec::new();
+        for object in req.input.delete.objects {
+            self.store.delete(&req.input.bucket, &object.key).map_err(refused)?;
+            deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() });
+        }
+        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), ..DeleteObjectsOutput::default() }))
+    }
+
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.store.delete(&req.input.bucket, &req.input.key).map_err(refused)?;
         Ok(S3Response::new(DeleteObjectOutput::default()))

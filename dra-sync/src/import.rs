@@ -63,7 +63,7 @@ pub async fn run(
     heads: usize,
     figures: &Arc<Figures>,
 ) -> FsResult<()> {
-    let (send, mut receive) = mpsc::channel::<ImportPage>(PAGES_WAITING_MAX);
+    let (send, receive) = mpsc::channel::<ImportPage>(PAGES_WAITING_MAX);
     let gather = async {
         let (remote, figures) = (Arc::clone(remote), Arc::clone(figures));
         let objects = listing(Arc::clone(&remote), after.to_vec(), Arc::clone(&figures)).map(move |listed| {
@@ -73,6 +73,8 @@ pub async fn run(
         pages(objects.buffered(heads).boxed(), after, send).await.map_err(|e| FsError::new(FsCode::Io, e.message))
     };
     let tell = async {
+        // Gone with the first error, so that nobody waits to be received.
+        let mut receive = receive;
         while let Some(page) = receive.recv().await {
             figures.skipped.fetch_add(page.skipped.len() as u64, Ordering::Relaxed);
             let status = client.import(shift, number, &page).await?;

@@ -46,7 +46,7 @@ pub fn start(connection: OwnedFd, server: Server, point: &Path) -> FsResult<()> 
     let failed = |e: io::Error| FsError::new(FsCode::Io, format!("the mount cannot be served by io_uring: {e}"));
     let (connection, server) = (Arc::new(connection), Arc::new(server));
     let processors = processors().map_err(failed)?;
-    let waker = Waker::start(point, processors)?;
+    let waker = Waker::new(point, processors)?;
     for number in 0..processors {
         let (connection, by, point) = (connection.clone(), (server.clone(), waker.clone()), point.to_owned());
         let serve = move || {
