@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quick_cache::sync::{Cache, GuardResult, PlaceholderGuard};
-use sateen_types::{Attr, Fid, Timestamp};
+use sateen_types::{Attr, ComponentId, Fid, Layout, Timestamp};
 
 /// Names one cached chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,17 +26,24 @@ pub(crate) struct Version {
     pub change: u64,
     pub mtime: Timestamp,
     pub size: u64,
+    /// What the data is stored in: a file that is released and loaded again has other components, and perhaps another object's bytes.
+    pub stored_in: Option<ComponentId>,
 }
 
 impl Version {
     /// The version attributes stand for.
     pub fn of(attr: &Attr) -> Version {
-        Version { change: attr.change, mtime: attr.mtime, size: attr.size }
+        Version { change: attr.change, mtime: attr.mtime, size: attr.size, stored_in: None }
+    }
+
+    /// The same, of data in a layout.
+    pub fn stored(attr: &Attr, layout: &Layout) -> Version {
+        Version { stored_in: layout.components.first().map(|c| c.id), ..Version::of(attr) }
     }
 
     /// Whether data may differ: a change of the mode alone shows in neither.
     pub fn same_data(&self, other: &Version) -> bool {
-        self.mtime == other.mtime && self.size == other.size
+        (self.mtime, self.size, self.stored_in) == (other.mtime, other.size, other.stored_in)
     }
 }
 

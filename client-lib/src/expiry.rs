@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use futures::stream::{self, TryStreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use sateen_types::op::Access;
 use sateen_types::{Capability, Credential, Fid, FsCode, FsError, FsResult};
 
@@ -23,6 +23,8 @@ use crate::retry::Backoff;
 
 /// Files looked at at a time.
 const FILES_AT_ONCE: usize = 16;
+/// Files of which a kernel is made to forget the data at the same time.
+const FORGOTTEN_AT_ONCE: usize = 64;
 static ROOT: Credential = Credential::ROOT;
 /// How long others have to give up what they keep of one, beside two leases: all writes of this client wait. A restarted MDS
 /// grants nothing for about a lease.
@@ -126,10 +128,10 @@ async fn settle(inner: &Arc<Inner>) -> FsResult<()> {
     inner.osts.adopt(incarnation.writer);
     // Not awaited: whoever keeps data above may wait for the very write that waits for this.
     let inner_ = Arc::clone(inner);
+    // Nor one after the other: one that waits for its repository must not hold the others up.
     let forgetting = async move {
-        for fid in lost {
-            inner_.above.forget(fid).await;
-        }
+        let forget = |fid| inner_.above.forget(fid);
+        stream::iter(lost).for_each_concurrent(FORGOTTEN_AT_ONCE, forget).await;
     };
     inner.tasks.spawn_on(forgetting, &inner.runtime);
     Ok(())

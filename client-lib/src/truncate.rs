@@ -38,6 +38,7 @@ pub(crate) async fn truncate(
         if !inode.state().is_shared() {
             return truncate_now(&inner_, &inode, &cred, set).await;
         }
+        load_before(&inner_, &inode, &set).await?;
         // What others append is stored and told before, or after; and of two that truncate one waits, so that it can answer
         // the recall of the other.
         let _only_one = inode.appending.lock().await;
@@ -69,12 +70,18 @@ pub(crate) async fn truncate_unknown(inner: &Arc<Inner>, cred: &Credential, set:
     to_the_end(inner, work).await
 }
 
+/// Loads all of a released file that is cut, unless nothing is left. (The MDS would do it, and this client could not tell that from an MDS
+/// that does not answer.)
+async fn load_before(inner: &Arc<Inner>, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {
+    match set.size {
+        Some(1..) => loads::loaded(inner, inode, 0, FILE_SIZE_MAX, true).await,
+        _ => Ok(()),
+    }
+}
+
 async fn truncate_now(inner: &Arc<Inner>, inode: &Arc<Inode>, cred: &Credential, set: SetAttr) -> FsResult<Attr> {
     let size = set.size.unwrap_or(0);
-    if size > 0 {
-        // The MDS would restore it first, and this client could not tell that from an MDS that does not answer.
-        loads::loaded(inner, inode, 0, FILE_SIZE_MAX, true).await?;
-    }
+    load_before(inner, inode, &set).await?;
     let _alone = inode.exclusion.write().await;
     let cut_at = plan::spans(&inode.view().layout, size, 1).ok().and_then(|spans| spans.first().copied());
     for _ in 0..ROUNDS_MAX {

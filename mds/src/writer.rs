@@ -227,8 +227,10 @@ impl Thread {
                 Ok(outcome)
             }
             Err(error) => {
-                self.host.release(victim_claimed.as_slice());
-                self.host.release(&replaced_claimed);
+                // What an earlier command of the group claimed stays claimed until that is committed.
+                let ours = victim_claimed.into_iter().chain(replaced_claimed);
+                let ours: Vec<Fid> = ours.filter(|fid| !claimed.contains(fid)).collect();
+                self.host.release(&ours);
                 Err(error)
             }
         }

@@ -127,7 +127,7 @@ impl Inode {
         keeps: Arc<Keeps>,
         cache: Arc<ChunkCache>,
     ) -> (Inode, bool) {
-        let now = Version::of(&attr);
+        let now = Version::stored(&attr, &layout);
         let (epoch, valid) = match cache.recall(attr.fid) {
             Some((then, epoch)) if then.change <= now.change && then.same_data(&now) => (epoch, true),
             _ => (cache.new_epoch(), false),
@@ -358,7 +358,7 @@ impl Drop for Inode {
         if state.changed_elsewhere {
             return self.cache.forget(self.fid);
         }
-        self.cache.remember(self.fid, Version::of(&state.attr), state.epoch);
+        self.cache.remember(self.fid, Version::stored(&state.attr, &state.layout), state.epoch);
     }
 }
 

@@ -91,6 +91,7 @@ impl Inode {
             // The file was released: what it was stored in is no part of it any more.
             state.epoch = self.cache.new_epoch();
             state.stored_changes += 1;
+            state.changed_elsewhere = true;
             state.overtaken |= !state.is_clean();
         }
         state.layout = layout.into();

@@ -32,6 +32,9 @@ pub fn setattr(tx: &mut dyn Txn, who: &Credential, op: &SetAttr, inputs: &Inputs
     }
     if let Some(t) = op.mtime {
         inode.mtime = at(t);
+        if inode.is_regular() {
+            repository::time_set(tx, op.fid)?;
+        }
     }
     let asked = op.mode.is_some() || op.uid.is_some() || op.gid.is_some() || op.size.is_some();
     if asked || op.atime.is_some() || op.mtime.is_some() {

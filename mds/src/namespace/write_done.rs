@@ -35,8 +35,9 @@ pub fn write_done(tx: &mut dyn Txn, who: &Credential, op: &WriteDone, inputs: &I
     }
     if op.mtime.is_some() || op.end > 0 || op.clear_suid {
         xattr::drop_capabilities(tx, op.fid, &mut inode);
-        repository::written(tx, op.fid)?;
     }
+    // Whatever it says: the time of the write may have been overridden by one that was set.
+    repository::written(tx, op.fid)?;
     // Programs have seen these times since they wrote: they are not others because the MDS hears of them.
     let changed = op.mtime.or(op.clear_suid.then_some(inputs.now));
     inode.attr_changed(changed.map_or(inode.ctime, |at| inode.ctime.max(at)));

@@ -12,7 +12,7 @@ use super::{DRAIN_WAIT, unexpected};
 use crate::command::Request;
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change};
-use crate::namespace::{self};
+use crate::namespace::{self, Access};
 use crate::store::ReadTxn;
 
 /// What is missing of a file, and where it comes from.
@@ -232,6 +232,9 @@ impl FileSystem {
                 Ok(())
             }
             HsmOperation::Restore => {
+                let may_read =
+                    move |tx: &dyn ReadTxn| namespace::access(&namespace::inode(tx, fid)?, &who, Access::READ);
+                self.ask(may_read).await?;
                 let Answer::Remote(remote) = self.change(Change::Restore { fid }).await? else {
                     return Err(unexpected());
                 };

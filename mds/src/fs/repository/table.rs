@@ -124,7 +124,7 @@ impl LoadTable {
             return Err(FsError::new(FsCode::Busy, format!("{FILES_MAX} files are being loaded, the most at a time"))
                 .with_hint("ask again when some are loaded"));
         }
-        Ok(self.files.entry(fid).or_insert_with(|| File {
+        Ok(self.files.entry(fid).and_modify(|file| file.remote = remote.clone()).or_insert_with(|| File {
             repository,
             remote: remote.clone(),
             wanted: Vec::new(),

@@ -132,7 +132,7 @@ impl FileSystem {
             other => other,
         };
         match prepared {
-            Ok(Some(p)) if p.remote.missing(range) == [range] => Some(Assignment {
+            Ok(Some(p)) if p.remote.missing(range) == [range] && p.remote.chunks(range) == range => Some(Assignment {
                 number,
                 repository: p.hsm.repository,
                 settings: p.settings,

@@ -1,5 +1,6 @@
 //! Ranges of files come in, and go again.
 
+use sateen_types::repository::RepositoryState;
 use sateen_types::{
     ComponentId, Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositorySettings,
 };
@@ -123,8 +124,8 @@ pub fn release(tx: &mut dyn Txn, fid: Fid, who: &Credential, inputs: &Inputs) ->
         Some("is not in its repository")
     } else if row.flags.has(HsmFlags::NO_RELEASE) {
         Some("is never to be released")
-    } else if links::find(tx, row.repository)?.is_none() {
-        Some("belongs to a link that was ended")
+    } else if links::find(tx, row.repository)?.is_none_or(|link| link.state == RepositoryState::Deleting) {
+        Some("belongs to a link that was or is being ended")
     } else {
         None
     };

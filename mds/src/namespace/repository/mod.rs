@@ -198,6 +198,15 @@ pub fn written(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
     Ok(())
 }
 
+/// The time of a file's data was set. What a client has written and not told is not told any more then, or without its time: so a
+/// file of which anything is loaded counts as changed.
+pub fn time_set(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    match loads(tx, fid)? {
+        Some(load) if load.remote.loaded().is_empty() => Ok(()),
+        _ => written(tx, fid),
+    }
+}
+
 /// A file gets another size. To 0: nothing is loaded any more. To another one it must be loaded in full.
 pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
     let Some(mut row) = hsm(tx, fid)? else { return Ok(()) };
