@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// The program.
@@ -19,9 +20,17 @@ pub fn config(dir: &Path, port: u16) -> std::path::PathBuf {
     file
 }
 
+/// Where ports are looked for: below those of outgoing connections, one of which (even one to itself) could take the port of a
+/// server that was killed.
+const PORTS: std::ops::Range<u16> = 11_000..20_000;
+
 /// A port that nobody has now.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("binds").port()
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() as u16).wrapping_mul(61);
+    let mut ports =
+        PORTS.map(|_| first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16 + PORTS.start);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// A server process; killed when dropped.
