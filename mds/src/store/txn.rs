@@ -32,12 +32,13 @@ pub enum Table {
     EndedWriters,
     Repositories,
     Hsm,
+    HsmKeys,
     Loads,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -55,6 +56,7 @@ impl Table {
         Table::Held,
         Table::Repositories,
         Table::Hsm,
+        Table::HsmKeys,
         Table::Loads,
     ];
     /// Tables of the cluster registry.
@@ -81,6 +83,7 @@ impl Table {
             Table::EndedWriters => "ended_writers",
             Table::Repositories => "repositories",
             Table::Hsm => "hsm",
+            Table::HsmKeys => "hsm_keys",
             Table::Loads => "loads",
         }
     }

@@ -8,6 +8,7 @@
 mod import;
 mod links;
 mod load;
+mod rows;
 
 use sateen_types::repository::{ImportPage, ImportStatus, RepositoryEvents};
 use sateen_types::{
@@ -23,6 +24,8 @@ use crate::store::{ReadTxn, Table, Txn, keys};
 
 pub use links::{all, get, workers};
 pub use load::{Prepared, prepared, restores};
+use rows::{delete_hsm, put_hsm};
+pub use rows::{file_of_key, hsm};
 
 /// A change that has to do with repositories.
 #[derive(Clone, Debug)]
@@ -152,11 +155,6 @@ pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionI
     Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())
 }
 
-/// What a file has to do with a repository.
-pub fn hsm(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<HsmRecord>> {
-    tx.get(Table::Hsm, &keys::fid(fid))?.map(|v| HsmRecord::from_bytes(&v)).transpose()
-}
-
 /// What is loaded of a file that is not all there.
 pub fn loads(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<LoadRecord>> {
     tx.get(Table::Loads, &keys::fid(fid))?.map(|v| LoadRecord::from_bytes(&v)).transpose()
@@ -170,10 +168,6 @@ pub fn remote(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<Remote>> {
 /// Layout of a file and which bytes of it are in its repository only, of one moment.
 pub fn layout_and_remote(tx: &dyn ReadTxn, fid: Fid) -> FsResult<(Layout, Option<Remote>)> {
     Ok((super::layout::of_file(tx, fid)?, remote(tx, fid)?))
-}
-
-fn put_hsm(tx: &mut dyn Txn, fid: Fid, row: &HsmRecord) {
-    tx.put(Table::Hsm, keys::fid(fid), row.to_bytes());
 }
 
 /// Nothing of the file is to be loaded any more.
@@ -193,7 +187,7 @@ pub fn written(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
         && !row.flags.has(HsmFlags::DIRTY)
     {
         row.flags = row.flags.set(HsmFlags::DIRTY, true);
-        put_hsm(tx, fid, &row);
+        put_hsm(tx, fid, &row)?;
     }
     Ok(())
 }
@@ -218,15 +212,12 @@ pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
         delete_loads(tx, fid)?;
     }
     row.flags = row.flags.set(HsmFlags::RELEASED, false).set(HsmFlags::DIRTY, true);
-    put_hsm(tx, fid, &row);
-    Ok(())
+    put_hsm(tx, fid, &row)
 }
 
 /// The inode is gone.
 pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
-    if tx.get(Table::Hsm, &keys::fid(fid))?.is_some() {
-        tx.delete(Table::Hsm, keys::fid(fid));
-    }
+    delete_hsm(tx, fid)?;
     delete_loads(tx, fid)
 }
 
