@@ -5,6 +5,7 @@
 //! A file that came from a repository has a row in `hsm` as long as it lives; while bytes of it are in the repository only, it
 //! has one in `loads`, too. Neither is asked for much where there are no links: the tables are empty then.
 
+pub mod export;
 mod import;
 mod links;
 mod load;
@@ -69,6 +70,8 @@ pub enum Change {
     Restore { fid: Fid },
     /// What the OSTs have of a file goes.
     Release { fid: Fid, who: Credential },
+    /// What has to do with exports.
+    Export(export::ExportChange),
 }
 
 /// The answer to a [`Change`].
@@ -84,6 +87,8 @@ pub enum Answer {
     Prepared(Option<Box<Prepared>>),
     /// What is loaded of the file; `None`: all of it.
     Remote(Option<Remote>),
+    /// What came of a change that has to do with exports.
+    Export(export::Exported),
 }
 
 /// Applies a change. After an error what is in `tx` must be dropped.
@@ -140,8 +145,17 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
             load::release(tx, *fid, who, inputs)?;
             Answer::Done
         }
+        Change::Export(change) => Answer::Export(export::apply(tx, change, inputs)?),
     };
+    if changes_links(change) {
+        inputs.exporting.links_changed(tx)?;
+    }
     Ok(Outcome::Repository(answer))
+}
+
+/// Whether it changes which links there are, or what they carry over.
+fn changes_links(change: &Change) -> bool {
+    matches!(change, Change::Create { .. } | Change::Update { .. } | Change::Delete { .. })
 }
 
 /// Files that the change replaces the data of, which must not be open: whoever applies it says which are.
@@ -149,6 +163,7 @@ pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
     match change {
         Change::Import { id, page, .. } => import::victims(tx, *id, page),
         Change::Release { fid, .. } => Ok(vec![*fid]),
+        Change::Export(change) => Ok(export::victim(tx, change)?.into_iter().collect()),
         _ => Ok(Vec::new()),
     }
 }
@@ -158,6 +173,7 @@ pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionI
     let dirs = match change {
         Change::Create { settings } => links::directories_on(tx, &settings.path)?,
         Change::Import { id, page, .. } => import::directories(tx, *id, page)?,
+        Change::Export(change) => export::touched(tx, change)?,
         _ => Vec::new(),
     };
     Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())
@@ -225,6 +241,7 @@ pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
 
 /// The inode is gone.
 pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    export::destroyed(tx, fid)?;
     delete_hsm(tx, fid)?;
     delete_loads(tx, fid)
 }

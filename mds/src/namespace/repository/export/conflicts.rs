@@ -2,13 +2,12 @@
 //! decided is in the row, and carried out when the file allows it.
 
 use sateen_types::repository::{Conflict, ConflictPolicy, Found};
-use sateen_types::{Fid, FsCode, FsError, FsResult, HsmFlags, Name, RepositoryId, SessionId, Timestamp};
+use sateen_types::{Fid, FsCode, FsError, FsResult, HsmFlags, Name, RepositoryId, Timestamp};
 
 use super::super::{delete_hsm, hsm, links, load, loads, put_hsm};
 use super::plan::wanted;
 use super::queue;
 use crate::command::Inputs;
-use crate::namespace::held::NOBODY;
 use crate::namespace::unlink::{destroy, drop_link};
 use crate::namespace::{intents, tree};
 use crate::store::codec::Record;
@@ -190,10 +189,10 @@ fn named(tx: &dyn ReadTxn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<O
 }
 
 /// Directories in which carrying out what was decided may change names.
-pub fn directories(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Vec<(Fid, SessionId)>> {
+pub fn directories(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Vec<Fid>> {
     let Some(fid) = queue::conflict(tx, id, key)?.and_then(|record| record.fid) else { return Ok(Vec::new()) };
     let place = named(tx, fid, id, key)?;
-    Ok(place.map(|((parent, ..), _)| (parent, NOBODY)).into_iter().collect())
+    Ok(place.map(|((parent, ..), _)| parent).into_iter().collect())
 }
 
 /// The file whose data may go.
@@ -246,8 +245,6 @@ fn remove(tx: &mut dyn Txn, (parent, name, entry): Place, (fid, inode): (Fid, In
     if inode.is_dir() {
         crate::namespace::unlink::refuse_nonempty(&inode, &name)?;
     }
-    // What is removed is not noted: the object is gone.
-    queue::forget_file(tx, fid)?;
     tree::remove_name(tx, (parent, &name), &entry, inputs.now)?;
     if inode.is_dir() {
         return destroy(tx, fid);
@@ -282,8 +279,23 @@ fn make_room(
     queue::note_file(tx, fid, id, true, inputs.now)
 }
 
+/// `20261122T163000Z`: proleptic Gregorian, after Howard Hinnant's `civil_from_days`.
+fn compact_utc(t: Timestamp) -> String {
+    let (days, second) = (t.seconds.div_euclid(86_400), t.seconds.rem_euclid(86_400));
+    let z = days + 719_468;
+    let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute) = (second / 3_600, second % 3_600 / 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{:02}Z", second % 60)
+}
+
 fn free_name(tx: &dyn ReadTxn, parent: Fid, name: &Name, now: Timestamp) -> FsResult<Name> {
-    let stamp = now.compact_utc();
+    let stamp = compact_utc(now);
     for n in 0..NAMES_MAX {
         let suffix = if n == 0 { format!(".conflict-{stamp}") } else { format!(".conflict-{stamp}-{n}") };
         let room = sateen_types::limits::NAME_BYTES_MAX - suffix.len();
@@ -299,4 +311,19 @@ fn free_name(tx: &dyn ReadTxn, parent: Fid, name: &Name, now: Timestamp) -> FsRe
         }
     }
     Err(FsError::new(FsCode::Exists, format!("there are {NAMES_MAX} files beside {name:?} that made room")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_names_are_utc() {
+        let text = |seconds| compact_utc(Timestamp { seconds, nanos: 5 });
+        assert_eq!(text(0), "19700101T000000Z");
+        assert_eq!(text(951_782_400), "20000229T000000Z");
+        assert_eq!(text(1_795_365_296), "20261122T163456Z");
+        assert_eq!(text(4_107_542_399), "21000228T235959Z");
+        assert_eq!(text(-1), "19691231T235959Z");
+    }
 }

@@ -187,16 +187,22 @@ fn changed(
     Ok(())
 }
 
+/// The inode is gone: nothing waits of it, and no object is a further name of it.
+pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    queue::forget_file(tx, fid)?;
+    queue::forget_tree(tx, fid)?;
+    for (id, key, _) in queue::further_of(tx, fid)? {
+        queue::forget_further(tx, fid, id, &key)?;
+    }
+    Ok(())
+}
+
 /// An inode is gone: so are its objects, where that is carried over.
 fn gone(before: &dyn ReadTxn, tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
-    let waited = queue::forget_file(tx, fid)?;
-    queue::forget_tree(tx, fid)?;
+    let waited = queue::waiting(before, fid)?;
     let mut objects: Vec<(RepositoryId, Vec<u8>, String)> = Vec::new();
     objects.extend(hsm(before, fid)?.map(|row| (row.repository, row.key, row.etag)));
-    for (id, key, further) in queue::further_of(tx, fid)? {
-        queue::forget_further(tx, fid, id, &key)?;
-        objects.push((id, key, further.etag));
-    }
+    objects.extend(queue::further_of(before, fid)?.into_iter().map(|(id, key, further)| (id, key, further.etag)));
     // What may have been stored without anybody having heard.
     for given in waited.iter().flat_map(|w| &w.given) {
         if !objects.iter().any(|(id, key, _)| *id == given.repository && *key == given.key) {

@@ -47,7 +47,7 @@ fn push(tx: &mut dyn Txn, id: RepositoryId, record: &WaitRecord) -> FsResult<u64
 }
 
 /// A row of the queue goes; one that is not there is left alone.
-fn remove(tx: &mut dyn Txn, id: RepositoryId, number: u64) -> FsResult<()> {
+pub fn remove(tx: &mut dyn Txn, id: RepositoryId, number: u64) -> FsResult<()> {
     let key = exports::item(id, number);
     if tx.get(Table::Exports, &key)?.is_some() {
         tx.delete(Table::Exports, key);
@@ -159,6 +159,9 @@ pub fn note_deletion(
     earlier: Vec<u64>,
     now: Timestamp,
 ) -> FsResult<()> {
+    if etag.is_empty() && earlier.is_empty() {
+        return Ok(());
+    }
     let (mut since, mut numbers, mut known) = (now, earlier, etag.to_owned());
     if let Some((number, before, more)) = deletion(tx, id, key)? {
         numbers.extend(more);
