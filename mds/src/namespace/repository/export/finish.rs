@@ -7,7 +7,7 @@ use sateen_types::{Fid, FsResult, HsmFlags, RepositoryId, Timestamp};
 
 use super::super::{delete_hsm, hsm, links, loads, put_hsm};
 use super::note::object_unwanted;
-use super::plan::{Look, Plan, Store, owner, plan, wanted};
+use super::plan::{Look, Plan, owner, plan, wanted};
 use super::queue;
 use crate::namespace::tree;
 use crate::store::Txn;
@@ -162,7 +162,10 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
         etag: object.etag.clone(),
         size: object.size,
         modified: object.modified,
-        flags: flags.set(HsmFlags::EXISTS | HsmFlags::ARCHIVED, true).set(HsmFlags::DIRTY, dirty).set(HsmFlags::LOST, false),
+        flags: flags
+            .set(HsmFlags::EXISTS | HsmFlags::ARCHIVED, true)
+            .set(HsmFlags::DIRTY, dirty)
+            .set(HsmFlags::LOST, false),
         stamp: stored.stamp,
         attributes_changed: stored.attributes != (inode.mode, inode.uid, inode.gid),
     };
