@@ -63,13 +63,12 @@ fn cut(mut message: String) -> String {
 pub(super) struct Waiting {
     pub queued: u64,
     pub oldest: Option<Timestamp>,
-    pub conflicts: u64,
 }
 
 impl Waiting {
     pub fn of(tx: &dyn ReadTxn, id: RepositoryId) -> FsResult<Waiting> {
         let oldest = export::items(tx, id, 0, 1)?.first().map(|(_, record)| record.since);
-        Ok(Waiting { queued: export::count(tx, id)?, oldest, conflicts: export::conflict_count(tx, id)? })
+        Ok(Waiting { queued: export::count(tx, id)?, oldest })
     }
 }
 

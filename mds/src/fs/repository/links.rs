@@ -8,7 +8,7 @@ use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, Reposito
 use super::export::Waiting;
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
-use crate::namespace::repository::{self, Answer, Change};
+use crate::namespace::repository::{self, Answer, Change, export};
 use crate::store::records::RepositoryRecord;
 use crate::store::{ReadTxn, Table, keys};
 
@@ -82,8 +82,8 @@ impl FileSystem {
     ) -> FsResult<Vec<Repository>> {
         let found = self.read(move |tx| {
             let with_waiting = |(id, record): (RepositoryId, RepositoryRecord)| {
-                let waiting = Waiting::of(tx, id)?;
-                Ok((record.show(id), waiting))
+                let conflicts = export::conflict_count(tx, id)?;
+                Ok((Repository { conflicts, ..record.show(id) }, Waiting::of(tx, id)?))
             };
             find(tx)?.into_iter().map(with_waiting).collect::<FsResult<Vec<_>>>()
         });
@@ -92,7 +92,7 @@ impl FileSystem {
         let with_figures = |(link, waiting): (Repository, Waiting)| {
             let export =
                 ExportStatus { queued: waiting.queued, oldest: waiting.oldest, ..table.exports.status(link.id) };
-            Repository { export, conflicts: waiting.conflicts, ..link }
+            Repository { export, ..link }
         };
         Ok(found.into_iter().map(with_figures).collect())
     }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
-use sateen_types::repository::{ImportState, RepositoryState};
+use sateen_types::repository::{ExportStatus, ImportState, RepositoryState};
 use sateen_types::{Fid, FsCode, FsError, FsResult, RepositoryId, SessionId};
 use tokio::sync::Notify;
 
@@ -156,6 +156,25 @@ impl FileSystem {
             states: seen.values().map(|(state, _)| *state).collect(),
             objects: seen.values().map(|(_, objects)| objects).sum(),
         }
+    }
+
+    /// What waits for export and was done, for people.
+    pub fn export_counts(&self) -> FsResult<ExportStatus> {
+        let ids: Vec<RepositoryId> = self.shared.repositories.seen.lock().keys().copied().collect();
+        let mut all = ExportStatus::default();
+        let view = self.store.snapshot();
+        for id in ids {
+            let waiting = export::Waiting::of(&*view, id)?;
+            all.queued += waiting.queued;
+            all.oldest = all.oldest.into_iter().chain(waiting.oldest).min();
+            let status = self.shared.repositories.lock().exports.status(id);
+            all.stored += status.stored;
+            all.bytes = all.bytes.saturating_add(status.bytes);
+            all.deleted += status.deleted;
+            all.failed += status.failed;
+            all.skipped += status.skipped;
+        }
+        Ok(all)
     }
 
     /// What is waited for and done, for people.

@@ -20,7 +20,7 @@ use sateen_types::{
 use super::held::NOBODY;
 use crate::command::{Inputs, Outcome};
 use crate::store::codec::Record;
-use crate::store::records::{HsmRecord, LoadRecord};
+use crate::store::records::LoadRecord;
 use crate::store::{ReadTxn, Table, Txn, keys};
 
 pub use links::{all, get, workers};
