@@ -1,5 +1,6 @@
 //! Links, for administrators.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use sateen_types::repository::{ConflictPolicy, EventSource, RepositoryEvents, RepositoryState};
@@ -8,6 +9,7 @@ use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, Reposito
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change};
+use crate::store::records::Sync;
 use crate::store::{ReadTxn, Table, keys};
 
 /// Files looked at per read, to find those that a link would leave without their bytes.
@@ -35,7 +37,7 @@ impl FileSystem {
         match self.change(change).await? {
             Answer::Link(link) => {
                 self.reload_jobs(link.id).await?;
-                Ok(*link)
+                Ok(self.with_memory(*link))
             }
             _ => Err(unexpected()),
         }
@@ -64,22 +66,53 @@ impl FileSystem {
 
     /// One link.
     pub async fn repository(&self, id: RepositoryId) -> FsResult<Repository> {
-        self.ask(move |tx| Ok(repository::get(tx, id)?.show(id))).await
+        let found = self.ask(move |tx| Ok(repository::get(tx, id)?.show(id))).await?;
+        Ok(self.with_memory(found))
+    }
+
+    /// With what only the server that runs knows.
+    fn with_memory(&self, mut link: Repository) -> Repository {
+        if let Some((at, message)) = self.shared.repositories.watched.lock().get(&link.id) {
+            (link.watched, link.watch_message) = (Some(*at), message.clone());
+        }
+        link
     }
 
     /// All links, in the order of their numbers.
     pub async fn repositories(&self) -> FsResult<Vec<Repository>> {
         let all = self.read(repository::all).await?;
-        Ok(all.into_iter().map(|(id, record)| record.show(id)).collect())
+        Ok(all.into_iter().map(|(id, record)| self.with_memory(record.show(id))).collect())
     }
 
-    /// Queues an import.
-    pub async fn start_import(&self, id: RepositoryId) -> FsResult<Repository> {
-        self.link(Change::StartImport { id }).await
+    /// Queues an import; `sync`: one that compares.
+    pub async fn start_import(&self, id: RepositoryId, sync: bool) -> FsResult<Repository> {
+        let sync = if sync { Sync::Asked } else { Sync::No };
+        self.link(Change::StartImport { id, sync }).await
+    }
+
+    /// Queues comparisons that are due.
+    pub(super) async fn start_due_syncs(&self) -> FsResult<()> {
+        loop {
+            let due = self.shared.repositories.lock().take_due_sync(Instant::now());
+            let Some(id) = due else { return Ok(()) };
+            match self.link(Change::StartImport { id, sync: Sync::Scheduled }).await {
+                Ok(_) => {}
+                // It is being ended.
+                Err(e) if matches!(e.code, FsCode::NotFound | FsCode::Busy) => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Ends a link, once workers have nothing of it. `Busy` while files have bytes only there, unless forced.
-    pub async fn delete_repository(&self, id: RepositoryId, force: bool) -> FsResult<()> {
+    pub async fn delete_repository(self: &Arc<Self>, id: RepositoryId, force: bool) -> FsResult<()> {
+        let fs = Arc::clone(self);
+        // To its end, also if whoever asked goes away: a link is ended, or it stays.
+        let run = tokio::spawn(async move { fs.end_repository(id, force).await });
+        run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the end of repository {id} failed: {e}")))?
+    }
+
+    async fn end_repository(&self, id: RepositoryId, force: bool) -> FsResult<()> {
         self.change(Change::BeginDelete { id }).await?;
         self.reload_jobs(id).await?;
         let deleted = self.drain_and_delete(id, force).await;

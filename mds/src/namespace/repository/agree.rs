@@ -1,6 +1,6 @@
 //! What imports have to know and to say of what goes the other way.
 
-use sateen_types::repository::Conflict;
+use sateen_types::repository::{Conflict, ConflictPolicy};
 use sateen_types::{Fid, FsResult, RepositoryId, Timestamp};
 
 use crate::store::{ReadTxn, Txn};
@@ -18,6 +18,11 @@ pub fn awaits_deletion(_tx: &dyn ReadTxn, _id: RepositoryId, _key: &[u8]) -> FsR
 /// A file is to be looked at, whether it is to be exported.
 pub fn note_changed(_tx: &mut dyn Txn, _fid: Fid, _id: RepositoryId, _now: Timestamp) -> FsResult<()> {
     Ok(())
+}
+
+/// What somebody has decided about a conflict.
+pub fn decided(_tx: &dyn ReadTxn, _id: RepositoryId, _key: &[u8]) -> FsResult<Option<ConflictPolicy>> {
+    Ok(None)
 }
 
 /// Both sides have changed.

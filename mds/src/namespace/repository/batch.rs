@@ -2,6 +2,7 @@
 //! the counter of inodes: a page has a thousand names.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, Name, Timestamp};
 
@@ -24,11 +25,10 @@ struct Dir {
 
 impl Names {
     fn dir(&mut self, tx: &dyn Txn, fid: Fid) -> FsResult<&mut Dir> {
-        if !self.dirs.contains_key(&fid) {
-            let inode = tree::directory(tx, fid)?;
-            self.dirs.insert(fid, Dir { inode, changed: false });
-        }
-        self.dirs.get_mut(&fid).ok_or_else(|| FsError::new(FsCode::Internal, format!("directory {fid} was not kept")))
+        Ok(match self.dirs.entry(fid) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(empty) => empty.insert(Dir { inode: tree::directory(tx, fid)?, changed: false }),
+        })
     }
 
     /// A directory as it is now.

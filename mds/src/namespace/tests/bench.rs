@@ -1,5 +1,6 @@
 //! The bench the tests work on: a store of either kind with one helper per operation, checked after each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sateen_types::op::{Access, Create, Entry, Mutation, MutationReply, RenameMode, SetAttr, WriteDone};
@@ -21,6 +22,7 @@ pub struct Bench<'s> {
     pub store: &'s dyn Store,
     pub osts: Vec<Candidate>,
     pub open: Vec<Fid>,
+    pub left: BTreeSet<Vec<u8>>,
     pub disk_low: bool,
     clock: i64,
     next_oid: u32,
@@ -51,7 +53,16 @@ impl<'s> Bench<'s> {
     /// On a store that has a file system already.
     pub fn reopened(store: &'s dyn Store, next_oid: u32) -> Bench<'s> {
         let osts = (0..4).map(|i| Candidate { index: OstIndex(i), up: true, available: 1 << 40 }).collect();
-        Bench { store, osts, open: Vec::new(), disk_low: false, clock: 1_000, next_oid, number: 0 }
+        Bench {
+            store,
+            osts,
+            open: Vec::new(),
+            left: BTreeSet::new(),
+            disk_low: false,
+            clock: 1_000,
+            next_oid,
+            number: 0,
+        }
     }
 
     pub fn view(&self) -> Box<dyn ReadTxn + 's> {
@@ -76,6 +87,7 @@ impl<'s> Bench<'s> {
             fid,
             victim_open: victim.is_some_and(|v| self.open.contains(&v)),
             open: self.open.clone(),
+            left: self.left.clone(),
             osts: Arc::new(self.osts.clone()),
             disk_low: self.disk_low,
             rotor: u64::from(self.next_oid),

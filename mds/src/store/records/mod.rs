@@ -14,7 +14,7 @@ pub use admin::{
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;
-pub use repository::{HsmRecord, LoadRecord, RepositoryRecord};
+pub use repository::{HsmRecord, LoadRecord, RepositoryRecord, Sync};
 
 use sateen_types::FileType;
 
