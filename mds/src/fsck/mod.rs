@@ -85,6 +85,7 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
         fid: None,
         victim_open: false,
         open: Vec::new(),
+        left: Default::default(),
         osts: Arc::default(),
         disk_low: false,
         rotor: 0,
