@@ -26,10 +26,20 @@
 //! | `hsm` | fid (16) | `HsmRecord` | what a file has to do with a repository |
 //! | `hsm_keys` | repository (8), key of an object | fid (16) | what was made of an object |
 //! | `loads` | fid (16) | `LoadRecord` | what is loaded of a file that is not all there |
-//! | `config` | `next_sequence` `next_intent` `next_repository` `next_stamp` `inodes` `format` | u64 | counters |
+//! | `exports` | `q`, repository (8), number (8) | `WaitRecord` | what waits to be carried over, in order |
+//! | | `f`, fid (16) | `WaitingRecord` | where a file waits |
+//! | | `t`, fid (16) | `PlaceRecord` | where the tree below a directory waits |
+//! | | `d`, repository (8), key of an object | u64 | number of its deletion in the queue |
+//! | | `l`, fid (16), repository (8), key of an object | `FurtherRecord` | objects of further names of a file |
+//! | | `k`, repository (8), key of an object | fid (16) | whose further name it is |
+//! | | `c`, repository (8), key of an object | `ConflictRecord` | what both sides have changed |
+//! | | `n`, repository (8) | u64 | rows of its queue |
+//! | `config` | `next_sequence` `next_intent` `next_repository` `next_stamp` `next_export` `inodes` `format` | u64 | counters |
 //!
 //! Tables of the cluster (`cluster/`): `config` (`next_fs_id` u64), `osts`: OST (2) -> `OstRecord`, `file_systems`:
 //! id (4) -> `FileSystemRecord`, `ended_writers`: writer (8) -> `EndedWriterRecord`.
+
+pub mod exports;
 
 use sateen_types::{Fid, FsCode, FsError, FsId, FsResult, Name, OstIndex, RepositoryId, SessionId};
 
@@ -41,6 +51,8 @@ pub const NEXT_INTENT: &[u8] = b"next_intent";
 pub const NEXT_REPOSITORY: &[u8] = b"next_repository";
 /// Counter in `config`: no stamp as high as this was given.
 pub const NEXT_STAMP: &[u8] = b"next_stamp";
+/// Counter in `config`: number of the next row in a queue of exports.
+pub const NEXT_EXPORT: &[u8] = b"next_export";
 /// Counter in `config`: inodes in use.
 pub const INODES: &[u8] = b"inodes";
 /// Counter in `config` of a file system: set when the root exists.

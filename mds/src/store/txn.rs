@@ -34,11 +34,12 @@ pub enum Table {
     Hsm,
     HsmKeys,
     Loads,
+    Exports,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 21;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -58,6 +59,7 @@ impl Table {
         Table::Hsm,
         Table::HsmKeys,
         Table::Loads,
+        Table::Exports,
     ];
     /// Tables of the cluster registry.
     pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems, Table::EndedWriters];
@@ -85,6 +87,7 @@ impl Table {
             Table::Hsm => "hsm",
             Table::HsmKeys => "hsm_keys",
             Table::Loads => "loads",
+            Table::Exports => "exports",
         }
     }
 }
@@ -160,6 +163,18 @@ impl WriteSet {
     fn set(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.tables[table as usize].insert(key, value);
+    }
+
+    /// Makes the same changes to another view.
+    pub fn replay(&self, tx: &mut dyn Txn) {
+        for table in Table::OF_FILE_SYSTEM {
+            for (key, value) in self.of(*table) {
+                match value {
+                    Some(value) => tx.put(*table, key.to_vec(), value.to_vec()),
+                    None => tx.delete(*table, key.to_vec()),
+                }
+            }
+        }
     }
 
     /// Puts `later` on top.

@@ -5,6 +5,7 @@
 //! Order of locks: the clients, then the table of loads.
 
 mod events;
+mod export;
 mod links;
 mod load;
 mod opened;
@@ -98,7 +99,10 @@ impl Repositories {
 
     /// Objects of a link that are left alone by who has looked at them when the stamp was this.
     pub fn left_alone(&self, id: RepositoryId, stamp: u64, keys: &[&[u8]]) -> BTreeSet<Vec<u8>> {
-        self.deleted.lock().since(id, stamp, keys)
+        let mut left = self.deleted.lock().since(id, stamp, keys);
+        let table = self.lock();
+        left.extend(keys.iter().filter(|key| table.exports.is_busy(id, key)).map(|key| key.to_vec()));
+        left
     }
 
     /// A change was made; its commit follows.
@@ -133,6 +137,7 @@ impl Repositories {
     pub fn end_session(&self, session: SessionId, now: Instant) {
         self.workers.lock().remove(&session);
         self.lock().end_session(session, now);
+        self.closed(None);
         self.tell();
     }
 }
@@ -165,6 +170,7 @@ fn set_jobs(table: &mut LoadTable, id: RepositoryId, record: &RepositoryRecord, 
             .then(|| settings.event_source.to_string()),
         stopped: record.state == RepositoryState::Deleting,
     };
+    table.exports.set_link(id, available);
     table.set_jobs(id, jobs, now);
 }
 

@@ -10,6 +10,7 @@
 //! The invariant: no byte of a file is in two assignments, and none that is loaded is in any. After a restart nothing is known of
 //! assignments, so no range is given out until every worker of the earlier life has said that it has none, or has ended.
 
+pub mod exports;
 mod file;
 mod reports;
 
@@ -21,6 +22,7 @@ use sateen_types::limits::ASSIGNMENTS_MAX;
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Remote, RepositoryId, SessionId};
 use tokio::sync::Notify;
 
+use exports::{ExportTable, Item};
 use file::{FILE_OUT_MAX, File, Waiter};
 
 /// Files of which something may be wanted at a time. Each takes a few hundred bytes.
@@ -52,6 +54,8 @@ pub enum Task {
         /// Somebody waits.
         urgent: bool,
     },
+    /// Something that waits for export.
+    Export(Box<Item>),
 }
 
 #[derive(Debug)]
@@ -122,6 +126,10 @@ pub struct LoadTable {
     cooling: VecDeque<(Instant, Fid)>,
     next_number: u64,
     next_waiter: u64,
+    /// What waits for export.
+    pub exports: ExportTable,
+    /// Exports and what is loaded ahead take turns.
+    exports_next: bool,
 }
 
 impl LoadTable {
@@ -139,6 +147,8 @@ impl LoadTable {
             cooling: VecDeque::new(),
             next_number: first_number,
             next_waiter: 0,
+            exports: ExportTable::default(),
+            exports_next: true,
         }
     }
 
@@ -375,6 +385,7 @@ impl LoadTable {
     /// The link is gone.
     pub fn remove_jobs(&mut self, id: RepositoryId) {
         self.jobs.remove(&id);
+        self.exports.remove_link(id);
     }
 
     /// Whether anything is assigned for the link that must have an end.
@@ -383,6 +394,7 @@ impl LoadTable {
             Task::Watch(_) => false,
             Task::Check(of) | Task::Import(of, _) => *of == id,
             Task::Fetch { fid, .. } => self.files.get(fid).is_some_and(|f| f.repository == id),
+            Task::Export(item) => self.is_export_for(item, id),
         })
     }
 
@@ -402,13 +414,19 @@ impl LoadTable {
 
     /// Something to do for the session, which has it from now on; `stamp`: now.
     pub fn pick(&mut self, session: SessionId, stamp: u64, now: Instant) -> Option<(u64, Task)> {
-        if self.of.get(&session).is_some_and(|mine| mine.len() >= ASSIGNMENTS_MAX) {
+        let mine = self.of.get(&session).map_or(0, BTreeSet::len);
+        if mine >= ASSIGNMENTS_MAX {
             return None;
         }
         self.warm_up(now);
         self.give_up_silent(now);
         let task = self.pick_check(now).or_else(|| self.pick_watch(now)).or_else(|| self.pick_range(true));
-        let task = task.or_else(|| self.pick_import()).or_else(|| self.pick_range(false))?;
+        let task = task.or_else(|| self.pick_import());
+        let task = task.or_else(|| match self.exports_next {
+            true => self.pick_export(mine, now).or_else(|| self.pick_range(false)),
+            false => self.pick_range(false).or_else(|| self.pick_export(mine, now)),
+        })?;
+        self.exports_next = !matches!(task, Task::Export(_));
         let number = self.next_number;
         self.next_number += 1;
         if let Task::Fetch { fid, range, .. } = &task
@@ -493,7 +511,8 @@ impl LoadTable {
         let checks = going().filter(|j| !j.check_out).filter_map(|j| j.wanted.check_at);
         let syncs = going().filter(|j| !j.import_out).filter_map(|j| j.wanted.sync_at);
         let watches = going().filter(|j| j.wanted.watch.is_some() && j.watch_out.is_none()).filter_map(|j| j.watch_at);
-        checks.chain(syncs).chain(watches).chain(self.cooling.iter().map(|(at, _)| *at)).min()
+        let cooling = self.cooling.iter().map(|(at, _)| *at);
+        checks.chain(syncs).chain(watches).chain(cooling).chain(self.exports.next_due()).min()
     }
 
     /// The worker reports an assignment that it has: nobody takes it away until the report is durable, or given up.

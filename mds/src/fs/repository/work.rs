@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use sateen_types::repository::{Assignment, Fetch, FetchOutcome, FetchResult, ImportState, Outcome, Work};
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Layout, RepositoryId, SessionId, Timestamp};
 
@@ -10,7 +11,7 @@ use super::table::Task;
 use super::{not_yours, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change};
-use crate::store::records::Sync;
+use crate::store::records::{Sync, Waits};
 
 /// Longest a Take waits before it looks again, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -36,9 +37,22 @@ impl FileSystem {
             told.as_mut().enable();
             self.start_due_syncs().await?;
             while given.len() < max {
+                self.refill_exports().await;
                 let stamp = self.stamp().await?;
-                let Some((number, task)) = self.pick(session, stamp)? else { break };
-                given.extend(self.assign(number, stamp, task).await?);
+                let mut picked = Vec::new();
+                while given.len() + picked.len() < max {
+                    let Some(task) = self.pick(session, stamp)? else { break };
+                    picked.push(task);
+                }
+                if picked.is_empty() {
+                    break;
+                }
+                // At once, so that few commits carry what they change.
+                let assigned =
+                    join_all(picked.into_iter().map(|(number, task)| self.assign(number, stamp, task))).await;
+                for assignment in assigned {
+                    given.extend(assignment?);
+                }
             }
             let left = until.saturating_duration_since(Instant::now());
             if !given.is_empty() || left.is_zero() {
@@ -95,6 +109,7 @@ impl FileSystem {
                 Ok(Some(Assignment { number, repository: id, settings, work, stamp }))
             }
             Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch((number, stamp), fid, range, urgent).await),
+            Task::Export(item) => Ok(self.assign_export(number, *item).await),
         }
     }
 
@@ -183,7 +198,11 @@ impl FileSystem {
                     | (Task::Import(..), Outcome::Import { .. })
                     | (Task::Watch(_), Outcome::Watch { .. })
                     | (Task::Fetch { .. }, Outcome::Fetch(_))
-            )
+            ) || match (task, &outcome) {
+                (Task::Export(item), Outcome::Export(_)) => matches!(item.what, Waits::File(_)),
+                (Task::Export(item), Outcome::Delete(_)) => matches!(item.what, Waits::Delete { .. }),
+                _ => false,
+            }
         };
         let task = match self.shared.repositories.lock().begin_finish(session, number, fits) {
             Ok(task) => task,
@@ -221,6 +240,8 @@ impl FileSystem {
                 self.drop_orphans(vec![fid]).await?;
                 reported
             }
+            (Task::Export(item), Outcome::Export(outcome)) => self.export_finished(number, &item, outcome).await,
+            (Task::Export(item), Outcome::Delete(outcome)) => self.deletion_finished(number, &item, outcome).await,
             _ => Err(FsError::new(FsCode::Internal, "a report that does not fit its assignment was taken")),
         }
     }

@@ -9,6 +9,7 @@ mod agree;
 mod batch;
 mod conflict;
 mod events;
+pub mod export;
 mod gone;
 mod import;
 mod links;
@@ -95,6 +96,8 @@ pub enum Change {
     Abandoned { files: Vec<Fid> },
     /// What the OSTs have of a file goes.
     Release { fid: Fid, who: Credential },
+    /// What has to do with exports.
+    Export(export::ExportChange),
 }
 
 /// The answer to a [`Change`].
@@ -114,6 +117,8 @@ pub enum Answer {
     Prepared(Option<Box<Prepared>>),
     /// What is loaded of the file; `None`: all of it.
     Remote(Option<Remote>),
+    /// What came of a change that has to do with exports.
+    Export(export::Exported),
 }
 
 /// Applies a change. After an error what is in `tx` must be dropped.
@@ -199,8 +204,17 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
             load::release(tx, *fid, who, inputs)?;
             Answer::Done
         }
+        Change::Export(change) => Answer::Export(export::apply(tx, change, inputs)?),
     };
+    if changes_links(change) {
+        inputs.exporting.links_changed(tx)?;
+    }
     Ok(Outcome::Repository(answer))
+}
+
+/// Whether it changes which links there are, or what they carry over.
+fn changes_links(change: &Change) -> bool {
+    matches!(change, Change::Create { .. } | Change::Update { .. } | Change::Delete { .. })
 }
 
 /// Files that the change replaces the data of, which must not be open: whoever applies it says which are.
@@ -216,6 +230,7 @@ pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
             Ok(found)
         }
         Change::Release { fid, .. } => Ok(vec![*fid]),
+        Change::Export(change) => Ok(export::victim(tx, change)?.into_iter().collect()),
         _ => Ok(Vec::new()),
     }
 }
@@ -257,6 +272,7 @@ pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionI
             let keys = objects.iter().map(|o| o.key.as_slice()).chain(gone.iter().map(Vec::as_slice));
             import::directories(tx, *id, keys)?
         }
+        Change::Export(change) => export::touched(tx, change)?,
         _ => Vec::new(),
     };
     Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())
@@ -337,6 +353,7 @@ pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
 
 /// The inode is gone.
 pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    export::destroyed(tx, fid)?;
     delete_hsm(tx, fid)?;
     delete_loads(tx, fid)
 }

@@ -9,6 +9,7 @@ use sateen_types::{
 };
 
 use crate::command::{Command, Inputs, Outcome, Request};
+use crate::namespace::repository::export::Exporting;
 use crate::namespace::{self, apply, check::check};
 use crate::placement::Candidate;
 use crate::store::{MemStore, Overlay, ReadTxn, RocksOptions, RocksStore, Store, Table};
@@ -24,6 +25,7 @@ pub struct Bench<'s> {
     pub open: Vec<Fid>,
     pub left: BTreeSet<Vec<u8>>,
     pub disk_low: bool,
+    pub exporting: Arc<Exporting>,
     clock: i64,
     next_oid: u32,
     number: u64,
@@ -52,6 +54,7 @@ impl<'s> Bench<'s> {
 
     /// On a store that has a file system already.
     pub fn reopened(store: &'s dyn Store, next_oid: u32) -> Bench<'s> {
+        let exporting = Arc::new(Exporting::new(&*store.snapshot()).expect("reads"));
         let osts = (0..4).map(|i| Candidate { index: OstIndex(i), up: true, available: 1 << 40 }).collect();
         Bench {
             store,
@@ -59,6 +62,7 @@ impl<'s> Bench<'s> {
             open: Vec::new(),
             left: BTreeSet::new(),
             disk_low: false,
+            exporting,
             clock: 1_000,
             next_oid,
             number: 0,
@@ -93,6 +97,7 @@ impl<'s> Bench<'s> {
             rotor: u64::from(self.next_oid),
             answered: false,
             may_hold: matches!(&command, Command::Mutate(r) if r.hold),
+            exporting: self.exporting.clone(),
         };
         let mut tx = Overlay::new(&*snapshot);
         let outcome = apply(&mut tx, &command, &inputs)?;

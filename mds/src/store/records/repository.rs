@@ -168,7 +168,7 @@ impl Record for RepositoryRecord {
     }
 }
 
-fn text(input: &mut Reader<'_>) -> Option<String> {
+pub(super) fn text(input: &mut Reader<'_>) -> Option<String> {
     String::from_utf8(input.bytes()?.to_vec()).ok()
 }
 

@@ -18,7 +18,7 @@ const WATCH_AGAIN: Duration = Duration::from_secs(30);
 const CHECK_SOON: Duration = Duration::from_secs(1);
 
 impl LoadTable {
-    fn take_out(&mut self, number: u64) -> Option<Task> {
+    pub(super) fn take_out(&mut self, number: u64) -> Option<Task> {
         let out = self.out.remove(&number)?;
         if let Some(mine) = out.session.and_then(|session| self.of.get_mut(&session)) {
             mine.remove(&number);
@@ -45,6 +45,7 @@ impl LoadTable {
                     file.changed.notify_waiters();
                 }
             }
+            Task::Export(item) => self.end_export(item, number),
         }
         Some(out.task)
     }
@@ -137,6 +138,7 @@ impl LoadTable {
                     jobs.wanted.check_at = Some(now + CHECK_SOON);
                 }
             }
+            Some(Task::Export(item)) => self.export_given_back(&item, later, now),
             Some(Task::Import(..) | Task::Watch(_)) | None => {}
         }
     }
