@@ -9,7 +9,7 @@ use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, Reposito
 use super::export::Waiting;
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
-use crate::namespace::repository::{self, Answer, Change};
+use crate::namespace::repository::{self, Answer, Change, export};
 use crate::store::records::{RepositoryRecord, Sync};
 use crate::store::{ReadTxn, Table, keys};
 
@@ -91,8 +91,8 @@ impl FileSystem {
     ) -> FsResult<Vec<Repository>> {
         let found = self.read(move |tx| {
             let with_waiting = |(id, record): (RepositoryId, RepositoryRecord)| {
-                let waiting = Waiting::of(tx, id)?;
-                Ok((record.show(id), waiting))
+                let conflicts = export::conflict_count(tx, id)?;
+                Ok((Repository { conflicts, ..record.show(id) }, Waiting::of(tx, id)?))
             };
             find(tx)?.into_iter().map(with_waiting).collect::<FsResult<Vec<_>>>()
         });
@@ -101,7 +101,7 @@ impl FileSystem {
         let with_figures = |(link, waiting): (Repository, Waiting)| {
             let export =
                 ExportStatus { queued: waiting.queued, oldest: waiting.oldest, ..table.exports.status(link.id) };
-            self.with_memory(Repository { export, conflicts: waiting.conflicts, ..link })
+            self.with_memory(Repository { export, ..link })
         };
         Ok(found.into_iter().map(with_figures).collect())
     }

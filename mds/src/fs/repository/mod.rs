@@ -19,12 +19,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
-use sateen_types::repository::{EventSource, ImportState, RepositoryEvents, RepositoryState};
+use sateen_types::repository::{EventSource, ExportStatus, ImportState, RepositoryEvents, RepositoryState};
 use sateen_types::{Fid, FsCode, FsError, FsResult, RepositoryId, SessionId, Timestamp};
 use tokio::sync::Notify;
 
 use super::FileSystem;
 use crate::command::{Command, Outcome};
+use crate::namespace::repository::export::ExportChange;
 use crate::namespace::repository::{self, Answer, Change};
 use crate::store::records::RepositoryRecord;
 use crate::store::{Overlay, ReadTxn, Store, Table, keys};
@@ -100,7 +101,7 @@ impl Repositories {
     /// Objects of a link that are left alone by who has looked at them when the stamp was this.
     pub fn left_alone(&self, id: RepositoryId, stamp: u64, keys: &[&[u8]]) -> BTreeSet<Vec<u8>> {
         let mut left = self.deleted.lock().since(id, stamp, keys);
-        let table = self.lock();
+        let table = self.table.lock();
         left.extend(keys.iter().filter(|key| table.exports.is_busy(id, key)).map(|key| key.to_vec()));
         left
     }
@@ -117,6 +118,9 @@ impl Repositories {
             (Change::Compared { id, looked, .. }, Answer::Went(keys)) => {
                 let mut deleted = self.deleted.lock();
                 keys.iter().for_each(|key| deleted.note(*id, key, looked.heard));
+            }
+            (Change::Export(ExportChange::Deleted { id, key, stamp, .. }), _) => {
+                self.deleted.lock().note(*id, key, *stamp);
             }
             _ => {}
         }
@@ -160,6 +164,7 @@ fn set_jobs(table: &mut LoadTable, id: RepositoryId, record: &RepositoryRecord, 
     };
     let available = record.state == RepositoryState::Available;
     let wants_import = matches!(record.import.state, ImportState::Queued | ImportState::Running);
+    table.exports.set_link(id, available);
     let settings = &record.settings;
     let by_itself = settings.auto_import != RepositoryEvents::default();
     let jobs = Wanted {
@@ -170,7 +175,6 @@ fn set_jobs(table: &mut LoadTable, id: RepositoryId, record: &RepositoryRecord, 
             .then(|| settings.event_source.to_string()),
         stopped: record.state == RepositoryState::Deleting,
     };
-    table.exports.set_link(id, available);
     table.set_jobs(id, jobs, now);
 }
 
@@ -203,10 +207,6 @@ fn until_sync(record: &RepositoryRecord) -> Duration {
 /// The clock.
 fn clock_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_micros() as u64)
-}
-
-fn not_yours(number: u64) -> FsError {
-    FsError::new(FsCode::Stale, format!("assignment {number} is not this session's any more"))
 }
 
 impl FileSystem {
@@ -250,10 +250,33 @@ impl FileSystem {
         }
     }
 
+    /// What waits for export and was done, for people.
+    pub fn export_counts(&self) -> FsResult<ExportStatus> {
+        let ids: Vec<RepositoryId> = self.shared.repositories.seen.lock().keys().copied().collect();
+        let mut all = ExportStatus::default();
+        let view = self.store.snapshot();
+        for id in ids {
+            let waiting = export::Waiting::of(&*view, id)?;
+            all.queued += waiting.queued;
+            all.oldest = all.oldest.into_iter().chain(waiting.oldest).min();
+            let status = self.shared.repositories.lock().exports.status(id);
+            all.stored += status.stored;
+            all.bytes = all.bytes.saturating_add(status.bytes);
+            all.deleted += status.deleted;
+            all.failed += status.failed;
+            all.skipped += status.skipped;
+        }
+        Ok(all)
+    }
+
     /// What is waited for and done, for people.
     pub fn load_counts(&self) -> Counts {
         self.shared.repositories.lock().counts(Instant::now())
     }
+}
+
+fn not_yours(number: u64) -> FsError {
+    FsError::new(FsCode::Stale, format!("assignment {number} is not this session's any more"))
 }
 
 fn unexpected() -> FsError {

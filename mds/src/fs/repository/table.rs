@@ -511,8 +511,12 @@ impl LoadTable {
         let checks = going().filter(|j| !j.check_out).filter_map(|j| j.wanted.check_at);
         let syncs = going().filter(|j| !j.import_out).filter_map(|j| j.wanted.sync_at);
         let watches = going().filter(|j| j.wanted.watch.is_some() && j.watch_out.is_none()).filter_map(|j| j.watch_at);
-        let cooling = self.cooling.iter().map(|(at, _)| *at);
-        checks.chain(syncs).chain(watches).chain(cooling).chain(self.exports.next_due()).min()
+        checks
+            .chain(syncs)
+            .chain(watches)
+            .chain(self.cooling.iter().map(|(at, _)| *at))
+            .chain(self.exports.next_due())
+            .min()
     }
 
     /// The worker reports an assignment that it has: nobody takes it away until the report is durable, or given up.

@@ -48,9 +48,8 @@ impl FileSystem {
                     break;
                 }
                 // At once, so that few commits carry what they change.
-                let assigned =
-                    join_all(picked.into_iter().map(|(number, task)| self.assign(number, stamp, task))).await;
-                for assignment in assigned {
+                let assigned = picked.into_iter().map(|(number, task)| self.assign(number, stamp, task));
+                for assignment in join_all(assigned).await {
                     given.extend(assignment?);
                 }
             }
@@ -109,7 +108,7 @@ impl FileSystem {
                 Ok(Some(Assignment { number, repository: id, settings, work, stamp }))
             }
             Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch((number, stamp), fid, range, urgent).await),
-            Task::Export(item) => Ok(self.assign_export(number, *item).await),
+            Task::Export(item) => Ok(self.assign_export((number, stamp), *item).await),
         }
     }
 

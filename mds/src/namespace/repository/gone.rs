@@ -121,8 +121,9 @@ impl Import<'_> {
                 // What becomes of it is known when it is closed.
                 return Ok(Went::Later);
             }
-            conflict::changed_and_gone(self, fid, &row)?;
-            return Ok(Went::Stays);
+            if !conflict::changed_and_gone(self, fid, &row)? {
+                return Ok(Went::Stays);
+            }
         }
         if self.inputs.open.contains(&fid) {
             return Ok(Went::Later);

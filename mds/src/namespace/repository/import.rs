@@ -297,11 +297,11 @@ impl<'a> Import<'a> {
             };
         }
         let entry = match dir {
-            Some(dir) => tree::entry(self.tx, dir, name)?,
+            Some(dir) => tree::entry(self.tx, dir, name)?.map(|entry| (dir, entry)),
             None => None,
         };
         match entry {
-            Some(entry) => self.refresh(&entry, &path, object),
+            Some((dir, entry)) => self.refresh((dir, name), &entry, &path, object),
             None => self.missing(&path, object),
         }
     }
@@ -342,7 +342,13 @@ impl<'a> Import<'a> {
     }
 
     /// Something has the name.
-    fn refresh(&mut self, entry: &Dentry, path: &ObjectPath, object: &ImportedObject) -> FsResult<Imported> {
+    fn refresh(
+        &mut self,
+        place: (Fid, &Name),
+        entry: &Dentry,
+        path: &ObjectPath,
+        object: &ImportedObject,
+    ) -> FsResult<Imported> {
         let wanted = match &object.symlink {
             _ if path.directory => FileType::Directory,
             Some(_) => FileType::Symlink,
@@ -356,7 +362,7 @@ impl<'a> Import<'a> {
         let known = hsm(self.tx, fid)?;
         let Some(row) = known.clone().filter(|row| is_of(row, self.id, object)) else {
             if wanted != FileType::Directory {
-                return conflict::stranger(self, fid, object);
+                return conflict::stranger(self, place, entry, path, object);
             }
             if known.is_none() && self.policy.created {
                 let row = self.row(object);
@@ -378,7 +384,7 @@ impl<'a> Import<'a> {
             if !other_data {
                 return Ok(Imported::Same);
             }
-            return conflict::both_changed(self, fid, &row, object);
+            return conflict::both_changed(self, place, (entry, &row), path, object);
         }
         if !self.policy.changed {
             return Ok(Imported::Same);

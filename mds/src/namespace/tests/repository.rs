@@ -71,7 +71,8 @@ fn page(
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
     let page = ImportPage { objects, after, skipped: Vec::new(), last, stamp: 0 };
-    match change(b, Change::Import { id, run, page, looked: b.look() })? {
+    let looked = b.look();
+    match change(b, Change::Import { id, run, page, looked })? {
         Answer::Import(status) => Ok(status),
         other => panic!("{other:?}"),
     }
