@@ -11,5 +11,6 @@ mod names;
 mod once;
 mod permissions;
 mod repository;
+mod told;
 
 use bench::{Bench, on_every_store};
