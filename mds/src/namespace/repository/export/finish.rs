@@ -7,11 +7,11 @@ use sateen_types::{Fid, FsResult, HsmFlags, RepositoryId, Timestamp};
 
 use super::super::{delete_hsm, hsm, links, loads, put_hsm};
 use super::note::object_unwanted;
-use super::plan::{Look, Plan, owner, plan, wanted};
+use super::plan::{Look, Plan, Wanted, owner, plan, wanted};
 use super::queue;
 use crate::namespace::tree;
 use crate::store::Txn;
-use crate::store::records::{ConflictRecord, FurtherRecord, Given, HsmRecord};
+use crate::store::records::{ConflictRecord, FurtherRecord, Given, HsmRecord, Inode};
 
 /// A look that finds everything that is left to do.
 const ANY: Look = Look { copy: true, patient: true };
@@ -88,6 +88,7 @@ pub fn forget(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
     let wanted = wanted(tx, &links::all(tx)?, fid, &inode)?;
     let earlier = |id, key: &[u8]| waited.as_ref().map_or_else(Vec::new, |w| w.earlier(id, key));
     let row = hsm(tx, fid)?;
+    let further = queue::further_of(tx, fid)?;
     if let Some(row) = &row
         && !wanted.has(row.repository, &row.key)
         && loads(tx, fid)?.is_none()
@@ -95,8 +96,8 @@ pub fn forget(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
     {
         delete_hsm(tx, fid)?;
         object_unwanted(tx, fid, (row.repository, &row.key), &row.etag, earlier(row.repository, &row.key), now)?;
+        inherit(tx, (fid, &inode), row, &wanted)?;
     }
-    let further = queue::further_of(tx, fid)?;
     for (id, key, record) in &further {
         if !wanted.has(*id, key) {
             queue::forget_further(tx, fid, *id, key)?;
@@ -110,6 +111,32 @@ pub fn forget(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
         if !is_known && !wanted.has(id, key) {
             object_unwanted(tx, fid, (id, key), "", earlier(id, key), now)?;
         }
+    }
+    Ok(())
+}
+
+/// The object of the name that a file was known by is not its any more: that of another name takes its place, if it is the same.
+fn inherit(tx: &mut dyn Txn, (fid, inode): (Fid, &Inode), row: &HsmRecord, wanted: &Wanted) -> FsResult<()> {
+    let further = queue::further_of(tx, fid)?;
+    let is_same = |f: &FurtherRecord| f.of == row.etag || f.change == inode.change;
+    let heir = further.iter().find(|(id, key, f)| is_same(f) && wanted.has(*id, key));
+    let Some((id, key, heir)) = heir else { return Ok(()) };
+    let dirty = row.flags.has(HsmFlags::DIRTY) && heir.change != inode.change;
+    let new = HsmRecord {
+        repository: *id,
+        key: key.clone(),
+        etag: heir.etag.clone(),
+        size: if heir.of == row.etag { row.size } else { inode.size },
+        modified: row.modified,
+        flags: row.flags.set(HsmFlags::DIRTY, dirty).set(HsmFlags::LOST, false),
+        stamp: heir.stamp,
+        attributes_changed: (heir.mode, heir.uid, heir.gid) != (inode.mode, inode.uid, inode.gid),
+    };
+    put_hsm(tx, fid, &new)?;
+    queue::forget_further(tx, fid, *id, key)?;
+    for (id, key, other) in further.iter().filter(|(i, k, f)| f.of == row.etag && (i, k) != (id, key)) {
+        let other = FurtherRecord { of: new.etag.clone(), ..other.clone() };
+        queue::put_further(tx, fid, (*id, key), &other);
     }
     Ok(())
 }
@@ -155,7 +182,8 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
         let (mode, uid, gid) = stored.attributes;
         let of = of.map(|row| row.etag).unwrap_or_default();
         let change = if same_data && !stored.copied { stored.change } else { 0 };
-        let record = FurtherRecord { etag: object.etag.clone(), of, change, mode, uid, gid };
+        let stamp = stored.stamp;
+        let record = FurtherRecord { etag: object.etag.clone(), of, change, stamp, mode, uid, gid };
         queue::put_further(tx, fid, (id, key), &record);
         return settle(tx, fid, now);
     }
