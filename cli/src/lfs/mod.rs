@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use sateen_types::FsError;
 
 /// The verbs, for `--list-commands` and `help`.
-const VERBS: [(&str, &str); 12] = [
+const VERBS: [(&str, &str); 13] = [
     (
         "setstripe",
         "[-c COUNT] [-S SIZE] [-i INDEX] [-o OSTS] [-p POOL] [-E END ...] [-L raid0] [--mode MODE] FILE|DIR... | -d DIR...",
@@ -42,6 +42,7 @@ const VERBS: [(&str, &str); 12] = [
     ("hsm_action", "FILE..."),
     ("hsm_restore", "[-l|--filelist LIST] FILE..."),
     ("hsm_release", "[-l|--filelist LIST] FILE..."),
+    ("hsm_archive", "[-a|--archive 1] [-l|--filelist LIST] FILE..."),
 ];
 
 /// Why a verb failed.
@@ -134,6 +135,7 @@ pub fn run(words: &[String]) -> ExitCode {
         "hsm_action" => hsm::action(rest),
         "hsm_restore" => hsm::request(verb, "restore", rest),
         "hsm_release" => hsm::request(verb, "release", rest),
+        "hsm_archive" => hsm::request(verb, "archive", rest),
         _ => Err(Failure::new(libc::EINVAL, "no such command").with_hint("lfs --list-commands shows what there is")),
     };
     match done {
