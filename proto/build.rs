@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "sateen/common/v1/common.proto",
     "sateen/common/v1/fsck.proto",
     "sateen/mds/v1/capabilities.proto",
+    "sateen/mds/v1/changelog.proto",
     "sateen/mds/v1/cluster.proto",
     "sateen/mds/v1/locks.proto",
     "sateen/mds/v1/maintenance.proto",

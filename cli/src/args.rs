@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use sateen_runtime::ByteSize;
 use sateen_types::FsName;
+use sateen_types::changelog::ChangeMask;
 
 pub use repo::{EventArg, Keep, Repo, WhichRepo};
 
@@ -49,6 +50,15 @@ pub enum Command {
         #[command(flatten)]
         mds: Mds,
     },
+    /// Who follows what happens in a file system. Records are read with `lfs changelog`.
+    Changelog {
+        /// What to do.
+        #[command(subcommand)]
+        command: ChangelogVerb,
+        /// The MDS.
+        #[command(flatten)]
+        mds: Mds,
+    },
     /// One screen about the cluster; exit code 7 if something is not well.
     Status {
         /// The MDS.
@@ -85,6 +95,37 @@ pub struct Mds {
     /// HOST[:PORT] of the MDS. Default: that of the development cluster in ./.dev, else localhost:9880.
     #[arg(long = "mds", value_name = "HOST:PORT", env = "SATEEN_MDS", global = true)]
     pub host: Option<String>,
+}
+
+/// `sateen changelog`.
+#[derive(Debug, Subcommand)]
+pub enum ChangelogVerb {
+    /// Register a user: from here on changes are recorded, and kept until it has cleared them.
+    Register {
+        /// File system.
+        fs: FsName,
+        /// Name behind its number: at most 15 letters, digits, '-' or '_'.
+        #[arg(short = 'u', long)]
+        name: Option<String>,
+        /// Kinds of changes, as CREAT,UNLNK or -ATIME [default: all but ATIME].
+        #[arg(short = 'm', long, allow_hyphen_values = true)]
+        mask: Option<ChangeMask>,
+    },
+    /// End a user.
+    Deregister {
+        /// File system.
+        fs: FsName,
+        /// clN or clN-NAME.
+        user: String,
+    },
+    /// List users, and how far behind they are.
+    Users {
+        /// File system.
+        fs: FsName,
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `sateen fsck`.

@@ -34,6 +34,7 @@ mod atime;
 pub mod blocking;
 mod budget;
 mod cache;
+mod changelog;
 mod client;
 mod commit;
 mod dirty;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, Fid, LayoutTemplate, SessionId, Timestamp};
 
-use crate::namespace::repository;
+use crate::namespace::{changelog, repository};
 use crate::placement::Candidate;
 use crate::store::Table;
 use crate::store::keys::IntentId;
@@ -69,6 +69,8 @@ pub enum Command {
     },
     /// What has to do with data repositories.
     Repository(Box<repository::Change>),
+    /// Who follows the changelog.
+    Changelog(changelog::Change),
     /// Corrects what a check has found ([`crate::fsck`]).
     Mend(Mend),
 }
@@ -166,6 +168,8 @@ pub enum Outcome {
     },
     /// The answer to a change that has to do with repositories.
     Repository(repository::Answer),
+    /// The answer to a change of who follows.
+    Changelog(changelog::Answer),
     /// The answer to a client.
     Reply {
         /// The answer.

@@ -107,6 +107,14 @@ pub const IMPORT_PAGE_BYTES_MAX: usize = 2 << 20;
 pub const EVENTS_MAX: usize = 1000;
 /// Most conflicts in one page of their list.
 pub const CONFLICTS_PAGE_MAX: u32 = 1000;
+/// Most users of a changelog.
+pub const CHANGELOG_USERS_MAX: usize = 64;
+/// Longest name of a user of a changelog (Lustre's).
+pub const CHANGELOG_NAME_MAX: usize = 15;
+/// Most records of a changelog that are kept. The user that is furthest behind is ended then.
+pub const CHANGELOG_RECORDS_MAX: u64 = 4 << 20;
+/// Most records in one answer.
+pub const CHANGELOG_PAGE_MAX: u32 = 4096;
 /// Longest name of a source of events, in bytes.
 pub const EVENT_SOURCE_BYTES_MAX: usize = 1024;
 /// Seconds between two comparisons of bucket and directory where nothing was said.

@@ -2,6 +2,7 @@
 
 mod capabilities;
 pub use capabilities::Service as CapabilitiesRpc;
+mod changelog;
 mod cluster;
 pub use cluster::Service as ClusterRpc;
 mod locks;
@@ -16,6 +17,7 @@ pub use writeback::Service as WriteBackRpc;
 use std::sync::Arc;
 
 use sateen_proto::mds::capabilities_server::CapabilitiesServer;
+use sateen_proto::mds::changelog_server::ChangelogServer;
 use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::locks_server::LocksServer;
 use sateen_proto::mds::maintenance_server::MaintenanceServer;
@@ -49,6 +51,11 @@ fn answer<T>(result: FsResult<T>) -> Answer<T> {
 /// The service about capabilities; its streams end when `stop` is requested.
 pub fn capabilities_service(cluster: Arc<Cluster>, stop: Shutdown) -> CapabilitiesServer<capabilities::Service> {
     CapabilitiesServer::new(capabilities::Service { cluster, stop }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service about what happened.
+pub fn changelog_service(cluster: Arc<Cluster>) -> ChangelogServer<changelog::Service> {
+    ChangelogServer::new(changelog::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The service about servers and file systems.

@@ -33,11 +33,12 @@ pub enum Table {
     Repositories,
     Hsm,
     Loads,
+    Changelog,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -56,6 +57,7 @@ impl Table {
         Table::Repositories,
         Table::Hsm,
         Table::Loads,
+        Table::Changelog,
     ];
     /// Tables of the cluster registry.
     pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems, Table::EndedWriters];
@@ -82,6 +84,7 @@ impl Table {
             Table::Repositories => "repositories",
             Table::Hsm => "hsm",
             Table::Loads => "loads",
+            Table::Changelog => "changelog",
         }
     }
 }

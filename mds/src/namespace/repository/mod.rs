@@ -15,6 +15,7 @@ use sateen_types::{
     RepositorySettings, SessionId,
 };
 
+use super::changelog::{self, HsmEvent};
 use super::held::NOBODY;
 use crate::command::{Inputs, Outcome};
 use crate::store::codec::Record;
@@ -126,7 +127,11 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
         }
         Change::Prepare { fid, range } => Answer::Prepared(load::prepare(tx, *fid, *range, inputs)?.map(Box::new)),
         Change::Loaded { fid, etag, range, allocated_delta } => {
-            Answer::Remote(load::loaded(tx, *fid, etag, *range, *allocated_delta)?)
+            let left = load::loaded(tx, *fid, etag, *range, *allocated_delta)?;
+            if left.is_none() {
+                changelog::hsm(tx, *fid, HsmEvent::Restore, inputs)?;
+            }
+            Answer::Remote(left)
         }
         Change::Lost { fid, etag } => {
             load::lost(tx, *fid, etag)?;
@@ -135,6 +140,7 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
         Change::Restore { fid } => Answer::Remote(load::restore(tx, *fid)?),
         Change::Release { fid, who } => {
             load::release(tx, *fid, who, inputs)?;
+            changelog::hsm(tx, *fid, HsmEvent::Release, inputs)?;
             Answer::Done
         }
     };
