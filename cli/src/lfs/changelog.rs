@@ -106,11 +106,13 @@ fn number(text: &str) -> Result<u64, Failure> {
     text.parse().map_err(|_| Failure::new(libc::EINVAL, format!("error: {text} is not the number of a record")))
 }
 
-/// File system and MDS of `scratch-MDT0000`, or of the name of a file system alone. One that is mounted tells its MDS.
+/// File system and MDS of `scratch-MDT0000`, or of the name of a file system alone. Where the environment names no MDS, one that is
+/// mounted tells its own.
 fn target(mdt: &str) -> Result<(FsName, String), Failure> {
     let name = mdt.rsplit_once("-MDT").map_or(mdt, |(name, _)| name);
     let fs: FsName = name.parse()?;
-    let mounted = place::all()?.into_iter().find(|place| place.source.fs == fs);
-    let host = mounted.map_or_else(|| Mds::from_environment().address(), |place| place.mds());
+    let said = Mds::from_environment();
+    let mounted = if said.host.is_some() { None } else { place::all()?.into_iter().find(|p| p.source.fs == fs) };
+    let host = mounted.map_or_else(|| said.address(), |place| place.mds());
     Ok((fs, host))
 }

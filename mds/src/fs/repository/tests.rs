@@ -266,7 +266,7 @@ fn object(key: &str, size: u64) -> ImportedObject {
 /// Imports one file; gives its number.
 async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid {
     let import = take(fs, WORKER, &[]).await;
-    assert_eq!(import.work, Work::Import { after: Vec::new() });
+    assert_eq!(import.work, Work::Import { after: Vec::new(), sync: false });
     let page = ImportPage {
         objects: vec![object("f", size)],
         after: b"f".to_vec(),
@@ -463,7 +463,7 @@ async fn a_restarted_server_goes_on_where_it_was() {
     assert_eq!(fs.import(WORKER, import.number, page).await.expect_err("of another life").code, FsCode::Stale);
     let again = fs.take(WORKER, 64, &[import.number], Duration::ZERO).await.expect("takes");
     let [again] = &again[..] else { panic!("{again:?}") };
-    assert_eq!(again.work, Work::Import { after: b"b".to_vec() });
+    assert_eq!(again.work, Work::Import { after: b"b".to_vec(), sync: false });
     let given = fs.take(WORKER, 64, &[again.number], Duration::from_secs(20)).await.expect("takes");
     assert_eq!(fetch(&given[0]).fid, file, "a restore is remembered, and nobody else can be writing");
 }

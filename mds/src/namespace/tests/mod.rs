@@ -3,6 +3,7 @@
 
 mod acl;
 pub(crate) mod bench;
+mod changelog;
 mod files;
 mod held;
 mod model;

@@ -1,7 +1,7 @@
 //! Records and users of the changelog.
 
-use sateen_types::{Fid, Name};
 use sateen_types::changelog::{ChangeMask, ChangeRecord, ChangeType, ChangeUser, ChangedName};
+use sateen_types::{Fid, Name};
 
 use crate::store::codec::{Reader, Record, Writer};
 
