@@ -53,6 +53,14 @@ impl FileSystem {
         self.ask(changelog::show).await
     }
 
+    /// Records that are kept; 0 if that is not in memory.
+    pub fn changelog_length(&self) -> u64 {
+        match self.ask_memory(&changelog::length) {
+            Some(Ok(length)) => length,
+            _ => 0,
+        }
+    }
+
     /// Records behind `after`, in order; waits for one at most `hold`.
     pub async fn read_changelog(&self, after: u64, max: usize, hold: Duration) -> FsResult<Vec<ChangeRecord>> {
         let until = Instant::now() + hold;

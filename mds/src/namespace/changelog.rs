@@ -73,6 +73,12 @@ pub fn read(tx: &dyn ReadTxn, after: u64, max: usize) -> FsResult<Vec<ChangeReco
     rows.iter().map(|(_, row)| ChangeRecord::from_bytes(row)).collect()
 }
 
+/// Records that are kept.
+pub fn length(tx: &dyn ReadTxn) -> FsResult<u64> {
+    let (index, first) = bounds(tx)?;
+    Ok((index + 1).saturating_sub(first))
+}
+
 /// Number of the newest record, and of the oldest that is kept.
 fn bounds(tx: &dyn ReadTxn) -> FsResult<(u64, u64)> {
     Ok((tree::counter(tx, keys::CHANGES)?, tree::counter(tx, keys::FIRST_CHANGE)?.max(1)))
