@@ -3,11 +3,13 @@
 //! [`crate::namespace::apply`] is a function of the tables, a [`Command`] and its [`Inputs`]: time, fresh identifiers and
 //! what only memory knows are in the inputs, so the same commands on the same tables give the same tables everywhere.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, Fid, LayoutTemplate, SessionId, Timestamp};
 
+use crate::namespace::repository::export::Exporting;
 use crate::namespace::{changelog, repository};
 use crate::placement::Candidate;
 use crate::store::Table;
@@ -126,8 +128,10 @@ pub struct Inputs {
     pub fid: Option<Fid>,
     /// The file whose last name this removes is open (or may be: see [`crate::clients`]).
     pub victim_open: bool,
-    /// Files whose data this replaces and that are open.
+    /// Files whose data this replaces and that are open, or that others have open for writing.
     pub open: Vec<Fid>,
+    /// Keys of objects that are left alone whatever is told of them: they are being changed from here, or were since.
+    pub left: BTreeSet<Vec<u8>>,
     /// OSTs to place stripes on.
     pub osts: Arc<Vec<Candidate>>,
     /// The disk of the tables is nearly full.
@@ -138,6 +142,8 @@ pub struct Inputs {
     pub answered: bool,
     /// The client may hold one more directory.
     pub may_hold: bool,
+    /// Which directories lie below links that export, as far as that is remembered.
+    pub exporting: Arc<Exporting>,
 }
 
 impl Command {

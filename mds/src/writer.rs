@@ -4,14 +4,16 @@
 //! A command that fails leaves nothing in the batch. A commit that fails is the end: nothing is known about the log any
 //! more, everybody gets an error, and the process is told to stop ([`Host::fatal`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId, Timestamp};
+use sateen_types::{Fid, FsCode, FsError, FsResult, RepositoryId, SessionId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Inputs, Outcome};
 use crate::namespace;
+use crate::namespace::repository::export::Exporting;
 use crate::placement::Candidate;
 use crate::store::{Overlay, Store, Table, WriteSet, keys};
 
@@ -27,6 +29,14 @@ pub trait Host: Send + Sync + 'static {
     /// The clock.
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+    /// Whether somebody has the file open for writing, or may have.
+    fn is_written(&self, _fid: Fid) -> bool {
+        false
+    }
+    /// Those of a link's objects that are left alone by who has looked at them when the stamp was this.
+    fn left_alone(&self, _link: RepositoryId, _stamp: u64, _keys: &[&[u8]]) -> BTreeSet<Vec<u8>> {
+        BTreeSet::new()
     }
     /// OSTs to place stripes on.
     fn osts(&self) -> Arc<Vec<Candidate>>;
@@ -54,8 +64,8 @@ pub trait Host: Send + Sync + 'static {
     fn held(&self, _dir: Fid, _by: Option<SessionId>) {}
     /// A command succeeded; its commit follows.
     fn applied(&self, command: &Command, outcome: &Outcome);
-    /// A group was committed, with new or finished intents if `intents`.
-    fn committed(&self, intents: bool);
+    /// A group was committed, with new or finished intents if `intents`, and changes of what waits for export if `exports`.
+    fn committed(&self, intents: bool, exports: bool);
     /// The store failed. A server aborts here.
     fn fatal(&self, error: &FsError);
 }
@@ -77,7 +87,9 @@ impl Writer {
     /// Starts the thread.
     pub fn start(name: &str, store: Arc<dyn Store>, host: Arc<dyn Host>) -> std::io::Result<Writer> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let state = Thread { store, host, fids: None, rotor: 0, failed: None };
+        let exporting = Exporting::new(&*store.snapshot()).map_err(std::io::Error::other)?;
+        let exporting = Arc::new(exporting);
+        let state = Thread { store, host, fids: None, rotor: 0, failed: None, exporting };
         let thread = std::thread::Builder::new().name(format!("writer-{name}")).spawn(move || state.run(jobs))?;
         Ok(Writer { queue: Some(queue), thread: Some(thread) })
     }
@@ -128,6 +140,7 @@ struct Thread {
     fids: Option<FidRange>,
     rotor: u64,
     failed: Option<FsError>,
+    exporting: Arc<Exporting>,
 }
 
 impl Thread {
@@ -177,7 +190,7 @@ impl Thread {
             self.failed = Some(error.clone());
             return Err(error);
         }
-        self.host.committed(changes.touches(Table::Intents));
+        self.host.committed(changes.touches(Table::Intents), changes.touches(Table::Exports));
         Ok(())
     }
 
@@ -196,19 +209,29 @@ impl Thread {
             Command::Repository(change) => namespace::repository::victims(group, change)?,
             _ => Vec::new(),
         };
-        let (replaced_claimed, open): (Vec<Fid>, Vec<Fid>) =
+        let (replaced_claimed, mut open): (Vec<Fid>, Vec<Fid>) =
             replaced.into_iter().partition(|fid| self.host.claim(*fid));
+        let mut left = BTreeSet::new();
+        if let Command::Repository(change) = command {
+            let opened = namespace::repository::maybe_opened(change).iter();
+            open.extend(opened.filter(|fid| self.host.is_written(**fid)));
+            if let Some((link, stamp, keys)) = namespace::repository::objects(change) {
+                left = self.host.left_alone(link, stamp, &keys);
+            }
+        }
         self.rotor = self.rotor.wrapping_add(1);
         let inputs = Inputs {
             now: self.host.now(),
             fid,
             victim_open: victim.is_some() && victim_claimed.is_none(),
             open,
+            left,
             osts: self.host.osts(),
             disk_low: self.host.disk_low(),
             rotor: self.rotor,
             answered: false,
             may_hold: matches!(command, Command::Mutate(r) if r.hold && !self.host.disk_low() && self.host.may_hold(r.session)),
+            exporting: self.exporting.clone(),
         };
         let mut tx = Overlay::new(group);
         match namespace::apply(&mut tx, command, &inputs) {
@@ -248,11 +271,13 @@ impl Thread {
                     fid: None,
                     victim_open: false,
                     open: Vec::new(),
+                    left: BTreeSet::new(),
                     osts: Arc::default(),
                     disk_low: false,
                     rotor: self.rotor,
                     answered: false,
                     may_hold: false,
+                    exporting: Arc::default(),
                 };
                 let Outcome::Sequence(sequence) = namespace::apply(&mut tx, &Command::AllocSequence, &inputs)? else {
                     return Err(FsError::new(FsCode::Internal, "allocating a sequence gave none"));

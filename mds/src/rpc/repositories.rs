@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sateen_proto::convert::{
-    conflict_policy, credential, fid, hold, hsm_operation, import_page, loaded_range, required, session_id, take_bounds,
+    conflict_key, conflict_policy, conflicts_page, credential, events_page, fid, hold, hsm_operation, import_page,
+    loaded_range, required, resolution, session_id, take_bounds,
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
@@ -76,7 +77,7 @@ impl RepositoriesService for Service {
 
     async fn start_import(&self, request: Request<StartImportRequest>) -> Answer<Repository> {
         let r = request.into_inner();
-        let started = async { self.named(&r.fs_name)?.start_import(RepositoryId(r.id)).await };
+        let started = async { self.named(&r.fs_name)?.start_import(RepositoryId(r.id), r.sync).await };
         answer(started.await.map(|link| (&link).into()))
     }
 
@@ -127,27 +128,56 @@ impl RepositoriesService for Service {
             let ((session, fs), number) = (self.fs(&r.session_id)?, r.number);
             fs.import(session, number, import_page(r)?).await
         };
-        answer(imported.await.map(|status| ImportReply { status: Some((&status).into()), stamp: 0, again: false }))
+        answer(imported.await.map(|done| (&done).into()))
     }
 
-    async fn start_export(&self, _: Request<StartExportRequest>) -> Answer<Repository> {
-        answer(Err(not_yet()))
+    async fn start_export(&self, request: Request<StartExportRequest>) -> Answer<Repository> {
+        let r = request.into_inner();
+        let started = async {
+            let path = if r.path.is_empty() { None } else { Some(r.path.parse()?) };
+            self.named(&r.fs_name)?.start_export(RepositoryId(r.id), path).await
+        };
+        answer(started.await.map(|link| (&link).into()))
     }
 
-    async fn list_conflicts(&self, _: Request<ListConflictsRequest>) -> Answer<ListConflictsReply> {
-        answer(Err(not_yet()))
+    async fn list_conflicts(&self, request: Request<ListConflictsRequest>) -> Answer<ListConflictsReply> {
+        let r = request.into_inner();
+        let found = async {
+            let (after, max) = conflicts_page(r.after, r.max)?;
+            self.named(&r.fs_name)?.conflicts(RepositoryId(r.id), after, max).await
+        };
+        let reply = |(conflicts, more): (Vec<_>, bool)| ListConflictsReply {
+            conflicts: conflicts.iter().map(Into::into).collect(),
+            more,
+        };
+        answer(found.await.map(reply))
     }
 
-    async fn resolve_conflict(&self, _: Request<ResolveConflictRequest>) -> Answer<ResolveConflictReply> {
-        answer(Err(not_yet()))
+    async fn resolve_conflict(&self, request: Request<ResolveConflictRequest>) -> Answer<ResolveConflictReply> {
+        let r = request.into_inner();
+        let resolved = async {
+            let (key, how) = (conflict_key(r.key)?, resolution(r.how)?);
+            self.named(&r.fs_name)?.resolve_conflict(RepositoryId(r.id), key, how).await
+        };
+        answer(resolved.await.map(|()| ResolveConflictReply {}))
     }
 
-    async fn events(&self, _: Request<EventsRequest>) -> Answer<EventsReply> {
-        answer(Err(not_yet()))
+    async fn events(&self, request: Request<EventsRequest>) -> Answer<EventsReply> {
+        let r = request.into_inner();
+        let applied = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.events(session, events_page(r)?).await
+        };
+        answer(applied.await.map(|done| (&done).into()))
     }
 
-    async fn confirm(&self, _: Request<ConfirmRequest>) -> Answer<ConfirmReply> {
-        answer(Err(not_yet()))
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Answer<ConfirmReply> {
+        let r = request.into_inner();
+        let confirmed = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.confirm(session, r.number).await
+        };
+        answer(confirmed.await.map(|changed_under_way| ConfirmReply { changed_under_way }))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Answer<FinishReply> {
@@ -158,10 +188,6 @@ impl RepositoriesService for Service {
         };
         answer(finished.await.map(|()| FinishReply {}))
     }
-}
-
-fn not_yet() -> sateen_types::FsError {
-    sateen_types::FsError::new(sateen_types::FsCode::NotSupported, "not answered by this MDS")
 }
 
 impl Service {

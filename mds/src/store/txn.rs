@@ -32,13 +32,15 @@ pub enum Table {
     EndedWriters,
     Repositories,
     Hsm,
+    HsmKeys,
     Loads,
     Changelog,
+    Exports,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 22;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -56,8 +58,10 @@ impl Table {
         Table::Held,
         Table::Repositories,
         Table::Hsm,
+        Table::HsmKeys,
         Table::Loads,
         Table::Changelog,
+        Table::Exports,
     ];
     /// Tables of the cluster registry.
     pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems, Table::EndedWriters];
@@ -83,8 +87,10 @@ impl Table {
             Table::EndedWriters => "ended_writers",
             Table::Repositories => "repositories",
             Table::Hsm => "hsm",
+            Table::HsmKeys => "hsm_keys",
             Table::Loads => "loads",
             Table::Changelog => "changelog",
+            Table::Exports => "exports",
         }
     }
 }
@@ -160,6 +166,18 @@ impl WriteSet {
     fn set(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.tables[table as usize].insert(key, value);
+    }
+
+    /// Makes the same changes to another view.
+    pub fn replay(&self, tx: &mut dyn Txn) {
+        for table in Table::OF_FILE_SYSTEM {
+            for (key, value) in self.of(*table) {
+                match value {
+                    Some(value) => tx.put(*table, key.to_vec(), value.to_vec()),
+                    None => tx.delete(*table, key.to_vec()),
+                }
+            }
+        }
     }
 
     /// Puts `later` on top.

@@ -1,5 +1,6 @@
 //! The bench the tests work on: a store of either kind with one helper per operation, checked after each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sateen_types::op::{Access, Create, Entry, Mutation, MutationReply, RenameMode, SetAttr, WriteDone};
@@ -8,6 +9,8 @@ use sateen_types::{
 };
 
 use crate::command::{Command, Inputs, Outcome, Request};
+use crate::namespace::repository::Looked;
+use crate::namespace::repository::export::Exporting;
 use crate::namespace::{self, apply, check::check};
 use crate::placement::Candidate;
 use crate::store::{MemStore, Overlay, ReadTxn, RocksOptions, RocksStore, Store, Table};
@@ -21,10 +24,13 @@ pub struct Bench<'s> {
     pub store: &'s dyn Store,
     pub osts: Vec<Candidate>,
     pub open: Vec<Fid>,
+    pub left: BTreeSet<Vec<u8>>,
     pub disk_low: bool,
+    pub exporting: Arc<Exporting>,
     clock: i64,
     next_oid: u32,
     number: u64,
+    stamp: u64,
 }
 
 pub fn name(s: &str) -> Name {
@@ -50,12 +56,30 @@ impl<'s> Bench<'s> {
 
     /// On a store that has a file system already.
     pub fn reopened(store: &'s dyn Store, next_oid: u32) -> Bench<'s> {
+        let exporting = Arc::new(Exporting::new(&*store.snapshot()).expect("reads"));
         let osts = (0..4).map(|i| Candidate { index: OstIndex(i), up: true, available: 1 << 40 }).collect();
-        Bench { store, osts, open: Vec::new(), disk_low: false, clock: 1_000, next_oid, number: 0 }
+        Bench {
+            store,
+            osts,
+            open: Vec::new(),
+            left: BTreeSet::new(),
+            disk_low: false,
+            exporting,
+            clock: 1_000,
+            next_oid,
+            number: 0,
+            stamp: 0,
+        }
     }
 
     pub fn view(&self) -> Box<dyn ReadTxn + 's> {
         self.store.snapshot()
+    }
+
+    /// A look at a bucket after everything that was done so far.
+    pub fn look(&mut self) -> Looked {
+        self.stamp += 2;
+        Looked { stamp: self.stamp - 1, heard: self.stamp }
     }
 
     /// Time of the last command.
@@ -76,11 +100,13 @@ impl<'s> Bench<'s> {
             fid,
             victim_open: victim.is_some_and(|v| self.open.contains(&v)),
             open: self.open.clone(),
+            left: self.left.clone(),
             osts: Arc::new(self.osts.clone()),
             disk_low: self.disk_low,
             rotor: u64::from(self.next_oid),
             answered: false,
             may_hold: matches!(&command, Command::Mutate(r) if r.hold),
+            exporting: self.exporting.clone(),
         };
         let mut tx = Overlay::new(&*snapshot);
         let outcome = apply(&mut tx, &command, &inputs)?;

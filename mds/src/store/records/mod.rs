@@ -2,6 +2,7 @@
 
 mod admin;
 mod changelog;
+mod export;
 mod inode;
 mod layout;
 mod names;
@@ -12,10 +13,11 @@ pub use admin::{
     DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent,
     TruncateObject,
 };
+pub use export::{ConflictRecord, FurtherRecord, Given, PlaceRecord, WaitRecord, WaitingRecord, Waits};
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;
-pub use repository::{HsmRecord, LoadRecord, RepositoryRecord};
+pub use repository::{HsmRecord, LoadRecord, RepositoryRecord, Sync};
 
 use sateen_types::FileType;
 
