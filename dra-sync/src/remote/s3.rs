@@ -3,6 +3,9 @@
 //! object_store brings HTTP, TLS and the signature. Its own store is not used: it cannot name keys that end with a slash, have
 //! empty parts or control characters, and does not tell the metadata with which a listing's objects were written.
 
+mod listen;
+mod service;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +26,8 @@ use super::times::http_date;
 use super::{Body, Head, Listed, Page, RemoteError, Trouble, bare_etag, xml};
 use crate::credentials::Credentials;
 use crate::posix;
+
+pub use service::{Refusal, Service};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,17 +63,7 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket of a link. Nothing is sent yet.
     pub fn open(settings: &RepositorySettings, credentials: Option<Credentials>) -> FsResult<Bucket> {
-        let plain = settings.endpoint.starts_with("http://");
-        let options = ClientOptions::new()
-            .with_allow_http(plain)
-            // A machine without certificates can still speak without TLS.
-            .with_no_system_certificates(plain)
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_timeout_disabled()
-            .with_http1_only()
-            .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
-        let http = ReqwestConnector::default()
-            .connect(&options)
+        let http = client(settings.endpoint.starts_with("http://"))
             .map_err(|e| FsError::new(FsCode::Io, format!("cannot prepare connections to {}: {e}", settings.url)))?;
         let bucket = settings.url.bucket();
         let base = base_url(&settings.endpoint, bucket, &settings.region);
@@ -216,6 +211,19 @@ impl Bucket {
         };
         Err(RemoteError::new(classify(status, &code), format!("{}: {said}", what())))
     }
+}
+
+/// Connections, to a store that speaks without TLS if it is `plain`.
+fn client(plain: bool) -> object_store::Result<HttpClient> {
+    let options = ClientOptions::new()
+        .with_allow_http(plain)
+        // A machine without certificates can still speak without TLS.
+        .with_no_system_certificates(plain)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout_disabled()
+        .with_http1_only()
+        .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+    ReqwestConnector::default().connect(&options)
 }
 
 /// Where the objects of a bucket are, without a slash at the end.
