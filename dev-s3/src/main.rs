@@ -36,6 +36,9 @@ struct Arguments {
     /// Send each object no faster, as a distant store does; 0: as fast as it goes.
     #[arg(long, value_name = "N", default_value_t = 0)]
     bytes_per_second: u64,
+    /// Make the first so many writes, and answer them with errors all the same: for tests.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    lose_answers: u32,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn start(arguments: &Arguments) -> FsResult<()> {
     telemetry::abort_on_panic();
     let keys = Keys::read(&arguments.access_key_file)?;
     let store = Arc::new(Store::open(&arguments.dir)?);
+    store.lose_answers(arguments.lose_answers);
     if arguments.sample {
         sample::fill(&store)?;
     }
