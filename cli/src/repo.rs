@@ -109,7 +109,7 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
             Repo::Import { which, wait, json } => {
                 let admin = admin(&host).await?;
                 let repo = find(&admin, &which).await?;
-                let mut repo = admin.start_import(&which.fs, repo.id).await?;
+                let mut repo = admin.start_import(&which.fs, repo.id, false).await?;
                 if wait {
                     repo = settled(&admin, &which.fs, repo).await?;
                 }

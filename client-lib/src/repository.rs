@@ -8,10 +8,10 @@ use std::time::Duration;
 use sateen_proto::mds as wire;
 use sateen_proto::mds::repositories_client::RepositoriesClient;
 use sateen_proto::{convert, mds};
-use sateen_types::limits::{MESSAGE_BYTES_MAX, REPOSITORIES_MAX, TAKE_MAX};
+use sateen_types::limits::{CONFLICTS_PAGE_MAX, MESSAGE_BYTES_MAX, REPOSITORIES_MAX, TAKE_MAX};
 use sateen_types::repository::{
-    Assignment, HsmOperation, HsmState, ImportPage, ImportStatus, Outcome, Repository, RepositoryEvents, RepositoryId,
-    RepositorySettings,
+    Assignment, Conflict, ConflictPolicy, EventSource, EventsDone, EventsPage, HsmOperation, HsmState, ImportDone,
+    ImportPage, LinkPath, Outcome, Repository, RepositoryEvents, RepositoryId, RepositorySettings,
 };
 use sateen_types::{Credential, Fid, FsCode, FsName, FsResult};
 use tonic::transport::Channel;
@@ -26,7 +26,7 @@ const RELEASE_TRIES: u32 = 6;
 const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is to change of a link. `None`: stays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepositoryChange {
     /// From the repository to the file system.
     pub auto_import: Option<RepositoryEvents>,
@@ -34,6 +34,12 @@ pub struct RepositoryChange {
     pub auto_export: Option<RepositoryEvents>,
     /// MiB of a file per stripe, 1 to 512,000.
     pub chunk_mib: Option<u32>,
+    /// What becomes of what both sides changed.
+    pub conflict: Option<ConflictPolicy>,
+    /// Seconds between comparisons of bucket and directory, 60 to 604,800.
+    pub sync_interval_s: Option<u32>,
+    /// Who tells of changes of the bucket.
+    pub event_source: Option<EventSource>,
 }
 
 impl Admin {
@@ -57,6 +63,9 @@ impl Admin {
             auto_import: change.auto_import.map(Into::into),
             auto_export: change.auto_export.map(Into::into),
             imported_file_chunk_mib: change.chunk_mib.unwrap_or(0),
+            conflict: change.conflict.map(|policy| wire::ConflictPolicy::from(policy).into()),
+            sync_interval_s: change.sync_interval_s.unwrap_or(0),
+            event_source: change.event_source.map(|source| source.to_string()),
         };
         let mut client = self.repositories();
         self.call(async move { client.update_repository(request).await }).await?.try_into()
@@ -88,11 +97,53 @@ impl Admin {
         self.call(async move { client.delete_repository(request).await }).await.map(drop)
     }
 
-    /// Imports everything under the prefix again; does nothing while an import runs.
-    pub async fn start_import(&self, fs: &FsName, id: RepositoryId) -> FsResult<Repository> {
-        let request = mds::StartImportRequest { fs_name: fs.to_string(), id: id.0 };
+    /// Imports everything under the prefix again; does nothing while an import runs. `sync`: names go whose objects are gone, if the
+    /// files were not changed here.
+    pub async fn start_import(&self, fs: &FsName, id: RepositoryId, sync: bool) -> FsResult<Repository> {
+        let request = mds::StartImportRequest { fs_name: fs.to_string(), id: id.0, sync };
         let mut client = self.repositories();
         self.call(async move { client.start_import(request).await }).await?.try_into()
+    }
+
+    /// Exports what the bucket does not have as it is below a directory of the link; `None`: the link's own. `Invalid` if it is
+    /// not below that.
+    pub async fn start_export(&self, fs: &FsName, id: RepositoryId, path: Option<&LinkPath>) -> FsResult<Repository> {
+        let path = path.map(LinkPath::to_string).unwrap_or_default();
+        let request = mds::StartExportRequest { fs_name: fs.to_string(), id: id.0, path };
+        let mut client = self.repositories();
+        self.call(async move { client.start_export(request).await }).await?.try_into()
+    }
+
+    /// Conflicts behind the key `after` (empty: from the start), in the order of keys, and whether there are more.
+    pub async fn list_conflicts(&self, fs: &FsName, id: RepositoryId, after: &[u8]) -> FsResult<(Vec<Conflict>, bool)> {
+        let request = mds::ListConflictsRequest {
+            fs_name: fs.to_string(),
+            id: id.0,
+            after: after.to_vec(),
+            max: CONFLICTS_PAGE_MAX,
+        };
+        let mut client = self.repositories();
+        let reply = self.call(async move { client.list_conflicts(request).await }).await?;
+        if reply.conflicts.len() > CONFLICTS_PAGE_MAX as usize || (reply.more && reply.conflicts.is_empty()) {
+            let sent = reply.conflicts.len();
+            return Err(convert::bad("conflicts", format_args!("{sent}, at most {CONFLICTS_PAGE_MAX}")));
+        }
+        let conflicts = reply.conflicts.into_iter().map(Conflict::try_from).collect::<FsResult<_>>()?;
+        Ok((conflicts, reply.more))
+    }
+
+    /// Ends a conflict. `NotFound` if there is none under the key, `Busy` if the file is open and its data would go.
+    pub async fn resolve_conflict(
+        &self,
+        fs: &FsName,
+        id: RepositoryId,
+        key: &[u8],
+        how: ConflictPolicy,
+    ) -> FsResult<()> {
+        let (fs_name, key, how) = (fs.to_string(), key.to_vec(), wire::ConflictPolicy::from(how).into());
+        let request = mds::ResolveConflictRequest { fs_name, id: id.0, key, how };
+        let mut client = self.repositories();
+        self.call(async move { client.resolve_conflict(request).await }).await.map(drop)
     }
 
     fn repositories(&self) -> RepositoriesClient<Channel> {
@@ -172,12 +223,31 @@ impl Client {
     }
 
     /// Reports a page of the import `number`. `Stale` if that is not this worker's any more.
-    pub async fn import(&self, shift: Shift, number: u64, page: &ImportPage) -> FsResult<ImportStatus> {
+    pub async fn import(&self, shift: Shift, number: u64, page: &ImportPage) -> FsResult<ImportDone> {
         let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
             let request = convert::import_to_wire(session_id, number, page);
             async move { client.import(request).await }
         });
-        convert::required(asked.await?.status, "status")?.try_into()
+        asked.await?.try_into()
+    }
+
+    /// Tells what is under keys of a bucket. `Stale` if the Watch is not this worker's any more.
+    pub async fn events(&self, shift: Shift, page: &EventsPage) -> FsResult<EventsDone> {
+        let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
+            let request = convert::events_to_wire(session_id, page);
+            async move { client.events(request).await }
+        });
+        asked.await?.try_into()
+    }
+
+    /// The last question before an object is put in place: whether its file was opened for writing or changed since the
+    /// assignment `number` was given. `Stale` if that is not this worker's any more.
+    pub async fn changed_under_way(&self, shift: Shift, number: u64) -> FsResult<bool> {
+        let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
+            let request = wire::ConfirmRequest { session_id, number };
+            async move { client.confirm(request).await }
+        });
+        Ok(asked.await?.changed_under_way)
     }
 
     /// Reports that the assignment `number` is done, or has failed. `Stale` if it is not this worker's any more.

@@ -8,7 +8,7 @@ use sateen_types::repository::{FetchResult, Work};
 use crate::remote::{RemoteError, Trouble};
 
 /// Kinds of assignments, in the order of [`Figures::running`].
-const KINDS: [&str; 3] = ["check", "import", "fetch"];
+const KINDS: [&str; 5] = ["check", "import", "fetch", "export", "watch"];
 /// Results of fetches, in the order of [`Figures::fetches`].
 const RESULTS: [&str; 4] = ["loaded", "changed", "gone", "failed"];
 
@@ -17,7 +17,7 @@ const RESULTS: [&str; 4] = ["loaded", "changed", "gone", "failed"];
 pub struct Figures {
     /// File systems with a session.
     pub sessions: AtomicU64,
-    running: [AtomicU64; 3],
+    running: [AtomicU64; 5],
     fetches: [AtomicU64; 4],
     errors: [AtomicU64; Trouble::ALL.len()],
     /// Bytes that were fetched and stored.
@@ -47,6 +47,8 @@ impl Figures {
             Work::Check => &self.running[0],
             Work::Import { .. } => &self.running[1],
             Work::Fetch(_) => &self.running[2],
+            Work::Export(_) | Work::Delete { .. } => &self.running[3],
+            Work::Watch => &self.running[4],
         };
         count.fetch_add(1, Ordering::Relaxed);
         Running(count)

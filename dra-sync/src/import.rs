@@ -77,7 +77,7 @@ pub async fn run(
         let mut receive = receive;
         while let Some(page) = receive.recv().await {
             figures.skipped.fetch_add(page.skipped.len() as u64, Ordering::Relaxed);
-            let status = client.import(shift, number, &page).await?;
+            let status = client.import(shift, number, &page).await?.status;
             tracing::debug!(objects = status.objects, created = status.created, "imported a page");
         }
         Ok(())
@@ -211,7 +211,7 @@ async fn pages(
     after: &[u8],
     send: mpsc::Sender<ImportPage>,
 ) -> Result<(), RemoteError> {
-    let empty = |after: Vec<u8>| ImportPage { objects: Vec::new(), after, skipped: Vec::new(), last: false };
+    let empty = |after: Vec<u8>| ImportPage { objects: Vec::new(), after, skipped: Vec::new(), last: false, stamp: 0 };
     let mut page = empty(after.to_vec());
     let (mut count, mut weight) = (0, 0);
     while let Some(one) = seen.next().await {

@@ -12,7 +12,9 @@ use futures::FutureExt;
 use sateen_client::{Client, MountSource, Options, Shift};
 use sateen_runtime::Shutdown;
 use sateen_types::limits::{REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX};
-use sateen_types::repository::{Assignment, FetchOutcome, FetchResult, Outcome, Work};
+use sateen_types::repository::{
+    Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, Outcome, Work,
+};
 use sateen_types::{FsCode, FsResult};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -181,6 +183,14 @@ async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Opti
             Work::Check => Outcome::Check { message },
             Work::Import { .. } => Outcome::Import { message },
             Work::Fetch(_) => Outcome::Fetch(FetchOutcome { result: FetchResult::Failed, message, allocated_delta: 0 }),
+            Work::Export(_) => {
+                let (result, code) = (ExportResult::Failed, String::new());
+                Outcome::Export(ExportOutcome { result, message, code, object: None })
+            }
+            Work::Delete { .. } => {
+                Outcome::Delete(DeleteOutcome { result: DeleteResult::Failed, message, object: None })
+            }
+            Work::Watch => Outcome::Watch { message },
         }
     };
     let remote = match shared.remote(assignment).await {
@@ -192,7 +202,8 @@ async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Opti
     };
     match &assignment.work {
         Work::Check => Some(failed(check(&remote, &shared.figures).await)),
-        Work::Import { after } => {
+        Work::Export(_) | Work::Delete { .. } | Work::Watch => Some(failed("not done by this worker".to_owned())),
+        Work::Import { after, .. } => {
             let heads = shared.config.limits.heads;
             let number = assignment.number;
             match import::run(&shared.client, shift, number, &remote, after, heads, &shared.figures).await {

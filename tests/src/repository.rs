@@ -147,7 +147,7 @@ impl Linked {
     #[track_caller]
     pub fn import_again(&self) -> Repository {
         let started = admin(self.cluster.mds_address(), async |admin| {
-            admin.start_import(&FS.parse().expect("a name"), self.id).await
+            admin.start_import(&FS.parse().expect("a name"), self.id, false).await
         });
         started.unwrap_or_else(|e| panic!("the import cannot be started: {e}"));
         self.imported()

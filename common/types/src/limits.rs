@@ -103,6 +103,22 @@ pub const CHUNK_MIB_MAX: u32 = 512_000;
 pub const IMPORT_PAGE_OBJECTS_MAX: usize = 1000;
 /// Most bytes of keys, ETags and targets in one page of an import.
 pub const IMPORT_PAGE_BYTES_MAX: usize = 2 << 20;
+/// Most keys in one message of what changed in a bucket: one change of the MDS.
+pub const EVENTS_MAX: usize = 1000;
+/// Most conflicts in one page of their list.
+pub const CONFLICTS_PAGE_MAX: u32 = 1000;
+/// Longest name of a source of events, in bytes.
+pub const EVENT_SOURCE_BYTES_MAX: usize = 1024;
+/// Seconds between two comparisons of bucket and directory where nothing was said.
+pub const SYNC_INTERVAL_S_DEFAULT: u32 = 3600;
+/// Fewest seconds between two comparisons.
+pub const SYNC_INTERVAL_S_MIN: u32 = 60;
+/// Most seconds between two comparisons.
+pub const SYNC_INTERVAL_S_MAX: u32 = 604_800;
+/// Largest object that is stored, in bytes (FSx, S3).
+pub const EXPORT_BYTES_MAX: u64 = 5 << 40;
+/// Most numbers of assignments that were not reported that are kept for one file.
+pub const EARLIER_EXPORTS_MAX: usize = 4;
 /// How many of the objects that an import skipped are listed. The others are counted.
 pub const IMPORT_FIRST_SKIPPED_MAX: usize = 100;
 /// Longest message of a worker that is kept, in bytes. Longer ones are cut.

@@ -2,6 +2,7 @@
 //! the work that workers do. The protocol is `proto/sateen/mds/v1/repository.proto`, the rules are in
 //! `docs/decisions/0016-released-files-are-loaded-range-by-range.md`.
 
+mod export;
 mod hsm;
 mod key;
 mod remote;
@@ -10,10 +11,14 @@ mod settings;
 mod tests;
 mod work;
 
+pub use export::{
+    Conflict, ConflictPolicy, CopySource, DeleteOutcome, DeleteResult, EventsDone, EventsPage, Export, ExportOutcome,
+    ExportResult, ExportStatus, Found, ImportDone,
+};
 pub use hsm::{HsmAction, HsmFlags, HsmOperation, HsmState};
 pub use key::{ObjectPath, skip_code};
 pub use remote::Remote;
-pub use settings::{LinkPath, RepositoryEvents, RepositorySettings, RepositoryUrl, Scheme};
+pub use settings::{EventSource, LinkPath, RepositoryEvents, RepositorySettings, RepositoryUrl, Scheme};
 pub use work::{Assignment, Fetch, FetchOutcome, FetchResult, ImportPage, ImportedObject, Outcome, Work};
 
 use std::fmt;
@@ -185,4 +190,14 @@ pub struct Repository {
     pub root: Fid,
     /// Its import.
     pub import: ImportStatus,
+    /// Its export.
+    pub export: ExportStatus,
+    /// End of the last complete comparison of bucket and directory.
+    pub synced: Option<Timestamp>,
+    /// Keys of which both sides have changed.
+    pub conflicts: u64,
+    /// When whoever watches the bucket was last heard.
+    pub watched: Option<Timestamp>,
+    /// Why that does not work; empty if it does.
+    pub watch_message: String,
 }

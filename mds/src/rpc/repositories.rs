@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sateen_proto::convert::{
-    credential, fid, hold, hsm_operation, import_page, loaded_range, required, session_id, take_bounds,
+    conflict_policy, credential, fid, hold, hsm_operation, import_page, loaded_range, required, session_id, take_bounds,
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
@@ -39,7 +39,17 @@ impl RepositoriesService for Service {
                 mib => Some(RepositorySettings::checked_chunk_mib(mib)?),
             };
             let (auto_import, auto_export) = (r.auto_import.map(Into::into), r.auto_export.map(Into::into));
-            let update = Update { auto_import, auto_export, chunk_mib };
+            let update = Update {
+                auto_import,
+                auto_export,
+                chunk_mib,
+                conflict: r.conflict.map(conflict_policy).transpose()?,
+                sync_interval_s: match r.sync_interval_s {
+                    0 => None,
+                    seconds => Some(RepositorySettings::checked_sync_interval(seconds)?),
+                },
+                event_source: r.event_source.map(|source| source.parse()).transpose()?,
+            };
             self.named(&r.fs_name)?.update_repository(RepositoryId(r.id), update).await
         };
         answer(updated.await.map(|link| (&link).into()))
@@ -117,7 +127,27 @@ impl RepositoriesService for Service {
             let ((session, fs), number) = (self.fs(&r.session_id)?, r.number);
             fs.import(session, number, import_page(r)?).await
         };
-        answer(imported.await.map(|status| ImportReply { status: Some((&status).into()) }))
+        answer(imported.await.map(|status| ImportReply { status: Some((&status).into()), stamp: 0, again: false }))
+    }
+
+    async fn start_export(&self, _: Request<StartExportRequest>) -> Answer<Repository> {
+        answer(Err(not_yet()))
+    }
+
+    async fn list_conflicts(&self, _: Request<ListConflictsRequest>) -> Answer<ListConflictsReply> {
+        answer(Err(not_yet()))
+    }
+
+    async fn resolve_conflict(&self, _: Request<ResolveConflictRequest>) -> Answer<ResolveConflictReply> {
+        answer(Err(not_yet()))
+    }
+
+    async fn events(&self, _: Request<EventsRequest>) -> Answer<EventsReply> {
+        answer(Err(not_yet()))
+    }
+
+    async fn confirm(&self, _: Request<ConfirmRequest>) -> Answer<ConfirmReply> {
+        answer(Err(not_yet()))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Answer<FinishReply> {
@@ -128,6 +158,10 @@ impl RepositoriesService for Service {
         };
         answer(finished.await.map(|()| FinishReply {}))
     }
+}
+
+fn not_yet() -> sateen_types::FsError {
+    sateen_types::FsError::new(sateen_types::FsCode::NotSupported, "not answered by this MDS")
 }
 
 impl Service {

@@ -15,7 +15,8 @@ pub use bulk::{chunk_log2, ended_writers, parts_from_wire, parts_to_wire, range}
 pub use capability::{capability, grant, unreported, use_from_wire, use_to_wire, using};
 pub use lock::{LockOp, lock_class, lock_mode, lock_range};
 pub use repository::{
-    cut, hold, hsm_operation, import_page, import_to_wire, loaded_range, loaded_range_to_wire, remote, take_bounds,
+    conflict_key, conflict_policy, conflicts_page, cut, events_page, events_to_wire, hold, hsm_operation, import_page,
+    import_to_wire, loaded_range, loaded_range_to_wire, remote, resolution, take_bounds,
 };
 
 use sateen_types::{ClusterId, Fid, FsCode, FsError, FsId, FsResult, OstIndex, OstUuid, SessionId, Space, Verifier};

@@ -89,7 +89,11 @@ impl MountedFs {
                 let operation = match value {
                     b"restore" => HsmOperation::Restore,
                     b"release" => HsmOperation::Release,
-                    _ => return Err(FsError::new(FsCode::Invalid, "sateen.hsm can be set to restore or release")),
+                    b"archive" => HsmOperation::Archive,
+                    _ => {
+                        let what = "sateen.hsm can be set to restore, release or archive";
+                        return Err(FsError::new(FsCode::Invalid, what));
+                    }
                 };
                 let asked = gone_is_stale(self.client.hsm_request(cred, fid, operation).await);
                 // As Lustre says it of a file that is not archived, or changed since.

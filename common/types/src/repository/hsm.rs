@@ -120,6 +120,8 @@ pub enum HsmOperation {
     Restore,
     /// Give up what the OSTs have of it.
     Release,
+    /// Export it.
+    Archive,
 }
 
 /// Everything that is known of a file and its object.

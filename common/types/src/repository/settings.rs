@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ConflictPolicy;
 use crate::limits::{
-    CHUNK_MIB_DEFAULT, CHUNK_MIB_MAX, ENDPOINT_BYTES_MAX, KEY_BYTES_MAX, PATH_BYTES_MAX, PROFILE_BYTES_MAX,
-    REGION_BYTES_MAX, URL_BYTES_MAX,
+    CHUNK_MIB_DEFAULT, CHUNK_MIB_MAX, ENDPOINT_BYTES_MAX, EVENT_SOURCE_BYTES_MAX, KEY_BYTES_MAX, PATH_BYTES_MAX,
+    PROFILE_BYTES_MAX, REGION_BYTES_MAX, SYNC_INTERVAL_S_DEFAULT, SYNC_INTERVAL_S_MAX, SYNC_INTERVAL_S_MIN,
+    URL_BYTES_MAX,
 };
 use crate::name::Name;
 use crate::status::{FsCode, FsError, FsResult};
@@ -211,6 +213,51 @@ macro_rules! as_text {
 }
 as_text!(LinkPath);
 as_text!(RepositoryUrl);
+as_text!(EventSource);
+
+/// Who tells of changes of a bucket, beside the comparison and webhooks. As text: empty, `listen`, or `sqs:URL`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum EventSource {
+    /// Nobody.
+    #[default]
+    None,
+    /// The store itself (MinIO's ListenBucketNotification).
+    Listen,
+    /// A queue, by its URL: `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME`, or that of a like service.
+    Sqs(String),
+}
+
+impl fmt::Display for EventSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventSource::None => Ok(()),
+            EventSource::Listen => f.write_str("listen"),
+            EventSource::Sqs(url) => write!(f, "sqs:{url}"),
+        }
+    }
+}
+
+impl FromStr for EventSource {
+    type Err = FsError;
+    fn from_str(s: &str) -> FsResult<EventSource> {
+        let no = |hint| invalid(format!("event_source: {:?} is no source of events", shown(s)), hint);
+        match s {
+            "" => return Ok(EventSource::None),
+            "listen" => return Ok(EventSource::Listen),
+            _ => {}
+        }
+        let url = s.strip_prefix("sqs:").ok_or_else(|| no("give listen, or sqs: and the URL of the queue"))?;
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let rest = rest.ok_or_else(|| no("a queue's URL begins with https:// or http://"))?;
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:/[]".contains(&b);
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if s.len() > EVENT_SOURCE_BYTES_MAX || host.is_empty() || path.is_empty() || !rest.bytes().all(allowed) {
+            return Err(no("give the URL as SQS tells it: https://HOST/ACCOUNT/NAME"));
+        }
+        Ok(EventSource::Sqs(url.to_owned()))
+    }
+}
 
 /// Changes that are carried over by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,6 +291,12 @@ pub struct RepositorySettings {
     pub chunk_mib: u32,
     /// Import at once.
     pub batch_import: bool,
+    /// What becomes of what both sides changed.
+    pub conflict: ConflictPolicy,
+    /// Seconds from one comparison of bucket and directory to the next, while anything is imported by itself; 60 to 604,800.
+    pub sync_interval_s: u32,
+    /// Who tells of changes.
+    pub event_source: EventSource,
 }
 
 impl RepositorySettings {
@@ -259,6 +312,9 @@ impl RepositorySettings {
             auto_export: RepositoryEvents::default(),
             chunk_mib: CHUNK_MIB_DEFAULT,
             batch_import: false,
+            conflict: ConflictPolicy::Manual,
+            sync_interval_s: SYNC_INTERVAL_S_DEFAULT,
+            event_source: EventSource::None,
         }
     }
 
@@ -287,12 +343,25 @@ impl RepositorySettings {
             ));
         }
         self.chunk_mib = checked_chunk_mib(self.chunk_mib)?;
+        self.sync_interval_s = Self::checked_sync_interval(self.sync_interval_s)?;
         Ok(self)
     }
 
     /// A chunk size in MiB that a link may have; 0 is the usual one.
     pub fn checked_chunk_mib(mib: u32) -> FsResult<u32> {
         checked_chunk_mib(mib)
+    }
+
+    /// Seconds between comparisons that a link may have; 0 is the usual number.
+    pub fn checked_sync_interval(seconds: u32) -> FsResult<u32> {
+        match seconds {
+            0 => Ok(SYNC_INTERVAL_S_DEFAULT),
+            SYNC_INTERVAL_S_MIN..=SYNC_INTERVAL_S_MAX => Ok(seconds),
+            _ => Err(invalid(
+                format!("sync_interval_s: {seconds} is not {SYNC_INTERVAL_S_MIN} to {SYNC_INTERVAL_S_MAX}"),
+                "give one minute to one week, or leave it out for an hour",
+            )),
+        }
     }
 }
 

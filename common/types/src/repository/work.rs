@@ -1,6 +1,6 @@
 //! What workers are given to do, and what they answer.
 
-use super::{RepositoryId, RepositorySettings, Skipped};
+use super::{DeleteOutcome, Export, ExportOutcome, RepositoryId, RepositorySettings, Skipped};
 use crate::attr::Timestamp;
 use crate::ids::Fid;
 use crate::layout::{Extent, Layout};
@@ -16,6 +16,8 @@ pub struct Assignment {
     pub settings: RepositorySettings,
     /// What to do.
     pub work: Work,
+    /// A stamp of the MDS: now.
+    pub stamp: u64,
 }
 
 /// See [`Assignment`].
@@ -27,9 +29,22 @@ pub enum Work {
     Import {
         /// Within the prefix.
         after: Vec<u8>,
+        /// Names go whose objects are gone.
+        sync: bool,
     },
     /// Fetch a range of a file.
     Fetch(Fetch),
+    /// Put what is here under a key.
+    Export(Box<Export>),
+    /// Delete an object, if it is the one that is known.
+    Delete {
+        /// Within the prefix.
+        key: Vec<u8>,
+        /// Of the object that is known.
+        etag: String,
+    },
+    /// Tell of changes of the bucket until that is not wanted any more.
+    Watch,
 }
 
 /// See [`Work::Fetch`].
@@ -66,6 +81,15 @@ pub enum Outcome {
     },
     /// Of [`Work::Fetch`].
     Fetch(FetchOutcome),
+    /// Of [`Work::Export`].
+    Export(ExportOutcome),
+    /// Of [`Work::Delete`].
+    Delete(DeleteOutcome),
+    /// Of [`Work::Watch`]: why the bucket cannot be watched.
+    Watch {
+        /// At most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`].
+        message: String,
+    },
 }
 
 /// See [`Outcome::Fetch`].
@@ -128,4 +152,6 @@ pub struct ImportPage {
     pub skipped: Vec<Skipped>,
     /// Nothing follows.
     pub last: bool,
+    /// A stamp of the MDS from before this page was listed.
+    pub stamp: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sateen_types::repository::{RepositoryEvents, RepositoryState};
+use sateen_types::repository::{ConflictPolicy, EventSource, RepositoryEvents, RepositoryState};
 use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, RepositorySettings};
 
 use super::{DRAIN_WAIT, unexpected};
@@ -14,7 +14,7 @@ use crate::store::{ReadTxn, Table, keys};
 const PAGE: usize = 4096;
 
 /// What can be changed of a link; `None` stays.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Update {
     /// From the repository to the file system.
     pub auto_import: Option<RepositoryEvents>,
@@ -22,6 +22,12 @@ pub struct Update {
     pub auto_export: Option<RepositoryEvents>,
     /// MiB of a file per stripe.
     pub chunk_mib: Option<u32>,
+    /// What becomes of what both sides changed.
+    pub conflict: Option<ConflictPolicy>,
+    /// Seconds between comparisons, 60 to 604,800.
+    pub sync_interval_s: Option<u32>,
+    /// Who tells of changes.
+    pub event_source: Option<EventSource>,
 }
 
 impl FileSystem {
@@ -45,8 +51,10 @@ impl FileSystem {
 
     /// Changes a link. One that was misconfigured is looked at again at once.
     pub async fn update_repository(&self, id: RepositoryId, update: Update) -> FsResult<Repository> {
-        let Update { auto_import, auto_export, chunk_mib } = update;
-        let link = self.link(Change::Update { id, auto_import, auto_export, chunk_mib }).await?;
+        let Update { auto_import, auto_export, chunk_mib, conflict, sync_interval_s, event_source } = update;
+        let change =
+            Change::Update { id, auto_import, auto_export, chunk_mib, conflict, sync_interval_s, event_source };
+        let link = self.link(change).await?;
         if link.state == RepositoryState::Misconfigured {
             self.shared.repositories.lock().check_now(id, Instant::now());
             self.shared.repositories.tell();

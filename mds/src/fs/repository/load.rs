@@ -226,6 +226,7 @@ impl FileSystem {
     ) -> FsResult<()> {
         self.touch(session)?;
         match operation {
+            HsmOperation::Archive => Err(super::unexpected()),
             HsmOperation::Release => {
                 self.change(Change::Release { fid, who }).await?;
                 self.shared.repositories.lock().forget(fid);

@@ -267,7 +267,13 @@ fn object(key: &str, size: u64) -> ImportedObject {
 async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid {
     let import = take(fs, WORKER, &[]).await;
     assert_eq!(import.work, Work::Import { after: Vec::new() });
-    let page = ImportPage { objects: vec![object("f", size)], after: b"f".to_vec(), skipped: Vec::new(), last: true };
+    let page = ImportPage {
+        objects: vec![object("f", size)],
+        after: b"f".to_vec(),
+        skipped: Vec::new(),
+        last: true,
+        stamp: 0,
+    };
     let status = fs.import(WORKER, import.number, page.clone()).await.expect("imports");
     assert_eq!((status.state, status.created), (ImportState::Done, 1));
     assert_eq!(fs.import(WORKER, import.number, page).await.expect_err("over").code, FsCode::Stale);
@@ -441,7 +447,7 @@ async fn a_restarted_server_goes_on_where_it_was() {
     let (fs, id, _) = with_a_link(dir.path()).await;
     let import = take(&fs, WORKER, &[]).await;
     let objects = vec![object("a", CHUNK), object("b", CHUNK)];
-    let page = ImportPage { objects, after: b"b".to_vec(), skipped: Vec::new(), last: false };
+    let page = ImportPage { objects, after: b"b".to_vec(), skipped: Vec::new(), last: false, stamp: 0 };
     fs.import(WORKER, import.number, page.clone()).await.expect("imports");
     let name = sateen_types::Name::parse(b"a").expect("valid");
     let root = fs.repository(id).await.expect("there").root;

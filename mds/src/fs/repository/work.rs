@@ -86,6 +86,7 @@ impl FileSystem {
                     repository: id,
                     settings: link.settings,
                     work: Work::Check,
+                    stamp: 0,
                 }))
             }
             Task::Import(id, run) => {
@@ -96,8 +97,8 @@ impl FileSystem {
                     self.reload_jobs(id).await?;
                     return Ok(None);
                 }
-                let (settings, work) = (link.settings, Work::Import { after: link.after });
-                Ok(Some(Assignment { number, repository: id, settings, work }))
+                let (settings, work) = (link.settings, Work::Import { after: link.after, sync: false });
+                Ok(Some(Assignment { number, repository: id, settings, work, stamp: 0 }))
             }
             Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch(number, fid, range, urgent).await),
         }
@@ -145,6 +146,7 @@ impl FileSystem {
                     size: p.hsm.size,
                     urgent,
                 }),
+                stamp: 0,
             }),
             Ok(Some(p)) => {
                 table().correct(number, &p.remote);

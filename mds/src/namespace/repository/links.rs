@@ -91,6 +91,7 @@ pub fn create(tx: &mut dyn Txn, settings: &RepositorySettings, inputs: &Inputs) 
         run: 0,
         after: Vec::new(),
         next_fid: fids.next,
+        synced: None,
     };
     if settings.batch_import {
         queue_import(&mut record, inputs);

@@ -9,7 +9,7 @@ mod import;
 mod links;
 mod load;
 
-use sateen_types::repository::{ImportPage, ImportStatus, RepositoryEvents};
+use sateen_types::repository::{ConflictPolicy, EventSource, ImportPage, ImportStatus, RepositoryEvents};
 use sateen_types::{
     Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, Repository, RepositoryId,
     RepositorySettings, SessionId,
@@ -36,6 +36,9 @@ pub enum Change {
         auto_import: Option<RepositoryEvents>,
         auto_export: Option<RepositoryEvents>,
         chunk_mib: Option<u32>,
+        conflict: Option<ConflictPolicy>,
+        sync_interval_s: Option<u32>,
+        event_source: Option<EventSource>,
     },
     /// A worker has looked at the bucket; empty: it can be read.
     Checked { id: RepositoryId, message: String },
@@ -84,11 +87,16 @@ pub enum Answer {
 pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Outcome> {
     let answer = match change {
         Change::Create { settings } => Answer::Link(Box::new(links::create(tx, settings, inputs)?)),
-        Change::Update { id, auto_import, auto_export, chunk_mib } => {
+        Change::Update { id, auto_import, auto_export, chunk_mib, conflict, sync_interval_s, event_source } => {
             let changed = links::update(tx, *id, |s| {
                 s.auto_import = auto_import.unwrap_or(s.auto_import);
                 s.auto_export = auto_export.unwrap_or(s.auto_export);
                 s.chunk_mib = chunk_mib.unwrap_or(s.chunk_mib);
+                s.conflict = conflict.unwrap_or(s.conflict);
+                s.sync_interval_s = sync_interval_s.unwrap_or(s.sync_interval_s);
+                if let Some(source) = event_source {
+                    s.event_source.clone_from(source);
+                }
             });
             Answer::Link(Box::new(changed?))
         }

@@ -69,7 +69,7 @@ fn page(
     let mut objects = objects.to_vec();
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
-    let page = ImportPage { objects, after, skipped: Vec::new(), last };
+    let page = ImportPage { objects, after, skipped: Vec::new(), last, stamp: 0 };
     match change(b, Change::Import { id, run, page })? {
         Answer::Import(status) => Ok(status),
         other => panic!("{other:?}"),

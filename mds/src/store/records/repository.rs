@@ -1,7 +1,9 @@
 //! Links to data repositories, and what files have to do with them.
 
+use sateen_types::limits::SYNC_INTERVAL_S_DEFAULT;
 use sateen_types::repository::{
-    ImportState, ImportStatus, Remote, Repository, RepositoryEvents, RepositorySettings, RepositoryState, Skipped,
+    ConflictPolicy, EventSource, ExportStatus, ImportState, ImportStatus, Remote, Repository, RepositoryEvents,
+    RepositorySettings, RepositoryState, Skipped,
 };
 use sateen_types::{Extent, Fid, HsmFlags, RepositoryId, Timestamp};
 
@@ -31,10 +33,12 @@ pub struct RepositoryRecord {
     pub after: Vec<u8>,
     /// The next FID that an import gives: sequence and number; sequence 0: none was taken.
     pub next_fid: (u64, u32),
+    /// End of the last complete comparison of bucket and directory.
+    pub synced: Option<Timestamp>,
 }
 
 impl RepositoryRecord {
-    /// As administrators see it.
+    /// As administrators see it; what only the server that runs knows is left out.
     pub fn show(self, id: RepositoryId) -> Repository {
         Repository {
             id,
@@ -44,12 +48,19 @@ impl RepositoryRecord {
             created: self.created,
             root: self.root,
             import: self.import,
+            export: ExportStatus::default(),
+            synced: self.synced,
+            conflicts: 0,
+            watched: None,
+            watch_message: String::new(),
         }
     }
 }
 
 impl Record for RepositoryRecord {
     const WHAT: &'static str = "repository";
+    /// 2: with what is carried over by itself.
+    const VERSION: u8 = 2;
 
     fn write(&self, out: &mut Writer) {
         let s = &self.settings;
@@ -76,10 +87,19 @@ impl Record for RepositoryRecord {
         out.bytes(&self.after);
         out.u64(self.next_fid.0);
         out.u32(self.next_fid.1);
+        out.u8(match s.conflict {
+            ConflictPolicy::Manual => 0,
+            ConflictPolicy::RepositoryWins => 1,
+            ConflictPolicy::FilesystemWins => 2,
+            ConflictPolicy::KeepBoth => 3,
+        });
+        out.u32(s.sync_interval_s);
+        out.bytes(s.event_source.to_string().as_bytes());
+        write_moment(out, self.synced);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<RepositoryRecord> {
-        let settings = RepositorySettings {
+        let mut settings = RepositorySettings {
             path: text(input)?.parse().ok()?,
             url: text(input)?.parse().ok()?,
             endpoint: text(input)?,
@@ -89,6 +109,9 @@ impl Record for RepositoryRecord {
             auto_export: read_events(input)?,
             chunk_mib: input.u32()?,
             batch_import: input.bool()?,
+            conflict: ConflictPolicy::Manual,
+            sync_interval_s: SYNC_INTERVAL_S_DEFAULT,
+            event_source: EventSource::None,
         };
         let state = match input.u8()? {
             1 => RepositoryState::Creating,
@@ -99,17 +122,24 @@ impl Record for RepositoryRecord {
             6 => RepositoryState::Failed,
             _ => return None,
         };
-        Some(RepositoryRecord {
-            settings: settings.checked().ok()?,
-            state,
-            message: text(input)?,
-            created: input.time()?,
-            root: input.fid()?,
-            import: read_status(input)?,
-            run: input.u64()?,
-            after: input.bytes()?.to_vec(),
-            next_fid: (input.u64()?, input.u32()?),
-        })
+        let (message, created, root) = (text(input)?, input.time()?, input.fid()?);
+        let (import, run, after) = (read_status(input)?, input.u64()?, input.bytes()?.to_vec());
+        let next_fid = (input.u64()?, input.u32()?);
+        let mut synced = None;
+        if input.version() > 1 {
+            settings.conflict = match input.u8()? {
+                0 => ConflictPolicy::Manual,
+                1 => ConflictPolicy::RepositoryWins,
+                2 => ConflictPolicy::FilesystemWins,
+                3 => ConflictPolicy::KeepBoth,
+                _ => return None,
+            };
+            settings.sync_interval_s = input.u32()?;
+            settings.event_source = text(input)?.parse().ok()?;
+            synced = read_moment(input)?;
+        }
+        let settings = settings.checked().ok()?;
+        Some(RepositoryRecord { settings, state, message, created, root, import, run, after, next_fid, synced })
     }
 }
 
