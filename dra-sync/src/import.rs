@@ -109,7 +109,7 @@ async fn pass(
             tracing::debug!(objects = done.status.objects, created = done.status.created, "imported a page");
             place.after = page.after;
         }
-        Ok(true)
+        FsResult::Ok(true)
     };
     let (gathered, told) = futures::future::join(gather, tell).await;
     // If the MDS refused a page, gathering ended because of that.

@@ -41,11 +41,7 @@ impl Seen {
 }
 
 /// A request, as often as it is worth it within `patience`.
-pub async fn retried<T, Fut>(
-    patience: Duration,
-    figures: &Figures,
-    request: impl Fn() -> Fut,
-) -> Result<T, RemoteError>
+pub async fn retried<T, Fut>(patience: Duration, figures: &Figures, request: impl Fn() -> Fut) -> Result<T, RemoteError>
 where
     Fut: Future<Output = Result<T, RemoteError>>,
 {

@@ -53,11 +53,7 @@ struct Desk {
 }
 
 /// Takes deliveries until there are no more.
-pub async fn run(
-    shared: Arc<Shared>,
-    shift: watch::Receiver<Option<Shift>>,
-    mut deliveries: mpsc::Receiver<Delivery>,
-) {
+pub async fn run(shared: Arc<Shared>, shift: watch::Receiver<Option<Shift>>, mut deliveries: mpsc::Receiver<Delivery>) {
     let mut desk = Desk { shared, shift, links: None, pumps: HashMap::new(), tasks: JoinSet::new() };
     loop {
         tokio::select! {
@@ -73,17 +69,17 @@ pub async fn run(
 impl Desk {
     /// A delivery that is dropped on the way is one that was not answered.
     async fn deliver(&mut self, Delivery { touched, done }: Delivery) {
-        let mut parts = match self.parts(&touched, LINKS_AGE_MAX).await {
-            Ok(parts) if parts.is_empty() && !touched.is_empty() => self.parts(&touched, LINKS_AGE_MIN).await,
+        let parts = match self.parts(&touched, LINKS_AGE_MAX).await {
+            Ok(parts) if parts.is_empty() => self.parts(&touched, LINKS_AGE_MIN).await,
             parts => parts,
-        }
-        .unwrap_or_else(|error| {
-            tracing::warn!(%error, "the MDS does not say which links there are; events have to come again");
-            None.into_iter().collect()
-        });
-        if self.links.is_none() {
-            return;
-        }
+        };
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(error) => {
+                tracing::warn!(%error, "the MDS does not say which links there are; events have to come again");
+                return;
+            }
+        };
         let Some(shift) = *self.shift.borrow() else { return };
         let keys: usize = parts.iter().map(|(_, keys)| keys.len()).sum();
         if keys == 0 {
@@ -91,7 +87,7 @@ impl Desk {
             return;
         }
         let (ticket, answered) = Ticket::new(keys);
-        for (link, keys) in parts.drain(..) {
+        for (link, keys) in parts {
             let batch = Batch { keys, ticket: Some(ticket.clone()) };
             // Full: whoever told of the keys hears that they were not answered, and tells again.
             if let Err(error) = self.pump(&link, shift).send.try_send(batch) {
@@ -117,7 +113,7 @@ impl Desk {
         }
         let links = self.links.iter().flat_map(|(_, links)| links);
         let imports = |link: &&Repository| link.settings.auto_import != RepositoryEvents::default();
-        let parts = links.filter(imports).map(|link| (link, Keys::new(&link.settings).of(touched.to_vec())));
+        let parts = links.filter(imports).map(|link| (link, Keys::new(&link.settings).of(touched)));
         Ok(parts.filter(|(_, keys)| !keys.is_empty()).map(|(link, keys)| (link.clone(), keys)).collect())
     }
 

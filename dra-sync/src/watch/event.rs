@@ -138,9 +138,15 @@ fn told(text: Text) -> Result<Told, String> {
 /// looks at objects are events as well.)
 fn matters(name: &str) -> bool {
     let name = name.strip_prefix("s3:").unwrap_or(name);
-    ["ObjectCreated:", "ObjectRemoved:", "LifecycleExpiration:", "ObjectLifecycle:Expiration:", "ObjectRestore:Completed"]
-        .iter()
-        .any(|kind| name.starts_with(kind))
+    [
+        "ObjectCreated:",
+        "ObjectRemoved:",
+        "LifecycleExpiration:",
+        "ObjectLifecycle:Expiration:",
+        "ObjectRestore:Completed",
+    ]
+    .iter()
+    .any(|kind| name.starts_with(kind))
 }
 
 /// Keys are written as in HTML forms in records, and as they are by EventBridge.
@@ -222,7 +228,8 @@ mod tests {
         for nothing in [r#"{"Records":[]}"#, r#"{"Records":null}"#, " {\"Records\":null}\n"] {
             assert_eq!(parse(nothing.as_bytes()), Ok(Told::default()), "{nothing}");
         }
-        for bad in ["", "{}", "[]", "null", "{\"Records\":7}", "{\"Records\":[", "hello", "{\"Records\":[{\"s3\":[]}]}"] {
+        for bad in ["", "{}", "[]", "null", "{\"Records\":7}", "{\"Records\":[", "hello", "{\"Records\":[{\"s3\":[]}]}"]
+        {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         let nested = r#"{"Type":"Notification","Message":"{\"Type\":\"Notification\",\"Message\":\"{}\"}"}"#;

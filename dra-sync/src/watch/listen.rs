@@ -72,7 +72,7 @@ async fn once(
             match event::parse(&line) {
                 Ok(told) => {
                     figures.events(Source::Listen, &told);
-                    let keys = keys.of(told.touched);
+                    let keys = keys.of(&told.touched);
                     if !keys.is_empty() && send.send(Batch { keys, ticket: None }).await.is_err() {
                         return "nobody looks any more".to_owned();
                     }

@@ -17,7 +17,7 @@ use sateen_types::{FsCode, FsResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::pending::{Pending, PENDING_MAX, Taken, Ticket};
+use super::pending::{PENDING_MAX, Pending, Taken, Ticket};
 use crate::figures::Figures;
 use crate::import::PAGE_BYTES_ROOM;
 use crate::remote::RemoteError;

@@ -26,7 +26,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use rand::Rng;
 use sateen_client::Shift;
-use sateen_types::repository::{Assignment, RepositoryId, RepositorySettings, RepositoryUrl, Scheme};
+use sateen_types::repository::{Assignment, EventSource, RepositoryId, RepositorySettings, RepositoryUrl, Scheme};
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::{mpsc, watch};
 
@@ -79,28 +79,24 @@ impl Keys {
     }
 
     /// The keys behind the prefix, each once, in the order in which they were told.
-    pub fn of(&self, touched: Vec<Touched>) -> Vec<Vec<u8>> {
+    pub fn of(&self, touched: &[Touched]) -> Vec<Vec<u8>> {
         let mut seen = HashSet::new();
-        let own = |touched: Touched| {
-            let key = (touched.bucket == self.0.bucket()).then_some(touched.key)?;
-            key.strip_prefix(self.0.prefix().as_bytes()).filter(|rest| !rest.is_empty()).map(<[u8]>::to_vec)
+        let own = |touched: &'_ Touched| {
+            let key = touched.key.strip_prefix(self.0.prefix().as_bytes())?;
+            (touched.bucket == self.0.bucket() && !key.is_empty()).then(|| key.to_vec())
         };
-        touched.into_iter().filter_map(own).filter(|key| seen.insert(key.clone())).collect()
+        touched.iter().filter_map(own).filter(|key| seen.insert(key.clone())).collect()
     }
 }
 
 /// Watches until the Watch is not this worker's any more (`Stale`), or says why the bucket cannot be watched.
 pub async fn run(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) -> FsResult<Infallible> {
     let settings = &assignment.settings;
-    let unknown = || {
-        FsError::new(FsCode::Invalid, format!("{:?} is no source of events", settings.event_source))
-            .with_hint("give listen, or sqs:URL")
-    };
     let keys = Keys::new(settings);
-    let queue = match settings.event_source.split_once(':') {
-        None if settings.event_source == "listen" => None,
-        Some(("sqs", url)) => Some(queue(shared, settings, url)?),
-        _ => return Err(unknown()),
+    let queue = match &settings.event_source {
+        EventSource::None => return Err(FsError::new(FsCode::Invalid, "the link has no source of events")),
+        EventSource::Listen => None,
+        EventSource::Sqs(url) => Some(queue(shared, settings, url)?),
     };
     if queue.is_none() && settings.url.scheme() != Scheme::S3 {
         let what = format!("{}: only s3:// can be listened to", settings.url);
@@ -126,7 +122,7 @@ pub async fn run(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
 }
 
 fn queue(shared: &Arc<Shared>, settings: &RepositorySettings, url: &str) -> FsResult<sqs::Queue> {
-    let root = sqs::root_of(url)?;
+    let root = sqs::root_of(url);
     let (shared, region, profile) = (Arc::clone(shared), settings.region.clone(), settings.profile.clone());
     let open = move || {
         let credentials = shared.config.credentials(&profile)?;
@@ -192,7 +188,7 @@ mod tests {
         let url = "s3://data/train/".parse().expect("a URL");
         let keys = Keys(url);
         let touched = |bucket: &str, key: &str| Touched { bucket: bucket.to_owned(), key: key.into() };
-        let of = keys.of(vec![
+        let of = keys.of(&[
             touched("data", "train/b"),
             touched("data", "train/a"),
             touched("data", "train/b"),

@@ -50,11 +50,8 @@ impl Service {
     ) -> Result<Service, RemoteError> {
         let http = client(url.starts_with("http://"))
             .map_err(|e| RemoteError::new(Trouble::Refused, format!("cannot prepare connections to {url}: {e}")))?;
-        let credentials = credentials.map(|c| AwsCredential {
-            key_id: c.access_key,
-            secret_key: c.secret_key,
-            token: c.token,
-        });
+        let credentials =
+            credentials.map(|c| AwsCredential { key_id: c.access_key, secret_key: c.secret_key, token: c.token });
         Ok(Service { http, credentials, name, region: region.to_owned(), url: url.to_owned() })
     }
 
