@@ -14,5 +14,5 @@ pub mod posix;
 pub mod remote;
 mod seen;
 pub mod server;
-pub mod watch;
+mod watch;
 mod worker;

@@ -153,14 +153,14 @@ mod tests {
     fn an_object_that_changed_after_the_listing_has_the_newer_time() {
         let modified = Timestamp { seconds: 10, nanos: 5 };
         let listed = Listed { key: b"k".to_vec(), size: 1, etag: "a".into(), modified, archived: false };
-        let whole = Some(Timestamp { seconds: 10, nanos: 0 });
-        let head = Head { size: 1, etag: "a".into(), modified: whole, posix: Posix::default() };
+        let whole = Timestamp { seconds: 10, nanos: 0 };
+        let head = Head { size: 1, etag: "a".into(), modified: Some(whole), posix: Posix::default() };
         let same = imported(b"k", head.clone(), Some(&listed), None);
         assert_eq!(same.modified.nanos, 5, "the listing is more exact");
         let newer = Head { etag: "b".into(), modified: Some(Timestamp { seconds: 99, nanos: 0 }), ..head.clone() };
         let changed = imported(b"k", newer, Some(&listed), None);
         assert_eq!((changed.modified.seconds, changed.etag.as_str()), (99, "b"));
-        assert_eq!(imported(b"k", head.clone(), None, None).modified, whole.expect("told"));
+        assert_eq!(imported(b"k", head.clone(), None, None).modified, whole);
         assert_eq!(imported(b"k", Head { modified: None, ..head }, Some(&listed), None).modified.nanos, 5);
     }
 

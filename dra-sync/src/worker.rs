@@ -48,11 +48,15 @@ const WATCHES_MAX: usize = 256;
 
 /// Everything that assignments need.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) client: Client,
-    pub(crate) fs: FsName,
-    pub(crate) config: Arc<Config>,
-    pub(crate) figures: Arc<Figures>,
+pub struct Shared {
+    /// The session.
+    pub client: Client,
+    /// What the session is of.
+    pub fs: FsName,
+    /// As it was when the process started.
+    pub config: Arc<Config>,
+    /// Of the process.
+    pub figures: Arc<Figures>,
     remotes: Mutex<HashMap<StoreName, (Instant, Arc<Remote>)>>,
 }
 
@@ -322,7 +326,7 @@ async fn check(remote: &Remote, figures: &Figures) -> String {
 
 impl Shared {
     /// The store of a link, with its connections and keys. Both are looked up anew now and then.
-    pub(crate) async fn remote(&self, settings: &RepositorySettings) -> FsResult<Arc<Remote>> {
+    pub async fn remote(&self, settings: &RepositorySettings) -> FsResult<Arc<Remote>> {
         let store = Config::store_of(settings);
         let mut remotes = self.remotes.lock().await;
         if let Some((since, remote)) = remotes.get(&store)

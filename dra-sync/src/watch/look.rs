@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use sateen_types::limits::{IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX, REPOSITORY_MESSAGE_BYTES_MAX};
 use sateen_types::repository::{EventsDone, EventsPage, RepositoryId};
-use sateen_types::{FsCode, FsResult};
+use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -41,6 +41,10 @@ pub struct Batch {
     pub ticket: Option<Ticket>,
 }
 
+type Answer<T, E> = BoxFuture<'static, Result<T, E>>;
+/// Asks or tells somebody.
+pub type Ask<A, T, E> = Box<dyn Fn(A) -> Answer<T, E> + Send + Sync>;
+
 /// What may be asked about one link.
 pub struct Eyes {
     /// The link.
@@ -50,11 +54,11 @@ pub struct Eyes {
     /// Looks under way at a time.
     pub heads: usize,
     /// Tells the MDS.
-    pub tell: Box<dyn Fn(EventsPage) -> BoxFuture<'static, FsResult<EventsDone>> + Send + Sync>,
+    pub tell: Ask<EventsPage, EventsDone, FsError>,
     /// Looks at one key.
-    pub see: Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Seen, RemoteError>> + Send + Sync>,
+    pub see: Ask<Vec<u8>, Seen, RemoteError>,
     /// Whether the bucket can be listed: nothing is gone of one that cannot.
-    pub sound: Box<dyn Fn() -> BoxFuture<'static, Result<(), RemoteError>> + Send + Sync>,
+    pub sound: Ask<(), (), RemoteError>,
 }
 
 /// What was said to the MDS last.
@@ -228,7 +232,7 @@ async fn round(
     }
     // A bucket that is gone, or another store that answers in its place, has none of the keys.
     if found.iter().any(|(seen, _)| matches!(seen, Seen::Nothing(_)))
-        && let Err(error) = (eyes.sound)().await
+        && let Err(error) = (eyes.sound)(()).await
     {
         tracing::warn!(repository = %eyes.repository, %error, "objects seem to be gone, but the bucket cannot be listed");
         figures.failed(&error);
@@ -271,3 +275,6 @@ async fn round(
     }
     Ok(again)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,9 +12,9 @@
 pub mod desk;
 pub mod event;
 mod listen;
-pub mod look;
+mod look;
 mod pending;
-pub mod sqs;
+mod sqs;
 pub mod webhook;
 
 use std::collections::HashSet;
@@ -172,7 +172,7 @@ fn eyes(
             }
             .boxed()
         }),
-        sound: Box::new(move || {
+        sound: Box::new(move |()| {
             let remote = Arc::clone(&sound);
             async move { remote().await.map_err(opened)?.list(b"", 1).await.map(drop) }.boxed()
         }),
