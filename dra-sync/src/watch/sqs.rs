@@ -288,3 +288,6 @@ fn read<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, RemoteError> {
     serde_json::from_slice(answer)
         .map_err(|e| RemoteError::new(Trouble::Refused, format!("this is no answer of a queue: {e}")))
 }
+
+#[cfg(test)]
+mod tests;
