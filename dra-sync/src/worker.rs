@@ -16,14 +16,15 @@ use sateen_types::repository::{
     Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, Outcome, Work,
 };
 use sateen_types::{FsCode, FsResult};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, StoreName};
+use crate::export::Room;
 use crate::figures::Figures;
 use crate::import::cut;
 use crate::remote::{CHECK_RETRY_FOR, Remote, Retries};
-use crate::{fetch, import};
+use crate::{export, fetch, import};
 
 /// How long the MDS may keep a Take that has nothing to give.
 const TAKE_HOLD: Duration = Duration::from_secs(15);
@@ -36,7 +37,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const REMOTE_AGE_MAX: Duration = Duration::from_secs(60);
 /// Stores whose connections are kept.
 const REMOTES_MAX: usize = 64;
-/// Cached chunks of a worker's client: it reads nothing.
+/// Cached chunks of a worker's client: what it reads it reads once.
 const CACHE_BYTES: u64 = 16 << 20;
 
 /// Everything that assignments need.
@@ -46,6 +47,9 @@ struct Shared {
     config: Arc<Config>,
     figures: Arc<Figures>,
     remotes: Mutex<HashMap<StoreName, (Instant, Arc<Remote>)>>,
+    /// Exports wait here beyond those that are under way: they may need what is fetched beside them.
+    exports: Semaphore,
+    room: Room,
 }
 
 /// Options of the worker's session.
@@ -65,8 +69,14 @@ pub async fn run(source: MountSource, config: Arc<Config>, figures: Arc<Figures>
     let client = Client::connect(&source, options(&config)).await?;
     tracing::info!(%source, "working for the file system");
     figures.sessions.fetch_add(1, Ordering::Relaxed);
-    let shared =
-        Arc::new(Shared { client: client.clone(), config, figures: figures.clone(), remotes: Mutex::default() });
+    let shared = Arc::new(Shared {
+        client: client.clone(),
+        exports: Semaphore::new(config.limits.exports),
+        room: Room::new(config.limits.export_memory.0),
+        config,
+        figures: figures.clone(),
+        remotes: Mutex::default(),
+    });
     let worked = work(&shared, &stop).await;
     figures.sessions.fetch_sub(1, Ordering::Relaxed);
     let closed = client.close().await;
@@ -164,6 +174,12 @@ async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment) {
         Outcome::Fetch(FetchOutcome { result, message, .. }) if *result != FetchResult::Loaded => {
             tracing::warn!(%repository, ?result, message, "a range was not loaded");
         }
+        Outcome::Export(ExportOutcome { result, message, code, .. }) if *result != ExportResult::Stored => {
+            tracing::info!(%repository, ?result, message, code, "a file was not exported");
+        }
+        Outcome::Delete(DeleteOutcome { result, message, .. }) if *result != DeleteResult::Deleted => {
+            tracing::info!(%repository, ?result, message, "an object was not deleted");
+        }
         _ => {}
     }
     match shared.client.finish(shift, number, &outcome).await {
@@ -202,7 +218,20 @@ async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Opti
     };
     match &assignment.work {
         Work::Check => Some(failed(check(&remote, &shared.figures).await)),
-        Work::Export(_) | Work::Delete { .. } | Work::Watch => Some(failed("not done by this worker".to_owned())),
+        Work::Export(work) => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let (number, room) = (assignment.number, &shared.room);
+            let mut outcome = export::run(&shared.client, shift, number, &remote, work, room, &shared.figures).await?;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Export(outcome))
+        }
+        Work::Delete { key, etag } => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let mut outcome = export::delete(&remote, key, etag, &shared.figures).await;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Delete(outcome))
+        }
+        Work::Watch => Some(failed("not done by this worker".to_owned())),
         Work::Import { after, .. } => {
             let heads = shared.config.limits.heads;
             let number = assignment.number;

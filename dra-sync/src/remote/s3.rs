@@ -29,6 +29,8 @@ use super::{Body, Head, Listed, Page, RemoteError, Trouble, bare_etag, xml};
 use crate::credentials::Credentials;
 use crate::posix;
 
+pub use write::Upload;
+
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the store may take until it begins to answer.
@@ -82,9 +84,8 @@ impl Bucket {
         let base = base_url(&settings.endpoint, bucket, &settings.region);
         Ok(Bucket {
             http,
-            credentials: credentials.map(|c| {
-                Arc::new(AwsCredential { key_id: c.access_key, secret_key: c.secret_key, token: c.token })
-            }),
+            credentials: credentials
+                .map(|c| Arc::new(AwsCredential { key_id: c.access_key, secret_key: c.secret_key, token: c.token })),
             region: settings.region.clone(),
             bucket: bucket.to_owned(),
             name: format!("bucket {bucket} at {}", base.strip_suffix(bucket).unwrap_or(&base).trim_end_matches('/')),
@@ -130,9 +131,7 @@ impl Bucket {
             return Err(RemoteError::new(Trouble::Refused, format!("{}: ETag of {} bytes", what(), etag.len())));
         }
         Ok(Head {
-            size: header(&CONTENT_LENGTH)
-                .and_then(|v| v.parse().ok())
-                .ok_or_else(|| missing("Content-Length"))?,
+            size: header(&CONTENT_LENGTH).and_then(|v| v.parse().ok()).ok_or_else(|| missing("Content-Length"))?,
             etag: etag.to_owned(),
             modified: header(&LAST_MODIFIED).and_then(http_date),
             posix: posix::parse(|key| response.headers().get(key).map(HeaderValue::as_bytes)),
@@ -277,7 +276,9 @@ fn classify(status: StatusCode, code: &str) -> Trouble {
         (_, "InvalidObjectState") => Trouble::Refused,
         (_, "SlowDown" | "TooManyRequests" | "RequestLimitExceeded") => Trouble::Throttled,
         // Somebody writes the same key in this moment, or the store has a problem that it tells in the body of a success.
-        (_, "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted" | "InternalError") => Trouble::Unavailable,
+        (_, "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted" | "InternalError") => {
+            Trouble::Unavailable
+        }
         (404, _) => Trouble::Gone,
         // A range behind the end: the object was longer once.
         (412 | 416, _) => Trouble::Changed,

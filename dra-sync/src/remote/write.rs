@@ -109,13 +109,7 @@ impl Upload {
     }
 
     /// The part `index` is this range of another object, and goes to the same place.
-    pub async fn copy_part(
-        &self,
-        index: u64,
-        source: &[u8],
-        etag: &str,
-        range: Extent,
-    ) -> Result<(), RemoteError> {
+    pub async fn copy_part(&self, index: u64, source: &[u8], etag: &str, range: Extent) -> Result<(), RemoteError> {
         match self {
             Upload::S3(upload) => upload.copy_part(index, source, etag, range).await,
             Upload::Directory(upload) => upload.copy_part(source, etag, range).await,

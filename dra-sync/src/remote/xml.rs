@@ -304,7 +304,8 @@ mod tests {
 
     #[test]
     fn a_success_that_is_none_is_told_apart() {
-        let done = "<?xml version=\"1.0\"?>\n <CopyObjectResult xmlns=\"x\"><ETag>&quot;a-2&quot;</ETag></CopyObjectResult>";
+        let done =
+            "<?xml version=\"1.0\"?>\n <CopyObjectResult xmlns=\"x\"><ETag>&quot;a-2&quot;</ETag></CopyObjectResult>";
         assert_eq!(value(done.as_bytes(), "CopyObjectResult", "ETag"), Ok("\"a-2\"".to_owned()));
         let error = "  <Error><Code>InternalError</Code><Message>again</Message></Error>";
         let told = NoSuccess::Error("InternalError".to_owned(), "again".to_owned());

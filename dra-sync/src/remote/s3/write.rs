@@ -88,7 +88,10 @@ impl Bucket {
         let what = self.about("deleting", key);
         let now = self.head(key).await?;
         if now.etag != etag {
-            return Err(RemoteError::new(Trouble::Changed, format!("{}: its ETag is {}, not {etag}", what(), now.etag)));
+            return Err(RemoteError::new(
+                Trouble::Changed,
+                format!("{}: its ETag is {}, not {etag}", what(), now.etag),
+            ));
         }
         let condition = (IF_MATCH, header(&quoted(etag), &what)?);
         let url = self.object_url(key);
