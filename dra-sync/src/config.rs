@@ -18,6 +18,10 @@ pub const PORT_DEFAULT: u16 = 9883;
 const PROFILE_DEFAULT: &str = "default";
 /// Below it two ranges would not fit.
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// Most objects being stored at a time: as many as a worker takes at most.
+pub const EXPORTS_MAX: usize = 256;
+/// Below it parts would not be stored beside each other.
+const EXPORT_MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// Most profiles in a configuration.
 const PROFILES_MAX: usize = 1000;
 
@@ -59,6 +63,10 @@ pub struct LimitsConfig {
     pub memory: ByteSize,
     /// Objects of an import whose metadata are asked for at once.
     pub heads: usize,
+    /// Objects being stored, copied or deleted.
+    pub exports: usize,
+    /// Memory for their bytes. Files of more than ten thousand times this cannot be stored.
+    pub export_memory: ByteSize,
 }
 
 /// The HTTP endpoint for events of buckets.
@@ -73,7 +81,13 @@ pub struct WebhookConfig {
 
 impl Default for LimitsConfig {
     fn default() -> LimitsConfig {
-        LimitsConfig { assignments: 32, memory: ByteSize(256 << 20), heads: 64 }
+        LimitsConfig {
+            assignments: 32,
+            memory: ByteSize(256 << 20),
+            heads: 64,
+            exports: 64,
+            export_memory: ByteSize(256 << 20),
+        }
     }
 }
 
@@ -119,7 +133,7 @@ impl Config {
         for directory in &self.directories {
             rule(directory.is_absolute(), format!("directories = {directory:?} is not absolute"));
         }
-        let LimitsConfig { assignments, memory, heads } = self.limits;
+        let LimitsConfig { assignments, memory, heads, exports, export_memory } = self.limits;
         rule(
             (1..=TAKE_MAX as usize).contains(&assignments),
             format!("limits.assignments = {assignments} is not between 1 and {TAKE_MAX}"),
@@ -127,6 +141,14 @@ impl Config {
         rule(
             (MEMORY_BYTES_MIN..=1 << 40).contains(&memory.0),
             format!("limits.memory = {memory} is not between 16MiB and 1TiB"),
+        );
+        rule(
+            (1..=EXPORTS_MAX).contains(&exports),
+            format!("limits.exports = {exports} is not between 1 and {EXPORTS_MAX}"),
+        );
+        rule(
+            (EXPORT_MEMORY_BYTES_MIN..=1 << 40).contains(&export_memory.0),
+            format!("limits.export_memory = {export_memory} is not between 32MiB and 1TiB"),
         );
         rule((1..=1000).contains(&heads), format!("limits.heads = {heads} is not between 1 and 1000"));
         let WebhookConfig { listen, token_file } = &self.webhook;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sateen_runtime::metrics::Page;
-use sateen_types::repository::{EventsDone, FetchResult, Work};
+use sateen_types::repository::{DeleteResult, EventsDone, ExportResult, FetchResult, Work};
 
 use crate::remote::{RemoteError, Trouble};
 use crate::watch::event::Told;
@@ -28,6 +28,10 @@ pub enum Source {
     /// Whoever has the address.
     Webhook,
 }
+/// Results of exports, in the order of [`Figures::exports`].
+const EXPORTS: [&str; 6] = ["stored", "conflict", "changed", "source_gone", "failed", "skipped"];
+/// Results of deletions, in the order of [`Figures::deletes`].
+const DELETES: [&str; 3] = ["deleted", "conflict", "failed"];
 
 /// Counters of one process.
 #[derive(Debug, Default)]
@@ -36,7 +40,11 @@ pub struct Figures {
     pub sessions: AtomicU64,
     running: [AtomicU64; 5],
     fetches: [AtomicU64; 4],
+    exports: [AtomicU64; 6],
+    deletes: [AtomicU64; 3],
     errors: [AtomicU64; Trouble::ALL.len()],
+    /// Bytes of objects that were stored or copied.
+    pub exported_bytes: AtomicU64,
     /// Bytes that were fetched and stored.
     pub fetched_bytes: AtomicU64,
     /// Objects that listings named.
@@ -142,6 +150,29 @@ impl Figures {
         Waiting { all: &self.waiting, own: 0 }
     }
 
+    /// An export ended.
+    pub fn exported(&self, result: ExportResult) {
+        let count = match result {
+            ExportResult::Stored => &self.exports[0],
+            ExportResult::Conflict => &self.exports[1],
+            ExportResult::Changed => &self.exports[2],
+            ExportResult::SourceGone => &self.exports[3],
+            ExportResult::Failed => &self.exports[4],
+            ExportResult::Skipped => &self.exports[5],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A deletion ended.
+    pub fn deleted(&self, result: DeleteResult) {
+        let count = match result {
+            DeleteResult::Deleted => &self.deletes[0],
+            DeleteResult::Conflict => &self.deletes[1],
+            DeleteResult::Failed => &self.deletes[2],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A request to a store failed, whether it was sent again or not.
     pub fn failed(&self, error: &RemoteError) {
         self.errors[error.trouble.index()].fetch_add(1, Ordering::Relaxed);
@@ -162,6 +193,16 @@ impl Figures {
         }
         page.counter("sateen_dra_sync_fetched_bytes_total", "Bytes fetched and stored.")
             .sample(&[], of(&self.fetched_bytes));
+        page.counter("sateen_dra_sync_exports_total", "Exports by result.");
+        for (result, count) in EXPORTS.iter().zip(&self.exports) {
+            page.sample(&[("result", result)], of(count));
+        }
+        page.counter("sateen_dra_sync_exported_bytes_total", "Bytes of objects stored or copied.")
+            .sample(&[], of(&self.exported_bytes));
+        page.counter("sateen_dra_sync_deletes_total", "Deletions of objects by result.");
+        for (result, count) in DELETES.iter().zip(&self.deletes) {
+            page.sample(&[("result", result)], of(count));
+        }
         page.counter("sateen_dra_sync_store_errors_total", "Requests to stores that failed by cause.");
         for trouble in Trouble::ALL {
             page.sample(&[("cause", trouble.name())], of(&self.errors[trouble.index()]));

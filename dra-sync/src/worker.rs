@@ -17,17 +17,18 @@ use sateen_types::repository::{
     RepositorySettings, Work,
 };
 use sateen_types::{FsCode, FsName, FsResult};
-use tokio::sync::{Mutex, mpsc, watch as channel};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch as channel};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::{Config, StoreName};
+use crate::export::Room;
 use crate::figures::Figures;
 use crate::import::Place;
 use crate::remote::{CHECK_RETRY_FOR, Remote, Retries};
 use crate::seen::cut;
 use crate::watch::desk::{self, DELIVERIES_WAITING_MAX};
 use crate::watch::webhook::Webhook;
-use crate::{fetch, import, watch};
+use crate::{export, fetch, import, watch};
 
 /// How long the MDS may keep a Take that has nothing to give.
 const TAKE_HOLD: Duration = Duration::from_secs(15);
@@ -40,7 +41,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const REMOTE_AGE_MAX: Duration = Duration::from_secs(60);
 /// Stores whose connections are kept.
 const REMOTES_MAX: usize = 64;
-/// Cached chunks of a worker's client: it reads nothing.
+/// Cached chunks of a worker's client: what it reads it reads once.
 const CACHE_BYTES: u64 = 16 << 20;
 
 /// Watches that a worker has beside its other assignments: they last for as long as their links, and wait nearly all of the time.
@@ -58,6 +59,9 @@ pub struct Shared {
     /// Of the process.
     pub figures: Arc<Figures>,
     remotes: Mutex<HashMap<StoreName, (Instant, Arc<Remote>)>>,
+    /// Exports wait here beyond those that are under way: they may need what is fetched beside them.
+    exports: Semaphore,
+    room: Room,
 }
 
 /// Options of the worker's session.
@@ -87,6 +91,8 @@ pub async fn run(
     let shared = Arc::new(Shared {
         client: client.clone(),
         fs: fs.clone(),
+        exports: Semaphore::new(config.limits.exports),
+        room: Room::new(config.limits.export_memory.0),
         config,
         figures: figures.clone(),
         remotes: Mutex::default(),
@@ -223,6 +229,12 @@ async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment, too_
         Outcome::Fetch(FetchOutcome { result, message, .. }) if *result != FetchResult::Loaded => {
             tracing::warn!(%repository, ?result, message, "a range was not loaded");
         }
+        Outcome::Export(ExportOutcome { result, message, code, .. }) if *result != ExportResult::Stored => {
+            tracing::info!(%repository, ?result, message, code, "a file was not exported");
+        }
+        Outcome::Delete(DeleteOutcome { result, message, .. }) if *result != DeleteResult::Deleted => {
+            tracing::info!(%repository, ?result, message, "an object was not deleted");
+        }
         _ => {}
     }
     match shared.client.finish(shift, number, &outcome).await {
@@ -261,7 +273,6 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
     };
     match &assignment.work {
         Work::Check => Some(failed(check(&remote, &shared.figures).await)),
-        Work::Export(_) | Work::Delete { .. } => Some(failed("not done by this worker".to_owned())),
         Work::Watch => match watch::run(shared, shift, assignment).await {
             Ok(never) => match never {},
             // Another worker has it, or the link is gone.
@@ -271,6 +282,19 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             }
             Err(e) => Some(failed(e.to_string())),
         },
+        Work::Export(work) => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let (number, room) = (assignment.number, &shared.room);
+            let mut outcome = export::run(&shared.client, shift, number, &remote, work, room, &shared.figures).await?;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Export(outcome))
+        }
+        Work::Delete { key, etag } => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let mut outcome = export::delete(&remote, key, etag, &shared.figures).await;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Delete(outcome))
+        }
         Work::Import { after, .. } => {
             let heads = shared.config.limits.heads;
             let number = assignment.number;

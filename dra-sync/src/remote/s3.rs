@@ -32,6 +32,7 @@ use crate::credentials::Credentials;
 use crate::posix;
 
 pub use service::{Refusal, Service};
+pub use write::Upload;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
