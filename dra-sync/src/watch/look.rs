@@ -89,13 +89,18 @@ impl Said {
         *self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// It may be what the MDS does not like.
+    fn forget(&self) {
+        *self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+
     fn last(&self) -> Instant {
         *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn heard(&self, done: &EventsDone, asked: Instant) {
-        let mut stamp = self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *stamp = (*stamp).max(Some(done.stamp));
+        // An older one that comes late is as true, if less useful.
+        *self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(done.stamp);
         *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = asked;
     }
 }
@@ -269,6 +274,7 @@ async fn round(
             Err(e) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => return Err(e),
             Err(error) => {
                 tracing::warn!(repository = %eyes.repository, %error, "the MDS did not take what is in the bucket");
+                said.forget();
                 again.extend(told);
             }
         }
