@@ -5,6 +5,7 @@
 //! keys that end with a slash, and ignores If-Match of a GET.) What is *not* here: versions, policies, anything but path-style addresses.
 
 mod multipart;
+pub mod notify;
 pub mod sample;
 pub mod server;
 mod service;

@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use sateen_types::{FsCode, FsError, FsResult};
 use serde::{Deserialize, Serialize};
 
+use crate::notify::{Change, Changes};
+
 /// Longest key (S3), in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
 
@@ -80,6 +82,7 @@ pub struct Store {
     dir: PathBuf,
     buckets: Mutex<BTreeMap<String, Bucket>>,
     lost_answers: AtomicU32,
+    changes: Changes,
 }
 
 /// An object, or a part of one, whose bytes are being received. Its bytes go when it is dropped without having taken a key.
@@ -138,7 +141,12 @@ impl Store {
                 buckets.insert(name, Bucket::open(&entry.path())?);
             }
         }
-        Ok(Store { dir: dir.to_owned(), buckets: Mutex::new(buckets), lost_answers: AtomicU32::new(0) })
+        Ok(Store {
+            dir: dir.to_owned(),
+            buckets: Mutex::new(buckets),
+            lost_answers: AtomicU32::new(0),
+            changes: Changes::default(),
+        })
     }
 
     /// Makes a bucket if it is missing; whether it was.
@@ -156,6 +164,11 @@ impl Store {
         std::fs::create_dir_all(path.join("data")).map_err(|e| failed(&path, e))?;
         buckets.insert(name.to_owned(), Bucket::open(&path)?);
         Ok(true)
+    }
+
+    /// Tells of every change.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Names of all buckets.
@@ -302,7 +315,13 @@ impl Store {
             serde_json::to_vec(line).map_err(|e| FsError::new(FsCode::Internal, format!("a line of the log: {e}")))?;
         text.push(b'\n');
         known.log.write_all(&text).map_err(|e| failed(&self.dir.join(bucket).join("log"), e))?;
-        Ok(Some(apply(&mut known.objects)))
+        let done = apply(&mut known.objects);
+        let (key, object) = match line {
+            Line::Put { key, record } => (key, Some((record.size, record.etag()))),
+            Line::Delete { key } => (key, None),
+        };
+        self.changes.tell(Change { bucket: bucket.to_owned(), key: key.clone(), object });
+        Ok(Some(done))
     }
 
     /// Removes the bytes of an object that nobody finds any more.

@@ -45,6 +45,8 @@ pub struct Config {
     pub directories: Vec<PathBuf>,
     /// How much is done at once.
     pub limits: LimitsConfig,
+    /// Where stores tell of changes.
+    pub webhook: WebhookConfig,
     /// Where keys come from, by the names that links give.
     pub profiles: BTreeMap<String, Profile>,
     /// Logging.
@@ -65,6 +67,16 @@ pub struct LimitsConfig {
     pub exports: usize,
     /// Memory for their bytes. Files of more than ten thousand times this cannot be stored.
     pub export_memory: ByteSize,
+}
+
+/// The HTTP endpoint for events of buckets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// HOST:PORT. Empty: nowhere.
+    pub listen: String,
+    /// A file with the token that senders must know, 16 to 512 letters, digits, '-' or '_'.
+    pub token_file: PathBuf,
 }
 
 impl Default for LimitsConfig {
@@ -88,6 +100,7 @@ impl Default for Config {
             metrics_listen: String::new(),
             directories: Vec::new(),
             limits: LimitsConfig::default(),
+            webhook: WebhookConfig::default(),
             profiles: BTreeMap::new(),
             log: LogConfig::default(),
         }
@@ -138,6 +151,12 @@ impl Config {
             format!("limits.export_memory = {export_memory} is not between 32MiB and 1TiB"),
         );
         rule((1..=1000).contains(&heads), format!("limits.heads = {heads} is not between 1 and 1000"));
+        let WebhookConfig { listen, token_file } = &self.webhook;
+        rule(listen.is_empty() || address(listen), format!("webhook.listen = {listen:?} is not HOST:PORT"));
+        rule(
+            listen.is_empty() || token_file.is_absolute(),
+            format!("webhook.token_file = {token_file:?} is not absolute, and webhook.listen is set"),
+        );
         rule(self.profiles.len() <= PROFILES_MAX, format!("more than {PROFILES_MAX} [profiles.NAME]"));
         for (name, profile) in &self.profiles {
             let file = &profile.file;
@@ -199,9 +218,9 @@ mod tests {
     #[test]
     fn every_broken_rule_is_told_at_once() {
         let text = "listen = \"nowhere\"\nmds = []\ndirectories = [\"data\"]\n[limits]\nheads = 0\n\
-                    [profiles.lab]\nfile = \"keys\"";
+                    [webhook]\nlisten = \"h:1\"\n[profiles.lab]\nfile = \"keys\"";
         let error = parse(text, &[]).validate().expect_err("broken");
-        for part in ["\"nowhere\"", "mds", "\"data\"", "heads = 0", "profiles.lab.file"] {
+        for part in ["\"nowhere\"", "mds", "\"data\"", "heads = 0", "webhook.token_file", "profiles.lab.file"] {
             assert!(error.message.contains(part), "{error}");
         }
     }

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::posix::Posix;
 
 pub use error::{RemoteError, Retries, Trouble};
+pub use s3::{Refusal, Service};
 pub use write::{COPY_BYTES_MAX, Expected, PART_BYTES_MIN, PARTS_MAX, Stored, Upload};
 
 /// Most objects in one page of a listing: what S3 gives.
@@ -136,6 +137,16 @@ impl Remote {
             Remote::Directory(directory) => directory.get(key, etag, range).await?,
         };
         Ok(exact(body, range.end - range.start))
+    }
+
+    /// What the store tells of changes, as bytes of a stream of JSON lines. `Refused` if it tells of none.
+    pub async fn listen(&self) -> Result<BoxStream<'static, Result<Bytes, RemoteError>>, RemoteError> {
+        match self {
+            Remote::S3(bucket) => bucket.listen().await,
+            Remote::Directory(_) => {
+                Err(RemoteError::new(Trouble::Refused, "a directory does not tell of its changes: it is compared"))
+            }
+        }
     }
 
     /// A small object as a whole.

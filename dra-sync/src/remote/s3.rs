@@ -5,6 +5,8 @@
 //! object_store brings HTTP, TLS and the signature. Its own store is not used: it cannot name keys that end with a slash, have
 //! empty parts or control characters, and does not tell the metadata with which a listing's objects were written.
 
+mod listen;
+mod service;
 mod write;
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use super::{Body, Head, Listed, Page, RemoteError, Trouble, bare_etag, xml};
 use crate::credentials::Credentials;
 use crate::posix;
 
+pub use service::{Refusal, Service};
 pub use write::Upload;
 
 /// How long a connection may take.
@@ -68,17 +71,7 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket of a link. Nothing is sent yet.
     pub fn open(settings: &RepositorySettings, credentials: Option<Credentials>) -> FsResult<Bucket> {
-        let plain = settings.endpoint.starts_with("http://");
-        let options = ClientOptions::new()
-            .with_allow_http(plain)
-            // A machine without certificates can still speak without TLS.
-            .with_no_system_certificates(plain)
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_timeout_disabled()
-            .with_http1_only()
-            .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
-        let http = ReqwestConnector::default()
-            .connect(&options)
+        let http = client(settings.endpoint.starts_with("http://"))
             .map_err(|e| FsError::new(FsCode::Io, format!("cannot prepare connections to {}: {e}", settings.url)))?;
         let bucket = settings.url.bucket();
         let base = base_url(&settings.endpoint, bucket, &settings.region);
@@ -242,6 +235,19 @@ impl Bucket {
         let (code, message) = xml::error(&text);
         Err(unsuccessful(status, &code, &message, what))
     }
+}
+
+/// Connections, to a store that speaks without TLS if it is `plain`.
+fn client(plain: bool) -> object_store::Result<HttpClient> {
+    let options = ClientOptions::new()
+        .with_allow_http(plain)
+        // A machine without certificates can still speak without TLS.
+        .with_no_system_certificates(plain)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout_disabled()
+        .with_http1_only()
+        .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+    ReqwestConnector::default().connect(&options)
 }
 
 /// An error as the store told it.
