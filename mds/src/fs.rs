@@ -144,7 +144,10 @@ impl Host for Shared {
         }
     }
 
-    fn committed(&self, intents: bool) {
+    fn committed(&self, intents: bool, exports: bool) {
+        if exports {
+            self.repositories.exports_changed();
+        }
         if intents {
             self.intents_version.send_modify(|v| *v += 1);
             self.intents.notify_one();
