@@ -117,7 +117,10 @@ impl Peer {
         };
         if let Err(why) = signature(&request, &body) {
             self.refusals.lock().expect("lock").push(why);
-            return reply(403, json!({"__type": "com.amazon.coral.service#InvalidSignatureException", "message": "no"}));
+            return reply(
+                403,
+                json!({"__type": "com.amazon.coral.service#InvalidSignatureException", "message": "no"}),
+            );
         }
         let broken = {
             let mut left = self.broken.lock().expect("lock");
@@ -159,9 +162,7 @@ impl Peer {
 }
 
 fn event(bucket: &str, keys: &[&str]) -> String {
-    let record = |key: &&str| {
-        json!({"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": bucket}, "object": {"key": key}}})
-    };
+    let record = |key: &&str| json!({"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": bucket}, "object": {"key": key}}});
     json!({"Records": keys.iter().map(record).collect::<Vec<_>>()}).to_string()
 }
 

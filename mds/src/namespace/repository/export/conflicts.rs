@@ -105,13 +105,7 @@ fn decided_without_file(
 }
 
 /// Somebody has decided. What can be done at once is; the rest when the turn of the file comes.
-pub fn resolve(
-    tx: &mut dyn Txn,
-    id: RepositoryId,
-    key: &[u8],
-    how: ConflictPolicy,
-    inputs: &Inputs,
-) -> FsResult<()> {
+pub fn resolve(tx: &mut dyn Txn, id: RepositoryId, key: &[u8], how: ConflictPolicy, inputs: &Inputs) -> FsResult<()> {
     links::get(tx, id)?;
     let Some(record) = queue::conflict(tx, id, key)? else {
         let what = format!("there is no conflict of {:?} in repository {id}", String::from_utf8_lossy(key));
@@ -122,10 +116,8 @@ pub fn resolve(
     };
     queue::put_conflict(tx, id, key, &ConflictRecord { how, ..record });
     match how {
-        ConflictPolicy::Manual => {
-            Err(FsError::new(FsCode::Invalid, "manual is no way to end a conflict")
-                .with_hint("give repository-wins, filesystem-wins or keep-both"))
-        }
+        ConflictPolicy::Manual => Err(FsError::new(FsCode::Invalid, "manual is no way to end a conflict")
+            .with_hint("give repository-wins, filesystem-wins or keep-both")),
         ConflictPolicy::FilesystemWins => queue::note_file(tx, fid, id, true, inputs.now),
         ConflictPolicy::RepositoryWins | ConflictPolicy::KeepBoth => decide(tx, id, key, inputs).map(drop),
     }
@@ -178,9 +170,9 @@ fn named(tx: &dyn ReadTxn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<O
             continue;
         }
         let at = super::plan::below(tx, &all, parent)?;
-        let is_it = at.is_some_and(|(i, above)| i == id && key.strip_prefix(&above[..]).is_some_and(|rest| {
-            rest.strip_suffix(b"/").unwrap_or(rest) == last
-        }));
+        let is_it = at.is_some_and(|(i, above)| {
+            i == id && key.strip_prefix(&above[..]).is_some_and(|rest| rest.strip_suffix(b"/").unwrap_or(rest) == last)
+        });
         if let Some(entry) = tree::entry(tx, parent, &name)?.filter(|_| is_it) {
             return Ok(Some(((parent, name, entry), inode)));
         }

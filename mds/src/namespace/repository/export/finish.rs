@@ -162,7 +162,10 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
         etag: object.etag.clone(),
         size: object.size,
         modified: object.modified,
-        flags: flags.set(HsmFlags::EXISTS | HsmFlags::ARCHIVED, true).set(HsmFlags::DIRTY, dirty).set(HsmFlags::LOST, false),
+        flags: flags
+            .set(HsmFlags::EXISTS | HsmFlags::ARCHIVED, true)
+            .set(HsmFlags::DIRTY, dirty)
+            .set(HsmFlags::LOST, false),
         stamp: stored.stamp,
         attributes_changed: stored.attributes != (inode.mode, inode.uid, inode.gid),
     };

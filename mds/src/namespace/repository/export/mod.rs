@@ -54,14 +54,7 @@ pub enum ExportChange {
     /// Nothing was put in place by an assignment.
     NotStored { fid: Fid, number: u64 },
     /// Another object was found than the one that was known, or none.
-    Conflicting {
-        fid: Fid,
-        id: RepositoryId,
-        key: Vec<u8>,
-        number: u64,
-        object: Option<Found>,
-        known_etag: String,
-    },
+    Conflicting { fid: Fid, id: RepositoryId, key: Vec<u8>, number: u64, object: Option<Found>, known_etag: String },
     /// An object is gone, by the deletion of this number.
     Deleted { id: RepositoryId, key: Vec<u8>, number: u64 },
     /// Another object was to be deleted than the one that is there.

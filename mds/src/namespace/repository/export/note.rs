@@ -170,9 +170,7 @@ fn changed(
         Some(Mutation::SetAttr(op)) => op.fid == fid && op.size.is_some(),
         _ => false,
     };
-    if attributes_changed
-        && let Some(row) = hsm(tx, fid)?.filter(|row| !row.attributes_changed)
-    {
+    if attributes_changed && let Some(row) = hsm(tx, fid)?.filter(|row| !row.attributes_changed) {
         put_hsm(tx, fid, &HsmRecord { attributes_changed, ..row })?;
     }
     if !attributes_changed && !data_changed || queue::waiting(tx, fid)?.is_some() {

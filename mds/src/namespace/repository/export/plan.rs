@@ -128,12 +128,7 @@ pub fn below(
 }
 
 /// See [`Wanted`]. Of more than [`FURTHER_MAX`] names those that come first count.
-pub fn wanted(
-    tx: &dyn ReadTxn,
-    all: &[(RepositoryId, RepositoryRecord)],
-    fid: Fid,
-    inode: &Inode,
-) -> FsResult<Wanted> {
+pub fn wanted(tx: &dyn ReadTxn, all: &[(RepositoryId, RepositoryRecord)], fid: Fid, inode: &Inode) -> FsResult<Wanted> {
     let mut wanted = Wanted::default();
     let rows = tx.scan(Table::Parents, &keys::fid(fid), None, FURTHER_MAX + 1)?;
     let more = rows.len() > FURTHER_MAX;
