@@ -1,6 +1,8 @@
 //! Verifies a whole file system's tables: what every operation must leave behind. Run after each step in tests, with all
 //! of the tables in memory; `sateen fsck` is [`crate::fsck`], and is held against this one.
 
+mod exports;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sateen_types::attr::FILE_CAPABILITIES_XATTR;
@@ -198,6 +200,7 @@ impl Found {
             }
         }
         self.repositories(tx)?;
+        exports::check(self, tx)?;
         self.intents(tx)
     }
 

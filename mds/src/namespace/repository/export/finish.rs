@@ -7,7 +7,7 @@ use sateen_types::{Fid, FsResult, HsmFlags, RepositoryId, Timestamp};
 
 use super::super::{delete_hsm, hsm, links, loads, put_hsm};
 use super::note::object_unwanted;
-use super::plan::{Look, Plan, Store, owner, plan, wanted};
+use super::plan::{Look, Plan, owner, plan, wanted};
 use super::queue;
 use crate::namespace::tree;
 use crate::store::Txn;

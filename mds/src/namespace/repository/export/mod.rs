@@ -28,7 +28,7 @@ pub use conflicts::{count as conflict_count, list as list_conflicts, note_confli
 pub use finish::Stored;
 pub use note::{Exporting, destroyed, follows, note};
 pub use plan::{Look, Plan, Store, owner, plan};
-pub use queue::{count, items, waiting};
+pub use queue::{count, deletion, is_queued, items, waiting};
 
 /// Names of a file that are followed. Each further one is an object.
 const FURTHER_MAX: usize = 64;

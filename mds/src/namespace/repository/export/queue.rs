@@ -248,3 +248,8 @@ pub fn forget_conflict(tx: &mut dyn Txn, id: RepositoryId, key: &[u8]) -> FsResu
     }
     Ok(())
 }
+
+/// Whether a row of the queue is there.
+pub fn is_queued(tx: &dyn ReadTxn, id: RepositoryId, number: u64) -> FsResult<bool> {
+    Ok(tx.get(Table::Exports, &exports::item(id, number))?.is_some())
+}
