@@ -134,11 +134,20 @@ impl Store {
     /// Opens a directory, which is made if it is missing.
     pub fn open(dir: &Path) -> FsResult<Store> {
         std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+        Store::read(dir, true)
+    }
+
+    /// What is in a directory now, which another process may be changing. Nothing can be put there.
+    pub fn peek(dir: &Path) -> FsResult<Store> {
+        Store::read(dir, false)
+    }
+
+    fn read(dir: &Path, changes: bool) -> FsResult<Store> {
         let mut buckets = BTreeMap::new();
         for entry in std::fs::read_dir(dir).map_err(|e| failed(dir, e))? {
             let entry = entry.map_err(|e| failed(dir, e))?;
             if let (true, Ok(name)) = (entry.path().join("log").is_file(), entry.file_name().into_string()) {
-                buckets.insert(name, Bucket::open(&entry.path())?);
+                buckets.insert(name, Bucket::open(&entry.path(), changes)?);
             }
         }
         Ok(Store {
@@ -162,7 +171,7 @@ impl Store {
         }
         let path = self.dir.join(name);
         std::fs::create_dir_all(path.join("data")).map_err(|e| failed(&path, e))?;
-        buckets.insert(name.to_owned(), Bucket::open(&path)?);
+        buckets.insert(name.to_owned(), Bucket::open(&path, true)?);
         Ok(true)
     }
 
@@ -338,9 +347,9 @@ impl Store {
 }
 
 impl Bucket {
-    fn open(path: &Path) -> FsResult<Bucket> {
+    fn open(path: &Path, changes: bool) -> FsResult<Bucket> {
         let log_path = path.join("log");
-        let log = File::options().create(true).append(true).read(true).open(&log_path);
+        let log = File::options().create(changes).append(changes).read(true).open(&log_path);
         let log = log.map_err(|e| failed(&log_path, e))?;
         let text = std::fs::read(&log_path).map_err(|e| failed(&log_path, e))?;
         let mut bucket = Bucket { log, objects: BTreeMap::new(), next: 1 };
@@ -358,7 +367,9 @@ impl Bucket {
                 }
             }
         }
-        bucket.log.set_len(good).map_err(|e| failed(&log_path, e))?;
+        if changes {
+            bucket.log.set_len(good).map_err(|e| failed(&log_path, e))?;
+        }
         // A put that was not finished has a number as well.
         for entry in std::fs::read_dir(path.join("data")).map_err(|e| failed(path, e))?.flatten() {
             if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) {
@@ -403,6 +414,9 @@ mod tests {
         assert_ne!(record.etag(), again.get("data", "a/").expect("bucket").expect("object").etag());
         assert_eq!(std::io::read_to_string(again.data("data", &record).expect("bytes")).expect("read"), "second");
         again.put("data", "z", b"", &[]).expect("the log goes on behind the last good line");
+        let seen = Store::peek(dir.path()).expect("opens");
+        assert!(seen.get("data", "z").expect("bucket").is_some());
+        seen.put("data", "y", b"", &[]).expect_err("only looked at");
         assert!(Store::open(dir.path()).expect("opens").get("data", "z").expect("bucket").is_some());
     }
 

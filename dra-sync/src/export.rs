@@ -302,35 +302,48 @@ impl<S: Source> Job<'_, S> {
     }
 }
 
-/// Deletes the object `etag`, if that is under the key.
-pub async fn delete(remote: &Remote, key: &[u8], etag: &str, figures: &Figures) -> DeleteOutcome {
-    let outcome = |result, message, object| {
-        figures.deleted(result);
-        DeleteOutcome { result, message, object }
+/// Deletes what is under the key, if it is the object `etag` or one of an earlier assignment.
+pub async fn delete(remote: &Remote, key: &[u8], etag: &str, earlier: &[u64], figures: &Figures) -> DeleteOutcome {
+    let (result, message, object) = match delete_known(remote, key, etag, earlier, figures).await {
+        Ok(None) => (DeleteResult::Deleted, String::new(), None),
+        Ok(Some(other)) => (DeleteResult::Conflict, String::new(), Some(found(&other))),
+        Err(e) => (DeleteResult::Failed, e.message, None),
     };
+    figures.deleted(result);
+    DeleteOutcome { result, message, object }
+}
+
+/// Gives the object that is there and is another one.
+async fn delete_known(
+    remote: &Remote,
+    key: &[u8],
+    etag: &str,
+    earlier: &[u64],
+    figures: &Figures,
+) -> Result<Option<Head>, RemoteError> {
     let mut retries = Retries::within(EXPORT_RETRY_FOR);
-    let error = loop {
-        match remote.delete(key, etag).await {
-            Ok(()) => return outcome(DeleteResult::Deleted, String::new(), None),
-            Err(e) if e.trouble == Trouble::Gone => return outcome(DeleteResult::Deleted, String::new(), None),
-            Err(e) => {
-                figures.failed(&e);
-                if !retries.pause(&e).await {
-                    break e;
+    for _ in 0..TURNS_MAX {
+        let Some(now) = look(remote, key, figures).await? else { return Ok(None) };
+        let ours = now.posix.export.is_some_and(|number| earlier.contains(&number));
+        if now.etag != etag && !ours {
+            return Ok(Some(now));
+        }
+        loop {
+            match remote.delete(key, &now.etag).await {
+                Ok(()) => return Ok(None),
+                Err(e) if e.trouble == Trouble::Gone => return Ok(None),
+                // Looked at again.
+                Err(e) if e.trouble == Trouble::Changed => break,
+                Err(e) => {
+                    figures.failed(&e);
+                    if !retries.pause(&e).await {
+                        return Err(e);
+                    }
                 }
             }
         }
-    };
-    if error.trouble != Trouble::Changed {
-        return outcome(DeleteResult::Failed, error.message, None);
     }
-    match look(remote, key, figures).await {
-        Ok(None) => outcome(DeleteResult::Deleted, String::new(), None),
-        Ok(Some(head)) if head.etag != etag => outcome(DeleteResult::Conflict, String::new(), Some(found(&head))),
-        // It was another one for a moment.
-        Ok(Some(_)) => outcome(DeleteResult::Failed, error.message, None),
-        Err(e) => outcome(DeleteResult::Failed, e.message, None),
-    }
+    Err(RemoteError::new(Trouble::Changed, "what is under the key does not stay the same"))
 }
 
 /// The object under a key, asked for as often as it is worth it.

@@ -13,6 +13,10 @@ const KINDS: [&str; 5] = ["check", "import", "fetch", "export", "watch"];
 /// Results of fetches, in the order of [`Figures::fetches`].
 const RESULTS: [&str; 4] = ["loaded", "changed", "gone", "failed"];
 
+/// Results of exports, in the order of [`Figures::exports`].
+const EXPORTS: [&str; 6] = ["stored", "conflict", "changed", "source_gone", "failed", "skipped"];
+/// Results of deletions, in the order of [`Figures::deletes`].
+const DELETES: [&str; 3] = ["deleted", "conflict", "failed"];
 /// Sources of events, in the order of [`Source`].
 const SOURCES: [&str; 3] = ["listen", "sqs", "webhook"];
 /// What the MDS makes of what is told, in the order of [`Figures::answers`].
@@ -28,10 +32,6 @@ pub enum Source {
     /// Whoever has the address.
     Webhook,
 }
-/// Results of exports, in the order of [`Figures::exports`].
-const EXPORTS: [&str; 6] = ["stored", "conflict", "changed", "source_gone", "failed", "skipped"];
-/// Results of deletions, in the order of [`Figures::deletes`].
-const DELETES: [&str; 3] = ["deleted", "conflict", "failed"];
 
 /// Counters of one process.
 #[derive(Debug, Default)]
@@ -121,6 +121,29 @@ impl Figures {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An export ended.
+    pub fn exported(&self, result: ExportResult) {
+        let count = match result {
+            ExportResult::Stored => &self.exports[0],
+            ExportResult::Conflict => &self.exports[1],
+            ExportResult::Changed => &self.exports[2],
+            ExportResult::SourceGone => &self.exports[3],
+            ExportResult::Failed => &self.exports[4],
+            ExportResult::Skipped => &self.exports[5],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A deletion ended.
+    pub fn deleted(&self, result: DeleteResult) {
+        let count = match result {
+            DeleteResult::Deleted => &self.deletes[0],
+            DeleteResult::Conflict => &self.deletes[1],
+            DeleteResult::Failed => &self.deletes[2],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Somebody told of keys.
     pub fn events(&self, source: Source, told: &Told) {
         self.events[source as usize].fetch_add(told.touched.len() as u64, Ordering::Relaxed);
@@ -148,29 +171,6 @@ impl Figures {
     /// The keys of a link that wait.
     pub fn waiting(&self) -> Waiting<'_> {
         Waiting { all: &self.waiting, own: 0 }
-    }
-
-    /// An export ended.
-    pub fn exported(&self, result: ExportResult) {
-        let count = match result {
-            ExportResult::Stored => &self.exports[0],
-            ExportResult::Conflict => &self.exports[1],
-            ExportResult::Changed => &self.exports[2],
-            ExportResult::SourceGone => &self.exports[3],
-            ExportResult::Failed => &self.exports[4],
-            ExportResult::Skipped => &self.exports[5],
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A deletion ended.
-    pub fn deleted(&self, result: DeleteResult) {
-        let count = match result {
-            DeleteResult::Deleted => &self.deletes[0],
-            DeleteResult::Conflict => &self.deletes[1],
-            DeleteResult::Failed => &self.deletes[2],
-        };
-        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request to a store failed, whether it was sent again or not.

@@ -1,5 +1,5 @@
-//! The worker of data repositories: executes what the MDS decides (imports, loads of released files, exports, looks at what
-//! changed) with any object store.
+//! The worker of data repositories: executes what the MDS decides (imports, loads of released files, exports, looks at what changed)
+//! with any object store.
 //!
 //! It keeps no state: assignments belong to its session at the MDS, and go to another worker when that ends. Bytes go from the
 //! store straight to the OSTs through client-lib. What is *not* here: any decision on what is imported or loaded when, which is

@@ -123,7 +123,28 @@ struct Tasks {
 /// One assignment that runs.
 struct Held {
     handle: AbortHandle,
-    watch: bool,
+    slot: Slot,
+}
+
+/// What an assignment is counted with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// Ranges, imports, looks: at most [`crate::config::LimitsConfig::assignments`].
+    Busy,
+    /// Objects to be stored. The MDS bounds them; they never keep away the ranges that they may be waiting for.
+    Export,
+    /// See [`WATCHES_MAX`].
+    Watch,
+}
+
+impl Slot {
+    fn of(work: &Work) -> Slot {
+        match work {
+            Work::Check | Work::Import { .. } | Work::Fetch(_) => Slot::Busy,
+            Work::Export(_) | Work::Delete { .. } => Slot::Export,
+            Work::Watch => Slot::Watch,
+        }
+    }
 }
 
 impl Tasks {
@@ -135,14 +156,14 @@ impl Tasks {
         lost
     }
 
-    /// How many there are, without those that watch.
-    fn busy(&self) -> usize {
-        self.held.values().filter(|held| !held.watch).count()
+    /// How many there are of a kind.
+    fn count(&self, slot: Slot) -> usize {
+        self.held.values().filter(|held| held.slot == slot).count()
     }
 
     /// Those that watch have no end of their own.
     fn stop_watching(&mut self) {
-        self.held.values().filter(|held| held.watch).for_each(|held| held.handle.abort());
+        self.held.values().filter(|held| held.slot == Slot::Watch).for_each(|held| held.handle.abort());
     }
 
     fn ended(&mut self, number: Option<u64>) {
@@ -157,7 +178,7 @@ async fn work(shared: &Arc<Shared>, current: &channel::Sender<Option<Shift>>, st
     let mut tasks = Tasks::default();
     let mut shift: Option<Shift> = None;
     while !stop.is_requested() {
-        let room = limit.saturating_sub(tasks.busy());
+        let room = limit.saturating_sub(tasks.count(Slot::Busy));
         if room == 0 {
             tokio::select! {
                 () = stop.requested() => break,
@@ -195,10 +216,10 @@ async fn work(shared: &Arc<Shared>, current: &channel::Sender<Option<Shift>>, st
             if tasks.held.contains_key(&number) {
                 continue;
             }
-            let watch = assignment.work == Work::Watch;
-            let too_many = watch && tasks.held.len() - tasks.busy() >= WATCHES_MAX;
+            let slot = Slot::of(&assignment.work);
+            let too_many = slot == Slot::Watch && tasks.count(slot) >= WATCHES_MAX;
             let handle = tasks.set.spawn(execute(Arc::clone(shared), now, assignment, too_many).map(move |()| number));
-            tasks.held.insert(number, Held { handle, watch });
+            tasks.held.insert(number, Held { handle, slot });
         }
     }
     tasks.stop_watching();
@@ -273,6 +294,19 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
     };
     match &assignment.work {
         Work::Check => Some(failed(check(&remote, &shared.figures).await)),
+        Work::Export(work) => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let (number, room) = (assignment.number, &shared.room);
+            let mut outcome = export::run(&shared.client, shift, number, &remote, work, room, &shared.figures).await?;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Export(outcome))
+        }
+        Work::Delete { key, etag, earlier } => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let mut outcome = export::delete(&remote, key, etag, earlier, &shared.figures).await;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Delete(outcome))
+        }
         Work::Watch => match watch::run(shared, shift, assignment).await {
             Ok(never) => match never {},
             // Another worker has it, or the link is gone.
@@ -282,19 +316,6 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             }
             Err(e) => Some(failed(e.to_string())),
         },
-        Work::Export(work) => {
-            let _slot = shared.exports.acquire().await.ok()?;
-            let (number, room) = (assignment.number, &shared.room);
-            let mut outcome = export::run(&shared.client, shift, number, &remote, work, room, &shared.figures).await?;
-            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
-            Some(Outcome::Export(outcome))
-        }
-        Work::Delete { key, etag } => {
-            let _slot = shared.exports.acquire().await.ok()?;
-            let mut outcome = export::delete(&remote, key, etag, &shared.figures).await;
-            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
-            Some(Outcome::Delete(outcome))
-        }
         Work::Import { after, .. } => {
             let heads = shared.config.limits.heads;
             let number = assignment.number;

@@ -9,6 +9,7 @@ use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, Fid, LayoutTemplate, SessionId, Timestamp};
 
 use crate::namespace::repository;
+use crate::namespace::repository::export::Exporting;
 use crate::placement::Candidate;
 use crate::store::Table;
 use crate::store::keys::IntentId;
@@ -136,6 +137,8 @@ pub struct Inputs {
     pub answered: bool,
     /// The client may hold one more directory.
     pub may_hold: bool,
+    /// Which directories lie below links that export, as far as that is remembered.
+    pub exporting: Arc<Exporting>,
 }
 
 impl Command {

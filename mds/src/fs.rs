@@ -132,6 +132,9 @@ impl Host for Shared {
         };
         if let Some(access) = create.open {
             let fid = entry.attr.fid;
+            if access.write && entry.existed {
+                self.repositories.opened_for_writing(fid);
+            }
             let mut clients = self.clients.lock();
             // One that comes by a log may have been among the files that were said to be open after a restart.
             let once = *replayed || request.logged.is_some();
@@ -144,7 +147,10 @@ impl Host for Shared {
         }
     }
 
-    fn committed(&self, intents: bool) {
+    fn committed(&self, intents: bool, exports: bool) {
+        if exports {
+            self.repositories.exports_changed();
+        }
         if intents {
             self.intents_version.send_modify(|v| *v += 1);
             self.intents.notify_one();
@@ -276,6 +282,8 @@ impl FileSystem {
             } else {
                 // A new session of a client whose old one has expired, with all that it had: it keeps nothing.
                 self.shared.capabilities.reopen(session, files);
+                let written = files.iter().filter(|(_, using, _)| *using == Using::Writing);
+                written.for_each(|(fid, ..)| self.shared.repositories.opened_for_writing(*fid));
                 // It may have said so before, and have closed some since.
                 fids.iter().for_each(|fid| {
                     before.remove(fid);
@@ -494,6 +502,9 @@ impl FileSystem {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
             self.shared.capabilities.open(session, fid, wanted);
+            if wanted.write {
+                self.shared.repositories.opened_for_writing(fid);
+            }
         }
         let grant = self.grant(session, fid).await?;
         // After the grant: what others have given up is in it.
@@ -512,6 +523,7 @@ impl FileSystem {
             self.shared.capabilities.closed(session, gone);
             closed
         };
+        self.shared.repositories.closed(Some(fids));
         closed.sort_unstable();
         closed.dedup();
         self.drop_orphans(closed).await

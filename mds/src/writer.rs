@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Inputs, Outcome};
 use crate::namespace;
+use crate::namespace::repository::export::Exporting;
 use crate::placement::Candidate;
 use crate::store::{Overlay, Store, Table, WriteSet, keys};
 
@@ -54,8 +55,8 @@ pub trait Host: Send + Sync + 'static {
     fn held(&self, _dir: Fid, _by: Option<SessionId>) {}
     /// A command succeeded; its commit follows.
     fn applied(&self, command: &Command, outcome: &Outcome);
-    /// A group was committed, with new or finished intents if `intents`.
-    fn committed(&self, intents: bool);
+    /// A group was committed, with new or finished intents if `intents`, and changes of what waits for export if `exports`.
+    fn committed(&self, intents: bool, exports: bool);
     /// The store failed. A server aborts here.
     fn fatal(&self, error: &FsError);
 }
@@ -77,7 +78,9 @@ impl Writer {
     /// Starts the thread.
     pub fn start(name: &str, store: Arc<dyn Store>, host: Arc<dyn Host>) -> std::io::Result<Writer> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let state = Thread { store, host, fids: None, rotor: 0, failed: None };
+        let exporting = Exporting::new(&*store.snapshot()).map_err(std::io::Error::other)?;
+        let exporting = Arc::new(exporting);
+        let state = Thread { store, host, fids: None, rotor: 0, failed: None, exporting };
         let thread = std::thread::Builder::new().name(format!("writer-{name}")).spawn(move || state.run(jobs))?;
         Ok(Writer { queue: Some(queue), thread: Some(thread) })
     }
@@ -128,6 +131,7 @@ struct Thread {
     fids: Option<FidRange>,
     rotor: u64,
     failed: Option<FsError>,
+    exporting: Arc<Exporting>,
 }
 
 impl Thread {
@@ -177,7 +181,7 @@ impl Thread {
             self.failed = Some(error.clone());
             return Err(error);
         }
-        self.host.committed(changes.touches(Table::Intents));
+        self.host.committed(changes.touches(Table::Intents), changes.touches(Table::Exports));
         Ok(())
     }
 
@@ -209,6 +213,7 @@ impl Thread {
             rotor: self.rotor,
             answered: false,
             may_hold: matches!(command, Command::Mutate(r) if r.hold && !self.host.disk_low() && self.host.may_hold(r.session)),
+            exporting: self.exporting.clone(),
         };
         let mut tx = Overlay::new(group);
         match namespace::apply(&mut tx, command, &inputs) {
@@ -253,6 +258,7 @@ impl Thread {
                     rotor: self.rotor,
                     answered: false,
                     may_hold: false,
+                    exporting: Arc::default(),
                 };
                 let Outcome::Sequence(sequence) = namespace::apply(&mut tx, &Command::AllocSequence, &inputs)? else {
                     return Err(FsError::new(FsCode::Internal, "allocating a sequence gave none"));

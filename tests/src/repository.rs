@@ -1,5 +1,6 @@
 //! A cluster with a bucket linked to a directory: S3 server, workers, link.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,19 +8,23 @@ use std::time::Duration;
 use sateen_client::admin::Admin;
 use sateen_client::{Client, Credential, Fid, FsResult, Name, Options};
 use sateen_dev_s3::store::Store;
-use sateen_types::repository::{HsmState, ImportState, Repository, RepositoryId, RepositorySettings, RepositoryState};
+use sateen_types::repository::{
+    Conflict, ConflictPolicy, HsmState, ImportState, Repository, RepositoryId, RepositorySettings, RepositoryState,
+};
 use sateen_types::{FsCode, FsError};
 
 use crate::cluster::{Cluster, ClusterSpec, FS};
 use crate::ports::Port;
 use crate::process::Process;
-use crate::s3::{BUCKET, Pace, S3};
+use crate::s3::{BUCKET, Object, Pace, S3};
 use crate::{bins, metrics, rpc, wait};
 
 /// Where the bucket is linked.
 pub const PATH: &str = "/dataset";
 /// Longest an import of a test's objects may take.
 const IMPORT: Duration = Duration::from_secs(300);
+/// Longest an export of a test's files may take.
+const EXPORT: Duration = Duration::from_secs(180);
 /// Lease of sessions: a worker that was killed is given up after it.
 const LEASE_MS: u32 = 2000;
 /// Longest one call may take.
@@ -99,18 +104,42 @@ impl Linked {
         linked
     }
 
+    /// [`Linked::start`] of a link with other settings.
+    #[track_caller]
+    pub fn start_with(
+        label: &'static str,
+        settings: impl FnOnce(&mut RepositorySettings),
+        fill: impl FnOnce(&Store),
+    ) -> Linked {
+        let linked = Linked::begin_with(label, Pace::default(), settings, fill);
+        linked.imported();
+        linked
+    }
+
     /// [`Linked::start`] with a store as slow as this, without waiting.
     #[track_caller]
     pub fn begin(label: &'static str, pace: Pace, fill: impl FnOnce(&Store)) -> Linked {
+        Linked::begin_with(label, pace, |_| {}, fill)
+    }
+
+    /// [`Linked::begin`] of a link with other settings.
+    #[track_caller]
+    pub fn begin_with(
+        label: &'static str,
+        pace: Pace,
+        change: impl FnOnce(&mut RepositorySettings),
+        fill: impl FnOnce(&Store),
+    ) -> Linked {
         let mds_extra = format!("[session]\nlease_ms = {LEASE_MS}\n");
         let cluster = Cluster::start(ClusterSpec { mds_extra, ..ClusterSpec::new(label) });
         let s3 = S3::start(cluster.dir(), pace, fill);
         let worker = Worker::start(&cluster, &s3, 0);
-        let settings = RepositorySettings {
+        let mut settings = RepositorySettings {
             endpoint: s3.endpoint(),
             batch_import: true,
             ..RepositorySettings::new(PATH.parse().expect("a path"), format!("s3://{BUCKET}/").parse().expect("a URL"))
         };
+        change(&mut settings);
         let made = admin(cluster.mds_address(), async |admin| {
             admin.create_repository(&FS.parse().expect("a name"), &settings).await
         });
@@ -151,6 +180,39 @@ impl Linked {
         });
         started.unwrap_or_else(|e| panic!("the import cannot be started: {e}"));
         self.imported()
+    }
+
+    /// Everything in the bucket that is to be there is there, and nothing waits; gives the bucket.
+    #[track_caller]
+    pub fn exported(&self, what: &str, wanted: impl Fn(&BTreeMap<String, Object>) -> bool) -> BTreeMap<String, Object> {
+        let mut last = None;
+        let done = wait::try_until(EXPORT, || {
+            last = self.s3.objects().or(last.take());
+            let seen = last.clone().filter(|seen| wanted(seen))?;
+            (self.now()?.export.queued == 0).then_some(seen)
+        });
+        done.unwrap_or_else(|| {
+            let keys: Vec<_> = last.iter().flatten().map(|(key, o)| (key.clone(), o.bytes.len())).collect();
+            panic!("{what} did not happen: {keys:?}, {:?}", self.now())
+        })
+    }
+
+    /// Keys of which both sides have changed.
+    #[track_caller]
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let list = admin(self.cluster.mds_address(), async |admin| {
+            admin.list_conflicts(&FS.parse().expect("a name"), self.id, b"").await
+        });
+        list.unwrap_or_else(|e| panic!("the conflicts cannot be listed: {e}")).0
+    }
+
+    /// Ends a conflict.
+    #[track_caller]
+    pub fn resolve(&self, key: &str, how: ConflictPolicy) {
+        let done = admin(self.cluster.mds_address(), async |admin| {
+            admin.resolve_conflict(&FS.parse().expect("a name"), self.id, key.as_bytes(), how).await
+        });
+        done.unwrap_or_else(|e| panic!("the conflict of {key} cannot be ended: {e}"));
     }
 
     /// State of a file, by its path below the link. Asked by a client of its own.

@@ -1,6 +1,8 @@
 //! An S3 server with one bucket, as a process: `sateen-dev-s3`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,7 +38,20 @@ pub struct S3 {
     keys: PathBuf,
     port: Port,
     pace: Pace,
+    /// Writes that are made and answered with errors when it starts next.
+    lose_answers: u32,
     process: Option<Process>,
+}
+
+/// An object as it lies in the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Without quotes.
+    pub etag: String,
+    /// User metadata, without `x-amz-meta-`.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl S3 {
@@ -51,7 +66,7 @@ impl S3 {
         store.create_bucket(BUCKET).expect("a bucket can be made");
         fill(&store);
         drop(store);
-        let mut s3 = S3 { dir, log, keys, port: Port::free(), pace, process: None };
+        let mut s3 = S3 { dir, log, keys, port: Port::free(), pace, lose_answers: 0, process: None };
         s3.run();
         s3
     }
@@ -71,6 +86,8 @@ impl S3 {
             self.pace.delay.as_millis().to_string().into(),
             "--bytes-per-second".into(),
             self.pace.bytes_per_second.to_string().into(),
+            "--lose-answers".into(),
+            std::mem::take(&mut self.lose_answers).to_string().into(),
         ];
         let mut process = Process::start("s3", &bins::path("sateen-dev-s3"), &args, &self.log, |_| {});
         wait::until("an S3 server that listens", wait::SERVER, || {
@@ -86,6 +103,34 @@ impl S3 {
         self.kill9();
         self.pace = pace;
         self.run();
+    }
+
+    /// Starts it again; the first so many writes are made, and answered with errors.
+    #[track_caller]
+    pub fn restart_losing(&mut self, answers: u32) {
+        self.kill9();
+        self.lose_answers = answers;
+        self.run();
+    }
+
+    /// Everything in the bucket, whatever its key; `None` if it changed in this moment.
+    pub fn objects(&self) -> Option<BTreeMap<String, Object>> {
+        let store = Store::peek(&self.dir).ok()?;
+        let mut all = BTreeMap::new();
+        let mut after = String::new();
+        loop {
+            let page = store.list(BUCKET, "", &after, None, 1000).ok()?;
+            for (key, record) in page.objects {
+                let mut bytes = Vec::new();
+                store.data(BUCKET, &record).ok()?.read_to_end(&mut bytes).ok()?;
+                let object = Object { bytes, etag: record.etag(), metadata: record.metadata };
+                all.insert(key, object);
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Some(all),
+            }
+        }
     }
 
     /// `kill -9`.

@@ -125,7 +125,7 @@ impl Capabilities {
     }
 
     /// Whether another session has the file open for writing.
-    fn is_written_elsewhere(&self, session: SessionId, fid: Fid) -> bool {
+    pub fn is_written_elsewhere(&self, session: SessionId, fid: Fid) -> bool {
         self.lock().table.is_written_elsewhere(session, fid)
     }
 

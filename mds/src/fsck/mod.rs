@@ -89,6 +89,7 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
         rotor: 0,
         answered: false,
         may_hold: false,
+        exporting: Arc::default(),
     };
     let view = store.snapshot();
     let mut tx = Overlay::new(&*view);

@@ -23,6 +23,11 @@ pub fn walk(check: &mut Check<'_, '_>) -> FsResult<()> {
             }
         }
     }
+    let mut rows = check.rows(view, Table::HsmKeys);
+    while let Some((key, _)) = rows.next()? {
+        check.report.step(0)?;
+        check.settle(|tx, facts| of_object(tx, facts, &key))?;
+    }
     let mut rows = check.rows(view, Table::Repositories);
     while let Some((key, _)) = rows.next()? {
         check.report.step(0)?;
@@ -66,6 +71,24 @@ fn file(tx: &dyn ReadTxn, facts: &Facts, table: Table, fid: Fid) -> FsResult<Opt
     Ok(facts.broken(FindingKind::Attribute, what, Remedy::Unknown).file(fid))
 }
 
+/// A row of the index that says something else than the state of its file means nothing: it is found again by the next import.
+fn of_object(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<Broken>> {
+    let Some(value) = tx.get(Table::HsmKeys, key)? else { return Ok(None) };
+    let mut draft = Draft::new(tx);
+    if let (Ok((id, object)), Ok(fid)) = (keys::parse_hsm_key(key), keys::parse_fid(&value)) {
+        draft.sees(Table::Hsm, keys::fid(fid));
+        match Stored::<HsmRecord>::read(tx, Table::Hsm, &keys::fid(fid))? {
+            Stored::Good(row) if row.repository == id && row.key == object => return Ok(None),
+            // Told with its file.
+            Stored::Bad => return Ok(None),
+            _ => {}
+        }
+    }
+    draft.tx().delete(Table::HsmKeys, key.to_vec());
+    let what = format!("row {} of {} names no file of that object", hex(key), Table::HsmKeys.name());
+    Ok(Some(facts.broken(FindingKind::Attribute, what, Remedy::Mend(draft.finish()?))))
+}
+
 fn about_links(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<Broken>> {
     let Some(value) = tx.get(Table::Repositories, key)? else { return Ok(None) };
     let mut draft = Draft::new(tx);
@@ -86,6 +109,14 @@ fn about_links(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<B
             return Ok(None);
         }
         format!("{fid} is listed as one to load, and nothing of it is wanted")
+    } else if key.starts_with(keys::OPENED)
+        && let Ok(fid) = keys::parse_opened(key)
+    {
+        draft.sees(Table::Hsm, keys::fid(fid));
+        if tx.get(Table::Hsm, &keys::fid(fid))?.is_some() {
+            return Ok(None);
+        }
+        format!("{fid} counts as opened for writing, and has nothing to do with a repository")
     } else if keys::parse_repository(key).is_ok() && key.starts_with(keys::REPOSITORY) {
         if Stored::<RepositoryRecord>::of(Some(&value)) != Stored::Bad {
             return Ok(None);

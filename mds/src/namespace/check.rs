@@ -1,6 +1,8 @@
 //! Verifies a whole file system's tables: what every operation must leave behind. Run after each step in tests, with all
 //! of the tables in memory; `sateen fsck` is [`crate::fsck`], and is held against this one.
 
+mod exports;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sateen_types::attr::FILE_CAPABILITIES_XATTR;
@@ -198,19 +200,35 @@ impl Found {
             }
         }
         self.repositories(tx)?;
+        exports::check(self, tx)?;
         self.intents(tx)
     }
 
     /// What is known of repositories belongs to inodes, and files that say they are released are.
     fn repositories(&mut self, tx: &dyn ReadTxn) -> FsResult<()> {
         let mut released = BTreeSet::new();
+        let mut states = BTreeMap::new();
         for (key, value) in all(tx, Table::Hsm)? {
             let fid = keys::parse_fid(&key)?;
             if !self.inodes.contains_key(&fid) {
                 self.wrong(format!("an HSM state belongs to {fid}, which does not exist"));
             }
-            if HsmRecord::from_bytes(&value)?.flags.has(HsmFlags::RELEASED) {
+            let row = HsmRecord::from_bytes(&value)?;
+            if row.flags.has(HsmFlags::RELEASED) {
                 released.insert(fid);
+            }
+            states.insert(fid, row);
+        }
+        for (key, value) in all(tx, Table::HsmKeys)? {
+            let ((id, object), fid) = (keys::parse_hsm_key(&key)?, keys::parse_fid(&value)?);
+            if states.get(&fid).is_none_or(|row| row.repository != id || row.key != object) {
+                self.wrong(format!("object {:?} of {id} is indexed as {fid}'s", String::from_utf8_lossy(object)));
+            }
+        }
+        for (key, _) in tx.scan(Table::Repositories, keys::OPENED, None, usize::MAX >> 1)? {
+            let fid = keys::parse_opened(&key)?;
+            if !states.contains_key(&fid) {
+                self.wrong(format!("{fid} counts as opened for writing and has no HSM state"));
             }
         }
         let (mut loads, mut restored) = (BTreeSet::new(), BTreeSet::new());

@@ -40,10 +40,26 @@ use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, Fid, FsResult, SessionId};
 
 use crate::command::{Command, Inputs, Outcome};
-use crate::store::{ReadTxn, Txn};
+use crate::store::{Overlay, ReadTxn, Txn};
 
-/// Applies one command. After an error the changes in `tx` are meaningless and must be dropped.
+/// Applies one command, and notes what goes to repositories. After an error the changes in `tx` are meaningless and must be dropped.
 pub fn apply(tx: &mut dyn Txn, command: &Command, inputs: &Inputs) -> FsResult<Outcome> {
+    use repository::export;
+    if !inputs.exporting.is_active() || !export::follows(command) {
+        return apply_only(tx, command, inputs);
+    }
+    let (outcome, changes) = {
+        let before: &dyn ReadTxn = &*tx;
+        let mut after = Overlay::new(before);
+        let outcome = apply_only(&mut after, command, inputs)?;
+        export::note(before, &mut after, command, inputs)?;
+        (outcome, after.into_changes())
+    };
+    changes.replay(tx);
+    Ok(outcome)
+}
+
+fn apply_only(tx: &mut dyn Txn, command: &Command, inputs: &Inputs) -> FsResult<Outcome> {
     match command {
         Command::Format { uid, gid, mode, layout } => {
             mkdir::format(tx, *uid, *gid, *mode, layout, inputs)?;

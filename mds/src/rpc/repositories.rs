@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sateen_proto::convert::{
-    conflict_policy, credential, fid, hold, hsm_operation, import_page, loaded_range, required, session_id, take_bounds,
+    conflict_key, conflict_policy, conflicts_page, credential, fid, hold, hsm_operation, import_page, loaded_range,
+    required, resolution, session_id, take_bounds,
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
@@ -130,24 +131,48 @@ impl RepositoriesService for Service {
         answer(imported.await.map(|status| ImportReply { status: Some((&status).into()), stamp: 0, again: false }))
     }
 
-    async fn start_export(&self, _: Request<StartExportRequest>) -> Answer<Repository> {
-        answer(Err(not_yet()))
+    async fn start_export(&self, request: Request<StartExportRequest>) -> Answer<Repository> {
+        let r = request.into_inner();
+        let started = async {
+            let path = if r.path.is_empty() { None } else { Some(r.path.parse()?) };
+            self.named(&r.fs_name)?.start_export(RepositoryId(r.id), path).await
+        };
+        answer(started.await.map(|link| (&link).into()))
     }
 
-    async fn list_conflicts(&self, _: Request<ListConflictsRequest>) -> Answer<ListConflictsReply> {
-        answer(Err(not_yet()))
+    async fn list_conflicts(&self, request: Request<ListConflictsRequest>) -> Answer<ListConflictsReply> {
+        let r = request.into_inner();
+        let found = async {
+            let (after, max) = conflicts_page(r.after, r.max)?;
+            self.named(&r.fs_name)?.conflicts(RepositoryId(r.id), after, max).await
+        };
+        let reply = |(conflicts, more): (Vec<_>, bool)| ListConflictsReply {
+            conflicts: conflicts.iter().map(Into::into).collect(),
+            more,
+        };
+        answer(found.await.map(reply))
     }
 
-    async fn resolve_conflict(&self, _: Request<ResolveConflictRequest>) -> Answer<ResolveConflictReply> {
-        answer(Err(not_yet()))
+    async fn resolve_conflict(&self, request: Request<ResolveConflictRequest>) -> Answer<ResolveConflictReply> {
+        let r = request.into_inner();
+        let resolved = async {
+            let (key, how) = (conflict_key(r.key)?, resolution(r.how)?);
+            self.named(&r.fs_name)?.resolve_conflict(RepositoryId(r.id), key, how).await
+        };
+        answer(resolved.await.map(|()| ResolveConflictReply {}))
     }
 
     async fn events(&self, _: Request<EventsRequest>) -> Answer<EventsReply> {
         answer(Err(not_yet()))
     }
 
-    async fn confirm(&self, _: Request<ConfirmRequest>) -> Answer<ConfirmReply> {
-        answer(Err(not_yet()))
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Answer<ConfirmReply> {
+        let r = request.into_inner();
+        let confirmed = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.confirm(session, r.number).await
+        };
+        answer(confirmed.await.map(|changed_under_way| ConfirmReply { changed_under_way }))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Answer<FinishReply> {

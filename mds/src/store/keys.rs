@@ -22,12 +22,24 @@
 //! | `repositories` | `r`, repository (8) | `RepositoryRecord` | links to data repositories |
 //! | | `w`, session (16) | empty | sessions that are workers |
 //! | | `f`, fid (16) | empty | files that are to be loaded in full |
+//! | | `o`, fid (16) | empty | files with an HSM state that somebody has opened for writing |
 //! | `hsm` | fid (16) | `HsmRecord` | what a file has to do with a repository |
+//! | `hsm_keys` | repository (8), key of an object | fid (16) | what was made of an object |
 //! | `loads` | fid (16) | `LoadRecord` | what is loaded of a file that is not all there |
-//! | `config` | `next_sequence` `next_intent` `next_repository` `inodes` `format` | u64 | counters |
+//! | `exports` | `q`, repository (8), number (8) | `WaitRecord` | what waits to be carried over, in order |
+//! | | `f`, fid (16) | `WaitingRecord` | where a file waits |
+//! | | `t`, fid (16) | `PlaceRecord` | where the tree below a directory waits |
+//! | | `d`, repository (8), key of an object | u64 | number of its deletion in the queue |
+//! | | `l`, fid (16), repository (8), key of an object | `FurtherRecord` | objects of further names of a file |
+//! | | `k`, repository (8), key of an object | fid (16) | whose further name it is |
+//! | | `c`, repository (8), key of an object | `ConflictRecord` | what both sides have changed |
+//! | | `n`, repository (8) | u64 | rows of its queue |
+//! | `config` | `next_sequence` `next_intent` `next_repository` `next_stamp` `next_export` `inodes` `format` | u64 | counters |
 //!
 //! Tables of the cluster (`cluster/`): `config` (`next_fs_id` u64), `osts`: OST (2) -> `OstRecord`, `file_systems`:
 //! id (4) -> `FileSystemRecord`, `ended_writers`: writer (8) -> `EndedWriterRecord`.
+
+pub mod exports;
 
 use sateen_types::{Fid, FsCode, FsError, FsId, FsResult, Name, OstIndex, RepositoryId, SessionId};
 
@@ -37,6 +49,10 @@ pub const NEXT_SEQUENCE: &[u8] = b"next_sequence";
 pub const NEXT_INTENT: &[u8] = b"next_intent";
 /// Counter in `config`: number of the next link to a repository.
 pub const NEXT_REPOSITORY: &[u8] = b"next_repository";
+/// Counter in `config`: no stamp as high as this was given.
+pub const NEXT_STAMP: &[u8] = b"next_stamp";
+/// Counter in `config`: number of the next row in a queue of exports.
+pub const NEXT_EXPORT: &[u8] = b"next_export";
 /// Counter in `config`: inodes in use.
 pub const INODES: &[u8] = b"inodes";
 /// Counter in `config` of a file system: set when the root exists.
@@ -92,6 +108,8 @@ pub const WORKER: &[u8] = b"w";
 
 /// What every key of a file that is to be loaded in full starts with.
 pub const RESTORE: &[u8] = b"f";
+/// What every key of a file that somebody has opened for writing starts with.
+pub const OPENED: &[u8] = b"o";
 
 /// `repositories`, one link.
 pub fn repository(id: RepositoryId) -> Vec<u8> {
@@ -112,6 +130,36 @@ pub fn restore(fid: Fid) -> Vec<u8> {
 pub fn parse_restore(key: &[u8]) -> FsResult<Fid> {
     sized(key, 17, "a file to load")?;
     Ok(Fid::from_bytes(array(key, 1, "a file to load")?))
+}
+
+/// `repositories`, a file that somebody has opened for writing.
+pub fn opened(fid: Fid) -> Vec<u8> {
+    [OPENED, &fid.to_bytes()].concat()
+}
+
+/// The file of a `repositories` key that starts with [`OPENED`].
+pub fn parse_opened(key: &[u8]) -> FsResult<Fid> {
+    sized(key, 17, "an opened file")?;
+    Ok(Fid::from_bytes(array(key, 1, "an opened file")?))
+}
+
+/// `hsm_keys`, all objects of a link.
+pub fn hsm_keys_of(id: RepositoryId) -> Vec<u8> {
+    id.0.to_be_bytes().to_vec()
+}
+
+/// `hsm_keys`, one object.
+pub fn hsm_key(id: RepositoryId, object: &[u8]) -> Vec<u8> {
+    [&id.0.to_be_bytes()[..], object].concat()
+}
+
+/// Link and object of a `hsm_keys` key.
+pub fn parse_hsm_key(key: &[u8]) -> FsResult<(RepositoryId, &[u8])> {
+    let id = u64::from_be_bytes(array(key, 0, "an object")?);
+    match &key[8..] {
+        [] => Err(corrupt("an object", key)),
+        object => Ok((RepositoryId(id), object)),
+    }
 }
 
 /// The link of a `repositories` key that starts with [`REPOSITORY`].
@@ -307,6 +355,8 @@ mod tests {
             prop_assert_eq!(parse_writer(&writer(number)).expect("own key"), number);
             let id = RepositoryId(number);
             prop_assert_eq!(parse_repository(&repository(id)).expect("own key"), id);
+            prop_assert_eq!(parse_hsm_key(&hsm_key(id, &name)).expect("own key"), (id, &name[..]));
+            prop_assert_eq!(parse_opened(&opened(f)).expect("own key"), f);
             prop_assert_eq!(dirindex(f, cookie).cmp(&dirindex(f, other)), cookie.cmp(&other));
         }
 
@@ -314,7 +364,7 @@ mod tests {
         fn foreign_keys_never_panic(key in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = (parse_fid(&key), parse_dentry(&key), parse_dirindex(&key), parse_parent(&key));
             let _ = (parse_xattr(&key), parse_intent(&key), parse_session(&key), parse_ost(&key), parse_fs(&key), parse_writer(&key));
-            let _ = (parse_repository(&key), parse_worker(&key), parse_restore(&key));
+            let _ = (parse_repository(&key), parse_worker(&key), parse_restore(&key), parse_hsm_key(&key), parse_opened(&key));
         }
     }
 

@@ -32,12 +32,14 @@ pub enum Table {
     EndedWriters,
     Repositories,
     Hsm,
+    HsmKeys,
     Loads,
+    Exports,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 21;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -55,7 +57,9 @@ impl Table {
         Table::Held,
         Table::Repositories,
         Table::Hsm,
+        Table::HsmKeys,
         Table::Loads,
+        Table::Exports,
     ];
     /// Tables of the cluster registry.
     pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems, Table::EndedWriters];
@@ -81,7 +85,9 @@ impl Table {
             Table::EndedWriters => "ended_writers",
             Table::Repositories => "repositories",
             Table::Hsm => "hsm",
+            Table::HsmKeys => "hsm_keys",
             Table::Loads => "loads",
+            Table::Exports => "exports",
         }
     }
 }
@@ -157,6 +163,18 @@ impl WriteSet {
     fn set(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.tables[table as usize].insert(key, value);
+    }
+
+    /// Makes the same changes to another view.
+    pub fn replay(&self, tx: &mut dyn Txn) {
+        for table in Table::OF_FILE_SYSTEM {
+            for (key, value) in self.of(*table) {
+                match value {
+                    Some(value) => tx.put(*table, key.to_vec(), value.to_vec()),
+                    None => tx.delete(*table, key.to_vec()),
+                }
+            }
+        }
     }
 
     /// Puts `later` on top.

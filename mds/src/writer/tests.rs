@@ -27,7 +27,7 @@ impl Host for TestHost {
     }
     fn release(&self, _: &[Fid]) {}
     fn applied(&self, _: &Command, _: &Outcome) {}
-    fn committed(&self, _: bool) {
+    fn committed(&self, _: bool, _: bool) {
         self.commits.fetch_add(1, Ordering::SeqCst);
     }
     fn fatal(&self, _: &FsError) {

@@ -40,8 +40,10 @@ pub enum Work {
     Delete {
         /// Within the prefix.
         key: Vec<u8>,
-        /// Of the object that is known.
+        /// Of the object that is known; empty: none is.
         etag: String,
+        /// Numbers of assignments of which nobody heard; an object with one of them is as good as the known one.
+        earlier: Vec<u64>,
     },
     /// Tell of changes of the bucket until that is not wanted any more.
     Watch,

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use http::{Method, StatusCode};
-use object_store::client::HttpResponse;
 use parking_lot::Mutex;
 use percent_encoding::percent_encode;
 use quick_xml::escape::escape;
@@ -22,8 +21,8 @@ use super::super::times::http_date;
 use super::super::write::{Expected, PARTS_MAX, Stored};
 use super::super::xml::NoSuccess;
 use super::{
-    ANSWER_TIMEOUT, Bucket, IN_PATH, LIST_BYTES_MAX, RemoteError, Trouble, UNRESERVED, bare_etag, quoted, read_all,
-    unsuccessful, xml,
+    ANSWER_TIMEOUT, Bucket, HttpResponse, IN_PATH, LIST_BYTES_MAX, RemoteError, Trouble, UNRESERVED, bare_etag, quoted,
+    read_all, unsuccessful, xml,
 };
 use crate::posix::{self, Kind, Posix};
 

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use sateen_types::repository::{ConflictPolicy, EventSource, RepositoryEvents, RepositoryState};
+use sateen_types::repository::{ConflictPolicy, EventSource, ExportStatus, RepositoryEvents, RepositoryState};
 use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, RepositorySettings};
 
+use super::export::Waiting;
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change};
+use crate::store::records::RepositoryRecord;
 use crate::store::{ReadTxn, Table, keys};
 
 /// Files looked at per read, to find those that a link would leave without their bytes.
@@ -64,13 +66,35 @@ impl FileSystem {
 
     /// One link.
     pub async fn repository(&self, id: RepositoryId) -> FsResult<Repository> {
-        self.ask(move |tx| Ok(repository::get(tx, id)?.show(id))).await
+        let links = self.shown(move |tx| Ok(vec![(id, repository::get(tx, id)?)])).await?;
+        links.into_iter().next().ok_or_else(unexpected)
     }
 
     /// All links, in the order of their numbers.
     pub async fn repositories(&self) -> FsResult<Vec<Repository>> {
-        let all = self.read(repository::all).await?;
-        Ok(all.into_iter().map(|(id, record)| record.show(id)).collect())
+        self.shown(repository::all).await
+    }
+
+    /// Links with what waits of them.
+    async fn shown(
+        &self,
+        find: impl FnOnce(&dyn ReadTxn) -> FsResult<Vec<(RepositoryId, RepositoryRecord)>> + Send + 'static,
+    ) -> FsResult<Vec<Repository>> {
+        let found = self.read(move |tx| {
+            let with_waiting = |(id, record): (RepositoryId, RepositoryRecord)| {
+                let waiting = Waiting::of(tx, id)?;
+                Ok((record.show(id), waiting))
+            };
+            find(tx)?.into_iter().map(with_waiting).collect::<FsResult<Vec<_>>>()
+        });
+        let found = found.await?;
+        let table = self.shared.repositories.lock();
+        let with_figures = |(link, waiting): (Repository, Waiting)| {
+            let export =
+                ExportStatus { queued: waiting.queued, oldest: waiting.oldest, ..table.exports.status(link.id) };
+            Repository { export, conflicts: waiting.conflicts, ..link }
+        };
+        Ok(found.into_iter().map(with_figures).collect())
     }
 
     /// Queues an import.
@@ -107,6 +131,7 @@ impl FileSystem {
             // Either way the next look decides.
             let _ = tokio::time::timeout(left, told).await;
         }
+        self.drop_exports(id, force).await?;
         if !force {
             let count = self.read(move |tx| unloaded_files(tx, id)).await?;
             if count > 0 {

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use sateen_types::op::Mutation;
 use sateen_types::repository::{HsmAction, HsmOperation, HsmState};
-use sateen_types::{Credential, Extent, Fid, FsCode, FsError, FsResult, Layout, Remote, RepositoryId, SessionId};
+use sateen_types::{
+    Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositoryId, SessionId,
+};
 use tokio::sync::Notify;
 
 use super::{DRAIN_WAIT, unexpected};
 use crate::command::Request;
 use crate::fs::FileSystem;
-use crate::namespace::repository::{self, Answer, Change};
+use crate::namespace::repository::{self, Answer, Change, export};
 use crate::namespace::{self, Access};
 use crate::store::ReadTxn;
 
@@ -194,11 +196,19 @@ impl FileSystem {
         self.touch(session)?;
         let question = move |tx: &dyn ReadTxn| {
             namespace::get_attr(tx, fid)?;
-            Ok((repository::hsm(tx, fid)?, repository::loads(tx, fid)?, missing(tx, fid)?))
+            let waits = export::waiting(tx, fid)?.is_some();
+            let place = export::place_of(tx, fid)?;
+            Ok((repository::hsm(tx, fid)?, repository::loads(tx, fid)?, missing(tx, fid)?, waits, place))
         };
-        let (row, load, missing) = self.ask(question).await?;
-        let row =
-            row.ok_or_else(|| FsError::new(FsCode::NoData, format!("{fid} has nothing to do with a data repository")))?;
+        let (row, load, missing, waits, place) = self.ask(question).await?;
+        let otherwise = if waits { HsmAction::Archive } else { HsmAction::None };
+        let Some(row) = row else {
+            let (id, key) = place.ok_or_else(|| {
+                FsError::new(FsCode::NoData, format!("{fid} has nothing to do with a data repository"))
+            })?;
+            let (flags, repository) = (HsmFlags::default(), Some(id));
+            return Ok(HsmState { flags, action: otherwise, repository, key, loaded_bytes: 0, remote_bytes: 0 });
+        };
         let id = row.repository;
         let linked = match &missing {
             Some(missing) => missing.linked,
@@ -208,7 +218,7 @@ impl FileSystem {
         let loaded_bytes = load.as_ref().map_or(row.size, |l| l.remote.loaded_bytes());
         Ok(HsmState {
             flags: row.flags,
-            action: if load.is_some() && restoring { HsmAction::Restore } else { HsmAction::None },
+            action: if load.is_some() && restoring { HsmAction::Restore } else { otherwise },
             repository: linked.then_some(id),
             key: row.key,
             loaded_bytes,
@@ -226,7 +236,7 @@ impl FileSystem {
     ) -> FsResult<()> {
         self.touch(session)?;
         match operation {
-            HsmOperation::Archive => Err(super::unexpected()),
+            HsmOperation::Archive => self.archive(fid, who).await,
             HsmOperation::Release => {
                 self.change(Change::Release { fid, who }).await?;
                 self.shared.repositories.lock().forget(fid);

@@ -4,6 +4,7 @@
 //!
 //! Order of locks: the clients, then the table of loads.
 
+mod export;
 mod links;
 mod load;
 pub mod table;
@@ -84,6 +85,7 @@ impl Repositories {
     pub fn end_session(&self, session: SessionId, now: Instant) {
         self.workers.lock().remove(&session);
         self.lock().end_session(session, now);
+        self.closed(None);
         self.tell();
     }
 }
@@ -106,10 +108,16 @@ fn set_jobs(table: &mut LoadTable, id: RepositoryId, record: &RepositoryRecord, 
     };
     let wants_import = matches!(record.import.state, ImportState::Queued | ImportState::Running);
     let import = (wants_import && record.state == RepositoryState::Available).then_some(record.run);
+    table.exports.set_link(id, record.state == RepositoryState::Available);
     table.set_jobs(id, check_at, import, record.state == RepositoryState::Deleting);
 }
 
 impl FileSystem {
+    /// Stamp of now.
+    fn stamp(&self) -> u64 {
+        0
+    }
+
     /// Makes a change that has to do with repositories, when no client has a directory to itself that it touches.
     async fn change(&self, change: Change) -> FsResult<Answer> {
         loop {
@@ -154,6 +162,10 @@ impl FileSystem {
     pub fn load_counts(&self) -> Counts {
         self.shared.repositories.lock().counts(Instant::now())
     }
+}
+
+fn not_yours(number: u64) -> FsError {
+    FsError::new(FsCode::Stale, format!("assignment {number} is not this session's any more"))
 }
 
 fn unexpected() -> FsError {

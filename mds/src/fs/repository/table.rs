@@ -10,6 +10,7 @@
 //! The invariant: no byte of a file is in two assignments, and none that is loaded is in any. After a restart nothing is known of
 //! assignments, so no range is given out until every worker of the earlier life has said that it has none, or has ended.
 
+pub mod exports;
 mod file;
 mod reports;
 
@@ -21,6 +22,7 @@ use sateen_types::limits::ASSIGNMENTS_MAX;
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Remote, RepositoryId, SessionId};
 use tokio::sync::Notify;
 
+use exports::{ExportTable, Item};
 use file::{FILE_OUT_MAX, File, Waiter};
 
 /// Files of which something may be wanted at a time. Each takes a few hundred bytes.
@@ -47,6 +49,8 @@ pub enum Task {
         /// Somebody waits.
         urgent: bool,
     },
+    /// Something that waits for export.
+    Export(Box<Item>),
 }
 
 #[derive(Debug)]
@@ -97,6 +101,10 @@ pub struct LoadTable {
     cooling: VecDeque<(Instant, Fid)>,
     next_number: u64,
     next_waiter: u64,
+    /// What waits for export.
+    pub exports: ExportTable,
+    /// Exports and what is loaded ahead take turns.
+    exports_next: bool,
 }
 
 impl LoadTable {
@@ -114,6 +122,8 @@ impl LoadTable {
             cooling: VecDeque::new(),
             next_number: first_number,
             next_waiter: 0,
+            exports: ExportTable::default(),
+            exports_next: true,
         }
     }
 
@@ -300,6 +310,7 @@ impl LoadTable {
     /// The link is gone.
     pub fn remove_jobs(&mut self, id: RepositoryId) {
         self.jobs.remove(&id);
+        self.exports.remove_link(id);
     }
 
     /// Whether anything is assigned for the link.
@@ -307,6 +318,7 @@ impl LoadTable {
         self.out.values().any(|out| match &out.task {
             Task::Check(of) | Task::Import(of, _) => *of == id,
             Task::Fetch { fid, .. } => self.files.get(fid).is_some_and(|f| f.repository == id),
+            Task::Export(item) => self.is_export_for(item, id),
         })
     }
 
@@ -326,12 +338,18 @@ impl LoadTable {
 
     /// Something to do for the session, which has it from now on.
     pub fn pick(&mut self, session: SessionId, now: Instant) -> Option<(u64, Task)> {
-        if self.of.get(&session).is_some_and(|mine| mine.len() >= ASSIGNMENTS_MAX) {
+        let mine = self.of.get(&session).map_or(0, BTreeSet::len);
+        if mine >= ASSIGNMENTS_MAX {
             return None;
         }
         self.warm_up(now);
         let task = self.pick_check(now).or_else(|| self.pick_range(true));
-        let task = task.or_else(|| self.pick_import()).or_else(|| self.pick_range(false))?;
+        let task = task.or_else(|| self.pick_import());
+        let task = task.or_else(|| match self.exports_next {
+            true => self.pick_export(mine, now).or_else(|| self.pick_range(false)),
+            false => self.pick_range(false).or_else(|| self.pick_export(mine, now)),
+        })?;
+        self.exports_next = !matches!(task, Task::Export(_));
         let number = self.next_number;
         self.next_number += 1;
         if let Task::Fetch { fid, range, .. } = &task
@@ -399,7 +417,7 @@ impl LoadTable {
     /// When something may be to do that is not yet.
     pub fn next_due(&self) -> Option<Instant> {
         let checks = self.jobs.values().filter(|j| !j.stopped && !j.check_out).filter_map(|j| j.check_at);
-        checks.chain(self.cooling.iter().map(|(at, _)| *at)).min()
+        checks.chain(self.cooling.iter().map(|(at, _)| *at)).chain(self.exports.next_due()).min()
     }
 
     /// The worker reports an assignment that it has: nobody takes it away until the report is durable, or given up.

@@ -3,22 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use sateen_types::repository::{
     Assignment, Fetch, FetchOutcome, FetchResult, ImportPage, ImportState, ImportStatus, Outcome, Work,
 };
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, RepositoryId, SessionId};
 
 use super::table::Task;
-use super::unexpected;
+use super::{not_yours, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change};
+use crate::store::records::Waits;
 
 /// Longest a Take waits before it looks again, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-fn not_yours(number: u64) -> FsError {
-    FsError::new(FsCode::Stale, format!("assignment {number} is not this session's any more"))
-}
 
 impl FileSystem {
     /// Waits for work, `hold` at most, and gives at most `max` assignments. `held`: numbers of those that the worker has.
@@ -39,8 +37,20 @@ impl FileSystem {
             tokio::pin!(told);
             told.as_mut().enable();
             while given.len() < max {
-                let Some((number, task)) = self.pick(session)? else { break };
-                given.extend(self.assign(number, task).await?);
+                self.refill_exports().await;
+                let mut picked = Vec::new();
+                while given.len() + picked.len() < max {
+                    let Some(task) = self.pick(session)? else { break };
+                    picked.push(task);
+                }
+                if picked.is_empty() {
+                    break;
+                }
+                // At once, so that few commits carry what they change.
+                let assigned = join_all(picked.into_iter().map(|(number, task)| self.assign(number, task))).await;
+                for assignment in assigned {
+                    given.extend(assignment?);
+                }
             }
             let left = until.saturating_duration_since(Instant::now());
             if !given.is_empty() || left.is_zero() {
@@ -101,6 +111,7 @@ impl FileSystem {
                 Ok(Some(Assignment { number, repository: id, settings, work, stamp: 0 }))
             }
             Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch(number, fid, range, urgent).await),
+            Task::Export(item) => Ok(self.assign_export(number, *item).await),
         }
     }
 
@@ -198,7 +209,11 @@ impl FileSystem {
                 (Task::Check(_), Outcome::Check { .. })
                     | (Task::Import(..), Outcome::Import { .. })
                     | (Task::Fetch { .. }, Outcome::Fetch(_))
-            )
+            ) || match (task, &outcome) {
+                (Task::Export(item), Outcome::Export(_)) => matches!(item.what, Waits::File(_)),
+                (Task::Export(item), Outcome::Delete(_)) => matches!(item.what, Waits::Delete { .. }),
+                _ => false,
+            }
         };
         let task = match self.shared.repositories.lock().begin_finish(session, number, fits) {
             Ok(task) => task,
@@ -229,6 +244,8 @@ impl FileSystem {
                 self.drop_orphans(vec![fid]).await?;
                 reported
             }
+            (Task::Export(item), Outcome::Export(outcome)) => self.export_finished(number, &item, outcome).await,
+            (Task::Export(item), Outcome::Delete(outcome)) => self.deletion_finished(number, &item, outcome).await,
             _ => Err(FsError::new(FsCode::Internal, "a report that does not fit its assignment was taken")),
         }
     }

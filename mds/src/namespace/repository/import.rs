@@ -260,6 +260,8 @@ impl Import<'_> {
             size: object.size,
             modified: object.modified,
             flags: HsmFlags::EXISTS | HsmFlags::ARCHIVED,
+            stamp: 0,
+            attributes_changed: false,
         }
     }
 
@@ -297,10 +299,10 @@ impl Import<'_> {
                 if let Some(template) = layout::own_template(self.tx, parent)?.filter(|_| parent != Fid::ROOT) {
                     self.tx.put(Table::DefaultLayouts, keys::fid(fid), template.to_bytes());
                 }
-                put_hsm(self.tx, fid, &row);
+                put_hsm(self.tx, fid, &row)?;
                 self.dirs.insert((parent, name.clone()), fid);
             }
-            _ => put_hsm(self.tx, fid, &row),
+            _ => put_hsm(self.tx, fid, &row)?,
         }
         tree::add_inode(self.tx, fid, &inode)?;
         tree::insert_name(self.tx, (parent, name), (fid, file_type), None, now)?;
@@ -347,7 +349,7 @@ impl Import<'_> {
         let other_data = has_other_data(&row, object);
         if !other_data && row.modified == object.modified {
             if row.flags.has(HsmFlags::LOST) {
-                put_hsm(self.tx, fid, &HsmRecord { flags: row.flags.set(HsmFlags::LOST, false), ..row });
+                put_hsm(self.tx, fid, &HsmRecord { flags: row.flags.set(HsmFlags::LOST, false), ..row })?;
             }
             return Ok(Imported::Same);
         }
@@ -373,7 +375,7 @@ impl Import<'_> {
             return Ok(Imported::Changed { bytes: object.size });
         }
         let flags = row.flags.set(HsmFlags::LOST, false);
-        put_hsm(self.tx, fid, &HsmRecord { flags, ..new });
+        put_hsm(self.tx, fid, &HsmRecord { flags, ..new })?;
         Ok(Imported::Changed { bytes: 0 })
     }
 }

@@ -59,7 +59,7 @@ pub fn loaded(tx: &mut dyn Txn, fid: Fid, etag: &str, range: Extent, allocated_d
     let flags = if all { found.set(HsmFlags::RELEASED, false) } else { found };
     if row.flags != flags {
         row.flags = flags;
-        put_hsm(tx, fid, &row);
+        put_hsm(tx, fid, &row)?;
     }
     if all {
         delete_loads(tx, fid)?;
@@ -76,7 +76,7 @@ pub fn lost(tx: &mut dyn Txn, fid: Fid, etag: &str) -> FsResult<()> {
         && !row.flags.has(HsmFlags::LOST)
     {
         row.flags = row.flags.set(HsmFlags::LOST, true);
-        put_hsm(tx, fid, &row);
+        put_hsm(tx, fid, &row)?;
     }
     Ok(())
 }
@@ -159,8 +159,7 @@ pub(super) fn set_released(tx: &mut dyn Txn, fid: Fid, mut row: HsmRecord) -> Fs
         let load = LoadRecord { remote: Remote::none_loaded(row.size), restore: false };
         tx.put(Table::Loads, keys::fid(fid), load.to_bytes());
     }
-    put_hsm(tx, fid, &row);
-    Ok(())
+    put_hsm(tx, fid, &row)
 }
 
 /// The file's objects are destroyed. What takes their place has new numbers, so that no object that is still to be destroyed is

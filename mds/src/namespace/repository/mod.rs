@@ -5,9 +5,11 @@
 //! A file that came from a repository has a row in `hsm` as long as it lives; while bytes of it are in the repository only, it
 //! has one in `loads`, too. Neither is asked for much where there are no links: the tables are empty then.
 
+pub mod export;
 mod import;
 mod links;
 mod load;
+mod rows;
 
 use sateen_types::repository::{ConflictPolicy, EventSource, ImportPage, ImportStatus, RepositoryEvents};
 use sateen_types::{
@@ -23,6 +25,8 @@ use crate::store::{ReadTxn, Table, Txn, keys};
 
 pub use links::{all, get, workers};
 pub use load::{Prepared, prepared, restores};
+use rows::{delete_hsm, put_hsm};
+pub use rows::{file_of_key, hsm};
 
 /// A change that has to do with repositories.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub enum Change {
     Restore { fid: Fid },
     /// What the OSTs have of a file goes.
     Release { fid: Fid, who: Credential },
+    /// What has to do with exports.
+    Export(export::ExportChange),
 }
 
 /// The answer to a [`Change`].
@@ -81,6 +87,8 @@ pub enum Answer {
     Prepared(Option<Box<Prepared>>),
     /// What is loaded of the file; `None`: all of it.
     Remote(Option<Remote>),
+    /// What came of a change that has to do with exports.
+    Export(export::Exported),
 }
 
 /// Applies a change. After an error what is in `tx` must be dropped.
@@ -137,8 +145,17 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
             load::release(tx, *fid, who, inputs)?;
             Answer::Done
         }
+        Change::Export(change) => Answer::Export(export::apply(tx, change, inputs)?),
     };
+    if changes_links(change) {
+        inputs.exporting.links_changed(tx)?;
+    }
     Ok(Outcome::Repository(answer))
+}
+
+/// Whether it changes which links there are, or what they carry over.
+fn changes_links(change: &Change) -> bool {
+    matches!(change, Change::Create { .. } | Change::Update { .. } | Change::Delete { .. })
 }
 
 /// Files that the change replaces the data of, which must not be open: whoever applies it says which are.
@@ -146,6 +163,7 @@ pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
     match change {
         Change::Import { id, page, .. } => import::victims(tx, *id, page),
         Change::Release { fid, .. } => Ok(vec![*fid]),
+        Change::Export(change) => Ok(export::victim(tx, change)?.into_iter().collect()),
         _ => Ok(Vec::new()),
     }
 }
@@ -155,14 +173,10 @@ pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionI
     let dirs = match change {
         Change::Create { settings } => links::directories_on(tx, &settings.path)?,
         Change::Import { id, page, .. } => import::directories(tx, *id, page)?,
+        Change::Export(change) => export::touched(tx, change)?,
         _ => Vec::new(),
     };
     Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())
-}
-
-/// What a file has to do with a repository.
-pub fn hsm(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<HsmRecord>> {
-    tx.get(Table::Hsm, &keys::fid(fid))?.map(|v| HsmRecord::from_bytes(&v)).transpose()
 }
 
 /// What is loaded of a file that is not all there.
@@ -178,10 +192,6 @@ pub fn remote(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<Remote>> {
 /// Layout of a file and which bytes of it are in its repository only, of one moment.
 pub fn layout_and_remote(tx: &dyn ReadTxn, fid: Fid) -> FsResult<(Layout, Option<Remote>)> {
     Ok((super::layout::of_file(tx, fid)?, remote(tx, fid)?))
-}
-
-fn put_hsm(tx: &mut dyn Txn, fid: Fid, row: &HsmRecord) {
-    tx.put(Table::Hsm, keys::fid(fid), row.to_bytes());
 }
 
 /// Nothing of the file is to be loaded any more.
@@ -201,7 +211,7 @@ pub fn written(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
         && !row.flags.has(HsmFlags::DIRTY)
     {
         row.flags = row.flags.set(HsmFlags::DIRTY, true);
-        put_hsm(tx, fid, &row);
+        put_hsm(tx, fid, &row)?;
     }
     Ok(())
 }
@@ -226,15 +236,13 @@ pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
         delete_loads(tx, fid)?;
     }
     row.flags = row.flags.set(HsmFlags::RELEASED, false).set(HsmFlags::DIRTY, true);
-    put_hsm(tx, fid, &row);
-    Ok(())
+    put_hsm(tx, fid, &row)
 }
 
 /// The inode is gone.
 pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
-    if tx.get(Table::Hsm, &keys::fid(fid))?.is_some() {
-        tx.delete(Table::Hsm, keys::fid(fid));
-    }
+    export::destroyed(tx, fid)?;
+    delete_hsm(tx, fid)?;
     delete_loads(tx, fid)
 }
 

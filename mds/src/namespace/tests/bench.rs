@@ -8,6 +8,7 @@ use sateen_types::{
 };
 
 use crate::command::{Command, Inputs, Outcome, Request};
+use crate::namespace::repository::export::Exporting;
 use crate::namespace::{self, apply, check::check};
 use crate::placement::Candidate;
 use crate::store::{MemStore, Overlay, ReadTxn, RocksOptions, RocksStore, Store, Table};
@@ -22,6 +23,7 @@ pub struct Bench<'s> {
     pub osts: Vec<Candidate>,
     pub open: Vec<Fid>,
     pub disk_low: bool,
+    pub exporting: Arc<Exporting>,
     clock: i64,
     next_oid: u32,
     number: u64,
@@ -50,8 +52,9 @@ impl<'s> Bench<'s> {
 
     /// On a store that has a file system already.
     pub fn reopened(store: &'s dyn Store, next_oid: u32) -> Bench<'s> {
+        let exporting = Arc::new(Exporting::new(&*store.snapshot()).expect("reads"));
         let osts = (0..4).map(|i| Candidate { index: OstIndex(i), up: true, available: 1 << 40 }).collect();
-        Bench { store, osts, open: Vec::new(), disk_low: false, clock: 1_000, next_oid, number: 0 }
+        Bench { store, osts, open: Vec::new(), disk_low: false, exporting, clock: 1_000, next_oid, number: 0 }
     }
 
     pub fn view(&self) -> Box<dyn ReadTxn + 's> {
@@ -81,6 +84,7 @@ impl<'s> Bench<'s> {
             rotor: u64::from(self.next_oid),
             answered: false,
             may_hold: matches!(&command, Command::Mutate(r) if r.hold),
+            exporting: self.exporting.clone(),
         };
         let mut tx = Overlay::new(&*snapshot);
         let outcome = apply(&mut tx, &command, &inputs)?;

@@ -1,6 +1,7 @@
 //! Values of the tables, one module per subject. Each has a version byte, a round-trip property and golden bytes.
 
 mod admin;
+mod export;
 mod inode;
 mod layout;
 mod names;
@@ -11,6 +12,7 @@ pub use admin::{
     DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent,
     TruncateObject,
 };
+pub use export::{ConflictRecord, FurtherRecord, Given, PlaceRecord, WaitRecord, WaitingRecord, Waits};
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;

@@ -143,7 +143,7 @@ impl Record for RepositoryRecord {
     }
 }
 
-fn text(input: &mut Reader<'_>) -> Option<String> {
+pub(super) fn text(input: &mut Reader<'_>) -> Option<String> {
     String::from_utf8(input.bytes()?.to_vec()).ok()
 }
 
@@ -232,10 +232,20 @@ pub struct HsmRecord {
     pub modified: Timestamp,
     /// Lustre's flags.
     pub flags: HsmFlags,
+    /// When file and object were last put in agreement from here; 0: never, or by a server of before. What was seen of the bucket
+    /// with a stamp that is not above this is old.
+    pub stamp: u64,
+    /// Mode or owner were changed here since.
+    pub attributes_changed: bool,
 }
 
 impl Record for HsmRecord {
     const WHAT: &'static str = "HSM state";
+    const VERSION: u8 = 2;
+
+    fn version(&self) -> u8 {
+        if self.stamp == 0 && !self.attributes_changed { 1 } else { 2 }
+    }
     fn write(&self, out: &mut Writer) {
         out.u64(self.repository.0);
         out.bytes(&self.key);
@@ -243,16 +253,29 @@ impl Record for HsmRecord {
         out.u64(self.size);
         out.time(self.modified);
         out.u32(self.flags.0);
+        if self.version() > 1 {
+            out.u64(self.stamp);
+            out.u8(u8::from(self.attributes_changed));
+        }
     }
     fn read(input: &mut Reader<'_>) -> Option<HsmRecord> {
-        Some(HsmRecord {
+        let mut record = HsmRecord {
             repository: RepositoryId(input.u64()?),
             key: input.bytes()?.to_vec(),
             etag: text(input)?,
             size: input.u64()?,
             modified: input.time()?,
             flags: HsmFlags(input.u32()?),
-        })
+            stamp: 0,
+            attributes_changed: false,
+        };
+        if input.version() > 1 {
+            (record.stamp, record.attributes_changed) = (input.u64()?, input.bool()?);
+            if record.version() == 1 {
+                return None;
+            }
+        }
+        Some(record)
     }
 }
 

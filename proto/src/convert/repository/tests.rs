@@ -39,7 +39,7 @@ fn export() -> Work {
 }
 
 fn delete() -> Work {
-    Work::Delete { key: b"k".to_vec(), etag: "e".to_owned() }
+    Work::Delete { key: b"k".to_vec(), etag: "e".to_owned(), earlier: vec![3] }
 }
 
 fn exported() -> Outcome {

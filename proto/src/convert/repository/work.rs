@@ -1,8 +1,8 @@
 //! Work of workers.
 
 use sateen_types::limits::{
-    ASSIGNMENTS_MAX, FETCH_BYTES_MAX, IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX, PATH_BYTES_MAX,
-    REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX,
+    ASSIGNMENTS_MAX, EARLIER_EXPORTS_MAX, FETCH_BYTES_MAX, IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX,
+    PATH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX,
 };
 use sateen_types::repository::{
     Assignment, Fetch, FetchOutcome, FetchResult, ImportDone, ImportPage, ImportedObject, Outcome, RepositoryId, Work,
@@ -31,7 +31,9 @@ impl From<&Assignment> for mds::Assignment {
             Work::Check => Wire::Check(mds::CheckWork {}),
             Work::Import { after, sync } => Wire::Import(mds::ImportWork { after: after.clone(), sync: *sync }),
             Work::Export(e) => Wire::Export((&**e).into()),
-            Work::Delete { key, etag } => Wire::Delete(mds::DeleteWork { key: key.clone(), etag: etag.clone() }),
+            Work::Delete { key, etag, earlier } => {
+                Wire::Delete(mds::DeleteWork { key: key.clone(), etag: etag.clone(), earlier: earlier.clone() })
+            }
             Work::Watch => Wire::Watch(mds::WatchWork {}),
             Work::Fetch(f) => Wire::Fetch(mds::FetchWork {
                 fid: Some(f.fid.into()),
@@ -61,7 +63,13 @@ impl TryFrom<mds::Assignment> for Assignment {
             Wire::Check(_) => Work::Check,
             Wire::Import(i) => Work::Import { after: key(i.after, "after")?, sync: i.sync },
             Wire::Export(e) => Work::Export(Box::new(e.try_into()?)),
-            Wire::Delete(d) => Work::Delete { key: key(d.key, "key")?, etag: etag(d.etag)? },
+            Wire::Delete(d) => {
+                if d.earlier.len() > EARLIER_EXPORTS_MAX {
+                    let what = format_args!("{}, at most {EARLIER_EXPORTS_MAX}", d.earlier.len());
+                    return Err(bad("earlier", what));
+                }
+                Work::Delete { key: key(d.key, "key")?, etag: etag(d.etag)?, earlier: d.earlier }
+            }
             Wire::Watch(_) => Work::Watch,
             Wire::Fetch(f) => {
                 let range = loaded_range(f.range)?;

@@ -14,7 +14,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const CHECK_SOON: Duration = Duration::from_secs(1);
 
 impl LoadTable {
-    fn take_out(&mut self, number: u64) -> Option<Task> {
+    pub(super) fn take_out(&mut self, number: u64) -> Option<Task> {
         let out = self.out.remove(&number)?;
         if let Some(mine) = out.session.and_then(|session| self.of.get_mut(&session)) {
             mine.remove(&number);
@@ -36,6 +36,7 @@ impl LoadTable {
                     file.changed.notify_waiters();
                 }
             }
+            Task::Export(item) => self.end_export(item, number),
         }
         Some(out.task)
     }
@@ -116,6 +117,7 @@ impl LoadTable {
                     jobs.check_at = Some(now + CHECK_SOON);
                 }
             }
+            Some(Task::Export(item)) => self.export_given_back(&item, later, now),
             Some(Task::Import(..)) | None => {}
         }
     }

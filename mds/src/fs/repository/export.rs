@@ -1,0 +1,417 @@
+//! Exports as the server runs them: what is looked at, given to workers, and taken from them.
+
+use std::time::{Duration, Instant};
+
+use sateen_types::limits::SKIPPED_MESSAGE_BYTES_MAX;
+use sateen_types::repository::{
+    Assignment, Conflict, ConflictPolicy, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, LinkPath, Skipped,
+    Work,
+};
+use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, Repository, RepositoryId, SessionId, Timestamp};
+
+use super::table::exports::{Item, Next, REFILL};
+use super::{not_yours, unexpected};
+use crate::fs::FileSystem;
+use crate::namespace::held::NOBODY;
+use crate::namespace::repository::export::{self, ExportChange, Exported, Plan, Store, Stored};
+use crate::namespace::repository::{self, Answer, Change};
+use crate::namespace::tree;
+use crate::store::ReadTxn;
+use crate::store::records::Waits;
+
+/// Parts of queues that are read before something is picked.
+const REFILLS_MAX: usize = 8;
+/// Pages of a tree that are walked at once.
+const WALKS_MAX: usize = 16;
+/// A key that is being changed is free again after about this.
+const KEY_BUSY: Duration = Duration::from_millis(200);
+/// A file that is being loaded is looked at again after this.
+const LOADING: Duration = Duration::from_secs(1);
+/// A file without a name that is read from its object is looked at again after this.
+const UNNAMED: Duration = Duration::from_secs(30);
+/// A link that cannot be used is looked at again after this.
+const NOT_AVAILABLE: Duration = Duration::from_secs(5);
+
+impl super::Repositories {
+    /// What waits for export has changed.
+    pub fn exports_changed(&self) {
+        self.lock().exports.told();
+        self.tell();
+    }
+
+    /// A session opens the file for writing: what a worker stores of it may not be all.
+    pub fn opened_for_writing(&self, fid: Fid) {
+        self.lock().exports.overtake(fid);
+    }
+
+    /// Somebody has closed these; `None`: nobody knows what.
+    pub fn closed(&self, files: Option<&[Fid]>) {
+        let ready = self.lock().exports.closed(files);
+        if ready {
+            self.tell();
+        }
+    }
+}
+
+/// At most as many bytes as a reason may have.
+fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(SKIPPED_MESSAGE_BYTES_MAX));
+    message
+}
+
+/// What waits of a link.
+pub(super) struct Waiting {
+    pub queued: u64,
+    pub oldest: Option<Timestamp>,
+    pub conflicts: u64,
+}
+
+impl Waiting {
+    pub fn of(tx: &dyn ReadTxn, id: RepositoryId) -> FsResult<Waiting> {
+        let oldest = export::items(tx, id, 0, 1)?.first().map(|(_, record)| record.since);
+        Ok(Waiting { queued: export::count(tx, id)?, oldest, conflicts: export::conflict_count(tx, id)? })
+    }
+}
+
+/// What is to be told to a worker, or what becomes of what was looked at.
+type Looked = Result<Assignment, Next>;
+
+impl FileSystem {
+    async fn export_change(&self, change: ExportChange) -> FsResult<Exported> {
+        match self.change(Change::Export(change)).await? {
+            Answer::Export(exported) => Ok(exported),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Reads parts of queues where there is room for them.
+    pub(super) async fn refill_exports(&self) {
+        for _ in 0..REFILLS_MAX {
+            let refill = self.shared.repositories.lock().exports.refill(Instant::now());
+            let Some(refill) = refill else { return };
+            let question = move |tx: &dyn ReadTxn| export::items(tx, refill.id, refill.after, REFILL);
+            let rows = self.ask(question).await;
+            if let Err(e) = &rows {
+                tracing::warn!(fs = %self.info.name, id = %refill.id, "a queue of exports cannot be read: {e}");
+            }
+            self.shared.repositories.lock().exports.fill(refill, rows.ok(), Instant::now());
+        }
+    }
+
+    /// Whether anybody writes to the file, or may.
+    fn may_be_written_by_clients(&self, fid: Fid) -> bool {
+        let clients = self.shared.clients.lock();
+        clients.is_recovering() || self.shared.capabilities.is_written_elsewhere(NOBODY, fid)
+    }
+
+    /// What a worker needs to do what was picked for it; `None` if there is nothing to do after all.
+    pub(super) async fn assign_export(&self, number: u64, item: Item) -> Option<Assignment> {
+        let looked = match item.what.clone() {
+            Waits::File(fid) => self.look_at(number, &item, fid).await,
+            Waits::Tree { .. } => self.walk(&item).await.map(Err),
+            Waits::Delete { key, etag, earlier } => self.assign_deletion(number, &item, key, etag, earlier).await,
+        };
+        let next = match looked {
+            Ok(Ok(assignment)) => return Some(assignment),
+            Ok(Err(next)) => next,
+            Err(e) => {
+                if !e.code.is_retryable() {
+                    tracing::warn!(fs = %self.info.name, id = %item.id, "something cannot be exported: {e}");
+                }
+                self.shared.repositories.lock().exports.count_failed(item.id, &e.message);
+                Next::Failed
+            }
+        };
+        self.shared.repositories.lock().export_ended(number, next, Instant::now());
+        None
+    }
+
+    async fn walk(&self, item: &Item) -> FsResult<Next> {
+        for _ in 0..WALKS_MAX {
+            let walk = ExportChange::Walk { id: item.id, number: item.number };
+            if self.export_change(walk).await? == Exported::Done {
+                return Ok(Next::Done);
+            }
+        }
+        Ok(Next::Now)
+    }
+
+    async fn assign_deletion(
+        &self,
+        number: u64,
+        item: &Item,
+        key: Vec<u8>,
+        etag: String,
+        earlier: Vec<u64>,
+    ) -> FsResult<Looked> {
+        let (id, row) = (item.id, item.number);
+        let question = move |tx: &dyn ReadTxn| Ok((repository::get(tx, id)?, export::is_queued(tx, id, row)?));
+        let (link, queued) = self.ask(question).await?;
+        if !queued {
+            return Ok(Err(Next::Done));
+        }
+        let work = Work::Delete { key, etag, earlier };
+        Ok(Ok(Assignment { number, repository: id, settings: link.settings, work, stamp: self.stamp() }))
+    }
+
+    async fn look_at(&self, number: u64, item: &Item, fid: Fid) -> FsResult<Looked> {
+        // It was marked as looked at before: who opens it for writing from here on overtakes.
+        if self.may_be_written_by_clients(fid) {
+            return Ok(Err(Next::Open));
+        }
+        let look = self.shared.repositories.lock().exports.look(item);
+        let found = self.ask(move |tx| export::plan(tx, fid, look)).await?;
+        let store = match found {
+            Plan::Store(store) => store,
+            other => return self.without_worker(item, fid, other).await.map(Err),
+        };
+        let (id, key) = (store.id, store.export.key.clone());
+        if !self.shared.repositories.lock().exports.reserve(id, &key, number) {
+            return Ok(Err(Next::Later(KEY_BUSY)));
+        }
+        let begin = ExportChange::Begin { fid, id, key: key.clone(), number, look };
+        let begun = match self.export_change(begin).await {
+            Ok(Exported::Plan(plan)) => match *plan {
+                Plan::Store(store) if store.id == id && store.export.key == key => Ok(store),
+                // It has changed since it was looked at.
+                _ => Err(Ok(Next::Now)),
+            },
+            Ok(_) => Err(Err(unexpected())),
+            Err(e) => Err(Err(e)),
+        };
+        let store = match begun {
+            Ok(store) => store,
+            Err(next) => {
+                self.shared.repositories.lock().exports.free(id, &key, number);
+                return next.map(Err);
+            }
+        };
+        let assignment = Assignment {
+            number,
+            repository: id,
+            settings: store.settings.clone(),
+            work: Work::Export(Box::new(store.export.clone())),
+            stamp: self.stamp(),
+        };
+        let given = self.shared.repositories.lock().exports.given(fid, number, store);
+        if !given {
+            self.shared.repositories.lock().exports.free(id, &key, number);
+            self.export_change(ExportChange::NotStored { fid, number }).await?;
+            return Ok(Err(Next::Open));
+        }
+        Ok(Ok(assignment))
+    }
+
+    /// What has to be done for a file that no worker is needed for.
+    async fn without_worker(&self, item: &Item, fid: Fid, plan: Plan) -> FsResult<Next> {
+        let after = |exported| if exported == Exported::Done { Next::Done } else { Next::Now };
+        Ok(match plan {
+            Plan::Gone => Next::Done,
+            Plan::Settle => after(self.export_change(ExportChange::Settle { fid }).await?),
+            Plan::Store(_) => Next::Now,
+            Plan::Decided(id, key) => match self.export_change(ExportChange::Decide { id, key }).await {
+                Ok(exported) => after(exported),
+                Err(e) if matches!(e.code, FsCode::Busy | FsCode::Unavailable) => Next::Later(LOADING),
+                Err(e) => return Err(e),
+            },
+            Plan::Skip(id, skipped) => {
+                self.skip(fid, id, skipped).await?;
+                Next::Done
+            }
+            Plan::Blocked(id) if id == item.id => Next::Later(NOT_AVAILABLE),
+            Plan::Blocked(to) => {
+                self.export_change(ExportChange::Move { fid, to }).await?;
+                Next::Done
+            }
+            Plan::Behind(_) => Next::Behind,
+            Plan::Load(other) => {
+                if let Answer::Remote(Some(remote)) = self.change(Change::Restore { fid: other }).await?
+                    && let Some(row) = self.ask(move |tx| repository::hsm(tx, other)).await?
+                {
+                    let mut table = self.shared.repositories.lock();
+                    table.restore(other, row.repository, &remote, Instant::now())?;
+                    drop(table);
+                    self.shared.repositories.tell();
+                }
+                Next::Later(LOADING)
+            }
+            Plan::Unnamed => Next::Later(UNNAMED),
+        })
+    }
+
+    async fn skip(&self, fid: Fid, id: RepositoryId, skipped: Skipped) -> FsResult<()> {
+        let key = String::from_utf8_lossy(&skipped.key).into_owned();
+        tracing::warn!(fs = %self.info.name, %id, %fid, key, code = skipped.code, "not exported: {}", skipped.message);
+        self.export_change(ExportChange::Forget { fid }).await?;
+        self.shared.repositories.lock().exports.count_skipped(id, skipped);
+        Ok(())
+    }
+
+    // ---- reports ----
+
+    /// What came of an export.
+    pub(super) async fn export_finished(&self, number: u64, item: &Item, outcome: ExportOutcome) -> FsResult<()> {
+        let Waits::File(fid) = item.what else { return Err(unexpected()) };
+        let given = self.shared.repositories.lock().exports.store_of(fid, number);
+        let reported = match given {
+            Some((store, overtaken)) => self.take_export(number, fid, store, overtaken, outcome).await,
+            None => Ok(Next::Now),
+        };
+        let next = reported.as_ref().copied().unwrap_or(Next::Failed);
+        self.shared.repositories.lock().export_ended(number, next, Instant::now());
+        self.shared.repositories.tell();
+        reported.map(drop)
+    }
+
+    async fn take_export(
+        &self,
+        number: u64,
+        fid: Fid,
+        store: Box<Store>,
+        overtaken: bool,
+        outcome: ExportOutcome,
+    ) -> FsResult<Next> {
+        let (id, export) = (store.id, store.export);
+        let after = |exported| if exported == Exported::Done { Next::Done } else { Next::Now };
+        let exports = || self.shared.repositories.lock();
+        match (outcome.result, outcome.object) {
+            (ExportResult::Stored, Some(object)) => {
+                let overtaken = overtaken || self.may_be_written_by_clients(fid);
+                let copied = export.copy.is_some();
+                let stored = Stored {
+                    fid,
+                    id,
+                    key: export.key,
+                    object,
+                    change: store.change,
+                    attributes: (export.mode & 0o7777, export.uid, export.gid),
+                    copied,
+                    overtaken,
+                    stamp: self.stamp(),
+                };
+                let done = self.export_change(ExportChange::Stored(Box::new(stored))).await?;
+                exports().exports.count_stored(id, if copied { 0 } else { export.size });
+                Ok(after(done))
+            }
+            (ExportResult::Stored, None) => {
+                exports().exports.count_failed(id, "a worker stored an object and did not say which");
+                Ok(Next::Failed)
+            }
+            (ExportResult::Conflict, object) => {
+                let text = String::from_utf8_lossy(&export.key).into_owned();
+                tracing::warn!(fs = %self.info.name, %id, key = text, known = export.known_etag,
+                    found = ?object.as_ref().map(|o| &o.etag), "both sides have changed");
+                let known_etag = export.known_etag;
+                let change = ExportChange::Conflicting { fid, id, key: export.key, number, object, known_etag };
+                Ok(after(self.export_change(change).await?))
+            }
+            (ExportResult::Changed, _) => {
+                self.export_change(ExportChange::NotStored { fid, number }).await?;
+                Ok(if self.may_be_written_by_clients(fid) { Next::Open } else { Next::Now })
+            }
+            (ExportResult::SourceGone, _) => {
+                self.export_change(ExportChange::NotStored { fid, number }).await?;
+                // What is read here can be gone as well: then that is tried again and again, but not at once.
+                Ok(if export.copy.is_some() { Next::NoCopy } else { Next::Failed })
+            }
+            (ExportResult::Failed, _) => {
+                tracing::warn!(fs = %self.info.name, %id, %fid, message = outcome.message, "an export failed");
+                exports().exports.count_failed(id, &outcome.message);
+                Ok(Next::Failed)
+            }
+            (ExportResult::Skipped, _) => {
+                let message = cut(outcome.message);
+                self.skip(fid, id, Skipped { key: export.key, code: outcome.code, message }).await?;
+                Ok(Next::Done)
+            }
+        }
+    }
+
+    /// What came of a deletion.
+    pub(super) async fn deletion_finished(&self, number: u64, item: &Item, outcome: DeleteOutcome) -> FsResult<()> {
+        let Waits::Delete { key, .. } = item.what.clone() else { return Err(unexpected()) };
+        let id = item.id;
+        let change = match outcome.result {
+            DeleteResult::Deleted => ExportChange::Deleted { id, key, number: item.number },
+            DeleteResult::Conflict => {
+                ExportChange::DeletionConflicting { id, key, number: item.number, object: outcome.object }
+            }
+            DeleteResult::Failed => {
+                tracing::warn!(fs = %self.info.name, %id, message = outcome.message, "a deletion failed");
+                let mut table = self.shared.repositories.lock();
+                table.exports.count_failed(id, &outcome.message);
+                table.export_ended(number, Next::Failed, Instant::now());
+                return Ok(());
+            }
+        };
+        let reported = self.export_change(change).await;
+        let mut table = self.shared.repositories.lock();
+        if reported.is_ok() && outcome.result == DeleteResult::Deleted {
+            table.exports.count_deleted(id);
+        }
+        let next = if reported.is_ok() { Next::Done } else { Next::Failed };
+        table.export_ended(number, next, Instant::now());
+        drop(table);
+        self.shared.repositories.tell();
+        reported.map(drop)
+    }
+
+    /// Whether the file that is exported under this number was changed since it was given out, or may be.
+    pub async fn confirm(&self, session: SessionId, number: u64) -> FsResult<bool> {
+        self.touch(session)?;
+        let given = {
+            let table = self.shared.repositories.lock();
+            table.export_of(session, number).map(|fid| (fid, table.exports.store_of(fid, number)))
+        };
+        let Some((fid, Some((store, overtaken)))) = given else { return Err(not_yours(number)) };
+        if overtaken || self.may_be_written_by_clients(fid) {
+            return Ok(true);
+        }
+        let now = self.ask(move |tx| tree::find_inode(tx, fid)).await?;
+        Ok(now.is_none_or(|inode| inode.change != store.change))
+    }
+
+    // ---- for administrators and owners ----
+
+    /// Looks at everything below a path of a link, and exports what the repository does not have as it is here.
+    pub async fn start_export(&self, id: RepositoryId, path: Option<LinkPath>) -> FsResult<Repository> {
+        self.export_change(ExportChange::Start { id, path }).await?;
+        self.repository(id).await
+    }
+
+    /// Conflicts of a link behind a key, and whether more follow.
+    pub async fn conflicts(&self, id: RepositoryId, after: Vec<u8>, max: usize) -> FsResult<(Vec<Conflict>, bool)> {
+        self.read(move |tx| {
+            repository::get(tx, id)?;
+            export::list_conflicts(tx, id, &after, max)
+        })
+        .await
+    }
+
+    /// Ends a conflict.
+    pub async fn resolve_conflict(&self, id: RepositoryId, key: Vec<u8>, how: ConflictPolicy) -> FsResult<()> {
+        self.export_change(ExportChange::Resolve { id, key, how }).await.map(drop)
+    }
+
+    /// Exports a file, whatever the policy of its link.
+    pub(super) async fn archive(&self, fid: Fid, who: Credential) -> FsResult<()> {
+        self.export_change(ExportChange::Archive { fid, who }).await.map(drop)
+    }
+
+    /// `Busy` if something of a link waits for export, unless forced; then it is forgotten.
+    pub(super) async fn drop_exports(&self, id: RepositoryId, force: bool) -> FsResult<()> {
+        let count = self.ask(move |tx| export::count(tx, id)).await?;
+        if count > 0 && !force {
+            return Err(FsError::new(
+                FsCode::Busy,
+                format!("{count} changes below repository {id} are not exported yet"),
+            )
+            .with_hint(
+                "wait until they are: sateen repo status --wait; or force it: they stay in the file system only",
+            ));
+        }
+        while self.export_change(ExportChange::Drop { id }).await? != Exported::Done {}
+        self.shared.repositories.lock().exports.remove_link(id);
+        Ok(())
+    }
+}

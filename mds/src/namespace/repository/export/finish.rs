@@ -1,0 +1,233 @@
+//! Exports are begun and end: what was stored is known from then on, in the same transaction in which the object that it takes the
+//! place of is noted for deletion.
+
+use sateen_types::limits::EARLIER_EXPORTS_MAX;
+use sateen_types::repository::{ConflictPolicy, Found};
+use sateen_types::{Fid, FsResult, HsmFlags, RepositoryId, Timestamp};
+
+use super::super::{delete_hsm, hsm, links, loads, put_hsm};
+use super::note::object_unwanted;
+use super::plan::{Look, Plan, owner, plan, wanted};
+use super::queue;
+use crate::namespace::tree;
+use crate::store::Txn;
+use crate::store::records::{ConflictRecord, FurtherRecord, Given, HsmRecord};
+
+/// A look that finds everything that is left to do.
+const ANY: Look = Look { copy: true, patient: true };
+
+/// What was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The file.
+    pub fid: Fid,
+    /// Under which link.
+    pub id: RepositoryId,
+    /// Under which key.
+    pub key: Vec<u8>,
+    /// The object now.
+    pub object: Found,
+    /// Version of the file when it was given out.
+    pub change: u64,
+    /// Permission bits, owner and group that it was stored with.
+    pub attributes: (u32, u32, u32),
+    /// Its data is that of an object that was known, and was not read here.
+    pub copied: bool,
+    /// Somebody opened the file for writing meanwhile.
+    pub overtaken: bool,
+    /// Stamp of now.
+    pub stamp: u64,
+}
+
+/// What is to be done for a file. If one object is to be stored, this one, under this number, that is remembered: nobody may ever
+/// hear what became of it.
+pub fn begin(tx: &mut dyn Txn, fid: Fid, object: (RepositoryId, &[u8]), number: u64, look: Look) -> FsResult<Plan> {
+    let mut found = plan(tx, fid, look)?;
+    if let Plan::Store(store) = &mut found
+        && (store.id, &store.export.key[..]) == object
+        && let Some(mut waiting) = queue::waiting(tx, fid)?
+    {
+        let earlier = &mut store.export.earlier;
+        earlier.sort_unstable();
+        earlier.dedup();
+        let surplus = earlier.len().saturating_sub(EARLIER_EXPORTS_MAX);
+        earlier.drain(..surplus);
+        waiting.give(Given { number, repository: object.0, key: object.1.to_vec() });
+        queue::put_waiting(tx, fid, &waiting);
+    }
+    Ok(found)
+}
+
+/// Nothing was put in place by this assignment.
+pub fn not_stored(tx: &mut dyn Txn, fid: Fid, number: u64) -> FsResult<()> {
+    if let Some(mut waiting) = queue::waiting(tx, fid)? {
+        waiting.given.retain(|given| given.number != number);
+        queue::put_waiting(tx, fid, &waiting);
+    }
+    Ok(())
+}
+
+/// If nothing is left to be stored: objects that are not wanted any more are noted for deletion, and the file waits no longer.
+pub fn settle(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<bool> {
+    if plan(tx, fid, ANY)? != Plan::Settle {
+        return Ok(false);
+    }
+    forget(tx, fid, now)?;
+    Ok(true)
+}
+
+/// The file waits no longer; objects that are not wanted any more are noted for deletion, but for one with data that is nowhere else.
+pub fn forget(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
+    let waited = queue::forget_file(tx, fid)?;
+    let Some(inode) = tree::find_inode(tx, fid)? else { return Ok(()) };
+    let wanted = wanted(tx, &links::all(tx)?, fid, &inode)?;
+    let earlier = |id, key: &[u8]| waited.as_ref().map_or_else(Vec::new, |w| w.earlier(id, key));
+    let row = hsm(tx, fid)?;
+    if let Some(row) = &row
+        && !wanted.has(row.repository, &row.key)
+        && loads(tx, fid)?.is_none()
+        && links::find(tx, row.repository)?.is_some_and(|link| link.settings.auto_export.deleted)
+    {
+        delete_hsm(tx, fid)?;
+        object_unwanted(tx, fid, (row.repository, &row.key), &row.etag, earlier(row.repository, &row.key), now)?;
+    }
+    let further = queue::further_of(tx, fid)?;
+    for (id, key, record) in &further {
+        if !wanted.has(*id, key) {
+            queue::forget_further(tx, fid, *id, key)?;
+            object_unwanted(tx, fid, (*id, key), &record.etag, earlier(*id, key), now)?;
+        }
+    }
+    for given in waited.iter().flat_map(|w| &w.given) {
+        let (id, key) = (given.repository, &given.key);
+        let is_known = row.as_ref().is_some_and(|row| row.repository == id && row.key == *key)
+            || further.iter().any(|(i, k, _)| *i == id && k == key);
+        if !is_known && !wanted.has(id, key) {
+            object_unwanted(tx, fid, (id, key), "", earlier(id, key), now)?;
+        }
+    }
+    Ok(())
+}
+
+/// An object has taken the place of another file's: that file has none any more.
+fn lose(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<()> {
+    queue::forget_further(tx, fid, id, key)?;
+    if let Some(row) = hsm(tx, fid)?.filter(|row| row.repository == id && row.key == key) {
+        if loads(tx, fid)?.is_some() {
+            return put_hsm(tx, fid, &HsmRecord { flags: row.flags.set(HsmFlags::LOST, true), ..row });
+        }
+        delete_hsm(tx, fid)?;
+    }
+    Ok(())
+}
+
+/// An object is in place. Gives whether the file waits no longer.
+pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<bool> {
+    let Stored { fid, id, key, object, .. } = stored;
+    let (fid, id) = (*fid, *id);
+    queue::forget_deletion(tx, id, key)?;
+    queue::forget_conflict(tx, id, key)?;
+    if let Some(other) = owner(tx, id, key)?.filter(|other| *other != fid) {
+        lose(tx, other, id, key)?;
+    }
+    let Some(inode) = tree::find_inode(tx, fid)? else {
+        object_unwanted(tx, fid, (id, key), &object.etag, Vec::new(), now)?;
+        return Ok(true);
+    };
+    if let Some(mut waiting) = queue::waiting(tx, fid)? {
+        waiting.given.retain(|given| given.repository != id || given.key != *key);
+        queue::put_waiting(tx, fid, &waiting);
+    }
+    let same_data = !stored.overtaken && inode.change == stored.change;
+    let wanted = wanted(tx, &links::all(tx)?, fid, &inode)?;
+    let before = hsm(tx, fid)?;
+    let is_further = before.as_ref().is_some_and(|row| {
+        let same = row.repository == id && row.key == *key;
+        !same && wanted.has(row.repository, &row.key)
+    });
+    if is_further {
+        let of = before.filter(|row| (stored.copied || same_data) && !row.flags.has(HsmFlags::DIRTY));
+        let (mode, uid, gid) = stored.attributes;
+        let of = of.map(|row| row.etag).unwrap_or_default();
+        let record = FurtherRecord { etag: object.etag.clone(), of, mode, uid, gid };
+        queue::put_further(tx, fid, (id, key), &record);
+        return settle(tx, fid, now);
+    }
+    queue::forget_further(tx, fid, id, key)?;
+    let flags = before.as_ref().map(|row| row.flags).unwrap_or_default();
+    let dirty = inode.is_regular() && if stored.copied { flags.has(HsmFlags::DIRTY) } else { !same_data };
+    let row = HsmRecord {
+        repository: id,
+        key: key.clone(),
+        etag: object.etag.clone(),
+        size: object.size,
+        modified: object.modified,
+        flags: flags
+            .set(HsmFlags::EXISTS | HsmFlags::ARCHIVED, true)
+            .set(HsmFlags::DIRTY, dirty)
+            .set(HsmFlags::LOST, false),
+        stamp: stored.stamp,
+        attributes_changed: stored.attributes != (inode.mode, inode.uid, inode.gid),
+    };
+    put_hsm(tx, fid, &row)?;
+    if let Some(old) = before.filter(|old| old.repository != id || old.key != *key) {
+        object_unwanted(tx, fid, (old.repository, &old.key), &old.etag, Vec::new(), now)?;
+    }
+    settle(tx, fid, now)
+}
+
+/// Something else is under a key that was to be stored, or nothing where something was known. `known_etag`: what was known.
+pub fn conflicting(
+    tx: &mut dyn Txn,
+    fid: Fid,
+    (id, key, number): (RepositoryId, &[u8], u64),
+    (object, known_etag): (Option<&Found>, &str),
+    now: Timestamp,
+) -> FsResult<bool> {
+    not_stored(tx, fid, number)?;
+    if tree::find_inode(tx, fid)?.is_none() {
+        return Ok(true);
+    }
+    let record = ConflictRecord {
+        fid: Some(fid),
+        since: now,
+        object: object.cloned(),
+        known_etag: known_etag.to_owned(),
+        how: ConflictPolicy::Manual,
+    };
+    super::conflicts::put(tx, id, key, record)?;
+    settle(tx, fid, now)
+}
+
+/// An object is gone, or was there no more.
+pub fn deleted(tx: &mut dyn Txn, id: RepositoryId, key: &[u8], number: u64) -> FsResult<()> {
+    if queue::deletion(tx, id, key)?.is_some_and(|(n, ..)| n == number) {
+        queue::forget_deletion(tx, id, key)?;
+    }
+    Ok(())
+}
+
+/// Another object is under a key that was to be deleted.
+pub fn deletion_conflicting(
+    tx: &mut dyn Txn,
+    (id, key): (RepositoryId, &[u8]),
+    number: u64,
+    object: Option<&Found>,
+    now: Timestamp,
+) -> FsResult<()> {
+    let Some((_, etag, _)) = queue::deletion(tx, id, key)?.filter(|(n, ..)| *n == number) else { return Ok(()) };
+    queue::forget_deletion(tx, id, key)?;
+    // Where nothing of ours ever was for certain, somebody else's object is none of our business. Nor is one that was imported or
+    // stored since.
+    if etag.is_empty() || owner(tx, id, key)?.is_some() {
+        return Ok(());
+    }
+    let record = ConflictRecord {
+        fid: None,
+        since: now,
+        object: object.cloned(),
+        known_etag: etag,
+        how: ConflictPolicy::Manual,
+    };
+    super::conflicts::put(tx, id, key, record)
+}

@@ -1,0 +1,239 @@
+//! What a change means for repositories, noted in the transaction of the change: a file that is to be looked at, a tree, a key that
+//! is to be deleted. It is found from the rows that the change has written, so no operation has to know of it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use sateen_types::op::Mutation;
+use sateen_types::repository::RepositoryEvents;
+use sateen_types::{Fid, FsCode, FsResult, RepositoryId, Timestamp};
+
+use super::super::{hsm, links, put_hsm};
+use super::{FURTHER_MAX, plan, queue};
+use crate::command::{Command, Inputs};
+use crate::namespace::tree;
+use crate::store::codec::Record;
+use crate::store::records::{ConflictRecord, HsmRecord, Inode, RepositoryRecord};
+use crate::store::{Overlay, ReadTxn, Table, Txn, keys};
+
+/// Directories of which is remembered below which link they are. Each takes 50 bytes.
+const DIRS_MAX: usize = 65_536;
+/// Deepest directory that is followed upwards.
+const DEPTH_MAX: usize = 4096;
+
+/// Which directories lie below links that export. Everything in it can be found in the tables again: what a change does never
+/// depends on what is remembered.
+#[derive(Debug, Default)]
+pub struct Exporting {
+    /// Some link exports, or something of exports is in the tables.
+    active: AtomicBool,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Directories of links that export; `None`: to be read again.
+    roots: Option<Vec<(Fid, RepositoryId)>>,
+    dirs: HashMap<Fid, Option<RepositoryId>>,
+}
+
+impl Exporting {
+    /// With what is in the tables.
+    pub fn new(tx: &dyn ReadTxn) -> FsResult<Exporting> {
+        let exporting = Exporting::default();
+        exporting.links_changed(tx)?;
+        Ok(exporting)
+    }
+
+    /// Whether any change has to be looked at.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Links were made, changed or ended, or something waits that did not.
+    pub fn links_changed(&self, tx: &dyn ReadTxn) -> FsResult<()> {
+        let exports = |r: &RepositoryRecord| r.settings.auto_export != RepositoryEvents::default();
+        let any = links::all(tx)?.iter().any(|(_, record)| exports(record))
+            || !tx.scan(Table::Exports, &[], None, 1)?.is_empty();
+        if any {
+            self.active.store(true, Ordering::Release);
+        }
+        *self.known.lock() = Known::default();
+        Ok(())
+    }
+
+    /// Directories have moved.
+    fn forget_dirs(&self) {
+        self.known.lock().dirs.clear();
+    }
+
+    /// The link that exports below which a directory lies, or whose directory it is.
+    pub fn link_of(&self, tx: &dyn ReadTxn, dir: Fid) -> FsResult<Option<RepositoryId>> {
+        let mut known = self.known.lock();
+        let known = &mut *known;
+        let roots = match &mut known.roots {
+            Some(roots) => roots,
+            empty => {
+                let exports = links::all(tx)?.into_iter();
+                let exports = exports.filter(|(_, r)| r.settings.auto_export != RepositoryEvents::default());
+                empty.insert(exports.map(|(id, r)| (r.root, id)).collect())
+            }
+        };
+        if roots.is_empty() {
+            return Ok(None);
+        }
+        let (mut at, mut seen) = (dir, Vec::new());
+        let found = loop {
+            if let Some((_, id)) = roots.iter().find(|(root, _)| *root == at) {
+                break Some(*id);
+            }
+            if let Some(found) = known.dirs.get(&at) {
+                break *found;
+            }
+            if at == Fid::ROOT || seen.len() >= DEPTH_MAX {
+                break None;
+            }
+            seen.push(at);
+            at = match tree::parent_of(tx, at) {
+                Ok(parent) => parent,
+                // It is gone: with its name went everything below it.
+                Err(e) if e.code == FsCode::NotFound => return Ok(None),
+                Err(e) => return Err(e),
+            };
+        };
+        if known.dirs.len() + seen.len() > DIRS_MAX {
+            known.dirs.clear();
+        }
+        known.dirs.extend(seen.into_iter().take(DIRS_MAX).map(|dir| (dir, found)));
+        Ok(found)
+    }
+}
+
+/// Whether what a command changes goes to repositories. What comes from them does not.
+pub fn follows(command: &Command) -> bool {
+    matches!(command, Command::Mutate(_) | Command::DropOrphan { .. })
+}
+
+/// Notes what a command means that has changed `before` to `tx`.
+pub fn note(before: &dyn ReadTxn, tx: &mut Overlay<'_>, command: &Command, inputs: &Inputs) -> FsResult<()> {
+    let names = tx.changes().of(Table::Parents).map(|(key, _)| keys::parse_parent(key));
+    let names = names.collect::<FsResult<Vec<_>>>()?;
+    let inodes = tx.changes().of(Table::Inodes).map(|(key, value)| {
+        let inode = value.map(Inode::from_bytes).transpose()?;
+        Ok((keys::parse_fid(key)?, inode))
+    });
+    let inodes = inodes.collect::<FsResult<Vec<(Fid, Option<Inode>)>>>()?;
+    let now = inputs.now;
+    let mut named = Vec::with_capacity(names.len());
+    for (fid, parent, _) in names {
+        // Of what is gone is known below what it stored.
+        let Some(inode) = tree::find_inode(tx, fid)? else { continue };
+        let moved = inode.is_dir() && tree::find_inode(before, fid)?.is_some();
+        if moved {
+            inputs.exporting.forget_dirs();
+        }
+        named.push((fid, parent, moved));
+    }
+    for (fid, parent, moved) in named {
+        let Some(id) = inputs.exporting.link_of(tx, parent)? else { continue };
+        match moved {
+            true => queue::note_tree(tx, fid, id, false, now)?,
+            false => queue::note_file(tx, fid, id, false, now)?,
+        }
+    }
+    let op = match command {
+        Command::Mutate(request) => Some(&request.op),
+        _ => None,
+    };
+    for (fid, inode) in inodes {
+        let Some(old) = tree::find_inode(before, fid)? else { continue };
+        match inode {
+            None => gone(before, tx, fid, now)?,
+            Some(new) => changed(tx, (fid, &old, &new), op, inputs)?,
+        }
+    }
+    Ok(())
+}
+
+/// Data or attributes of a file may have changed.
+fn changed(
+    tx: &mut dyn Txn,
+    (fid, old, new): (Fid, &Inode, &Inode),
+    op: Option<&Mutation>,
+    inputs: &Inputs,
+) -> FsResult<()> {
+    let attributes = |inode: &Inode| (inode.mode, inode.uid, inode.gid);
+    let attributes_changed = attributes(old) != attributes(new);
+    let data_changed = match op {
+        Some(Mutation::WriteDone(op)) => op.fid == fid,
+        Some(Mutation::SetAttr(op)) => op.fid == fid && op.size.is_some(),
+        _ => false,
+    };
+    if attributes_changed && let Some(row) = hsm(tx, fid)?.filter(|row| !row.attributes_changed) {
+        put_hsm(tx, fid, &HsmRecord { attributes_changed, ..row })?;
+    }
+    if !attributes_changed && !data_changed || queue::waiting(tx, fid)?.is_some() {
+        return Ok(());
+    }
+    for (key, _) in tx.scan(Table::Parents, &keys::fid(fid), None, FURTHER_MAX)? {
+        let (_, parent, _) = keys::parse_parent(&key)?;
+        if let Some(id) = inputs.exporting.link_of(tx, parent)? {
+            return queue::note_file(tx, fid, id, false, inputs.now);
+        }
+    }
+    Ok(())
+}
+
+/// The inode is gone: nothing waits of it, and no object is a further name of it.
+pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    queue::forget_file(tx, fid)?;
+    queue::forget_tree(tx, fid)?;
+    for (id, key, _) in queue::further_of(tx, fid)? {
+        queue::forget_further(tx, fid, id, &key)?;
+    }
+    Ok(())
+}
+
+/// An inode is gone: so are its objects, where that is carried over.
+fn gone(before: &dyn ReadTxn, tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
+    let waited = queue::waiting(before, fid)?;
+    let mut objects: Vec<(RepositoryId, Vec<u8>, String)> = Vec::new();
+    objects.extend(hsm(before, fid)?.map(|row| (row.repository, row.key, row.etag)));
+    objects.extend(queue::further_of(before, fid)?.into_iter().map(|(id, key, further)| (id, key, further.etag)));
+    // What may have been stored without anybody having heard.
+    for given in waited.iter().flat_map(|w| &w.given) {
+        if !objects.iter().any(|(id, key, _)| *id == given.repository && *key == given.key) {
+            objects.push((given.repository, given.key.clone(), String::new()));
+        }
+    }
+    for (id, key, etag) in objects {
+        let earlier = waited.as_ref().map_or_else(Vec::new, |w| w.earlier(id, &key));
+        object_unwanted(tx, fid, (id, &key), &etag, earlier, now)?;
+    }
+    Ok(())
+}
+
+/// A file has nothing to do with an object any more: it is to be deleted, if the link says so. One whose conflict nobody has ended
+/// stays.
+pub fn object_unwanted(
+    tx: &mut dyn Txn,
+    fid: Fid,
+    (id, key): (RepositoryId, &[u8]),
+    etag: &str,
+    earlier: Vec<u64>,
+    now: Timestamp,
+) -> FsResult<()> {
+    // Another file was made of it, or stored as it, since.
+    if plan::owner(tx, id, key)?.is_some_and(|other| other != fid) {
+        return Ok(());
+    }
+    if let Some(conflict) = queue::conflict(tx, id, key)? {
+        queue::put_conflict(tx, id, key, &ConflictRecord { fid: None, ..conflict });
+        return Ok(());
+    }
+    match links::find(tx, id)? {
+        Some(link) if link.settings.auto_export.deleted => queue::note_deletion(tx, (id, key), etag, earlier, now),
+        _ => Ok(()),
+    }
+}
