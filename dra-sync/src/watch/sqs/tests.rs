@@ -144,7 +144,7 @@ impl Peer {
                         self.hidden.lock().expect("lock").push((handle, body));
                     }
                 }
-                if !given.is_empty() {
+                if !given.is_empty() || asked["WaitTimeSeconds"] == 0 {
                     return reply(200, json!({"Messages": given}));
                 }
                 tokio::task::yield_now().await;
