@@ -266,8 +266,13 @@ async fn round(
         match tell(eyes, said, page, figures).await {
             Ok(done) => {
                 let later: HashSet<Vec<u8>> = done.later.into_iter().collect();
-                for taken in told {
-                    if later.contains(&taken.key) { again.push(taken) } else { taken.answered() }
+                for mut taken in told {
+                    if later.contains(&taken.key) {
+                        taken.told();
+                        again.push(taken);
+                    } else {
+                        taken.answered();
+                    }
                 }
             }
             // There is no use in the others either.
