@@ -295,6 +295,11 @@ impl ClientTable {
         }
     }
 
+    /// Whether sessions of an earlier life have had a lease to say what they have.
+    pub fn is_past_recovery(&self, now: Instant) -> bool {
+        now > self.recovery_ends
+    }
+
     /// Whether clients of an earlier life may have files open that they have not named yet.
     pub fn is_recovering(&self) -> bool {
         self.unrestated > 0

@@ -3,6 +3,7 @@
 //! [`crate::namespace::apply`] is a function of the tables, a [`Command`] and its [`Inputs`]: time, fresh identifiers and
 //! what only memory knows are in the inputs, so the same commands on the same tables give the same tables everywhere.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sateen_types::op::{Mutation, MutationReply};
@@ -125,8 +126,10 @@ pub struct Inputs {
     pub fid: Option<Fid>,
     /// The file whose last name this removes is open (or may be: see [`crate::clients`]).
     pub victim_open: bool,
-    /// Files whose data this replaces and that are open.
+    /// Files whose data this replaces and that are open, or that others have open for writing.
     pub open: Vec<Fid>,
+    /// Keys of objects that are left alone whatever is told of them: they are being changed from here, or were since.
+    pub left: BTreeSet<Vec<u8>>,
     /// OSTs to place stripes on.
     pub osts: Arc<Vec<Candidate>>,
     /// The disk of the tables is nearly full.

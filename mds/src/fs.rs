@@ -8,7 +8,7 @@ pub mod repository;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use sateen_types::op::{self, Mutation, MutationReply};
 use sateen_types::{
     Attr, Capability, Compression, Credential, Fid, FsCode, FsError, FsId, FsName, FsResult, Grant, Layout, Remote,
-    SessionId, Timestamp, Using,
+    RepositoryId, SessionId, Timestamp, Using,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -44,6 +44,8 @@ use repository::Repositories;
 const READS_MAX: usize = 64;
 /// How long a truncate waits for its OSTs before the client is told to ask again.
 const TRUNCATE_WAIT: Duration = Duration::from_secs(20);
+/// How often a file is loaded for a truncate that was released again before it; then the client asks again.
+const RESIZE_TRIES: usize = 3;
 
 /// One open of a client, what it does with the file, and what it keeps, as it says after a restart.
 pub type Stated = (Fid, Using, Capability);
@@ -97,8 +99,16 @@ impl Host for Shared {
 
     fn claim(&self, fid: Fid) -> bool {
         let mut clients = self.clients.lock();
-        // A worker that writes to it counts as one that has it open.
-        !self.repositories.may_be_written(fid) && clients.claim(fid)
+        // A worker that writes to it counts as one that has it open, and so does a change of its extent.
+        !self.repositories.may_be_written(fid) && !self.capabilities.is_changing(fid) && clients.claim(fid)
+    }
+
+    fn is_written(&self, fid: Fid) -> bool {
+        Shared::is_written(self, fid)
+    }
+
+    fn left_alone(&self, link: RepositoryId, stamp: u64, keys: &[&[u8]]) -> BTreeSet<Vec<u8>> {
+        self.repositories.left_alone(link, stamp, keys)
     }
 
     fn release(&self, files: &[Fid]) {
@@ -124,6 +134,9 @@ impl Host for Shared {
     }
 
     fn applied(&self, command: &Command, outcome: &Outcome) {
+        if let (Command::Repository(change), Outcome::Repository(answer)) = (command, outcome) {
+            self.repositories.applied(change, answer);
+        }
         let Command::Mutate(request) = command else { return };
         let (Mutation::Create(create), Outcome::Reply { reply: MutationReply::Entry(entry), replayed }) =
             (&request.op, outcome)
@@ -177,6 +190,7 @@ impl FileSystem {
         lease: Duration,
         abort: fn(&FsError),
     ) -> FsResult<FileSystem> {
+        repository::keep_links(&*store)?;
         let known = sessions_of(&*store)?;
         if !known.is_empty() {
             tracing::info!(fs = %info.name, sessions = known.len(), "waiting for clients to say what they have open");
@@ -256,6 +270,7 @@ impl FileSystem {
     /// must say so.
     pub async fn renew(&self, session: SessionId, open_files: Option<&[Stated]>, number: u64) -> FsResult<bool> {
         let (wants_restate, opened) = self.take_statement(session, open_files, number)?;
+        self.settle_opened().await?;
         // Others give up what they may not keep beside it; only then the client goes on.
         self.make_way(session, opened, Instant::now() + HOLD_MAX).await?;
         Ok(wants_restate)
@@ -302,11 +317,18 @@ impl FileSystem {
     /// Ends a session. Its open files count as closed and its locks go at once; files without a name go with the next
     /// sweep.
     pub async fn close_session(&self, session: SessionId) -> FsResult<()> {
-        self.shared.clients.lock().remove(session);
-        self.shared.capabilities.end_session(session);
+        // Before anybody else may close what it had open.
+        let mut written = self.abandon_files_of(session).await?;
+        {
+            let mut clients = self.shared.clients.lock();
+            clients.remove(session);
+            written.extend(self.shared.capabilities.end_session(session));
+        }
         self.shared.locks.end_session(session);
         self.shared.repositories.end_session(session, Instant::now());
-        self.submit(Command::CloseSession { session }).await.map(drop)
+        self.unmark_closed(written).await?;
+        self.submit(Command::CloseSession { session }).await?;
+        self.settle_opened().await
     }
 
     /// Clients are answered from now on.
@@ -316,8 +338,14 @@ impl FileSystem {
 
     /// Sessions that fell silent: nothing of them is answered any more. They end with [`FileSystem::close_session`].
     pub fn begin_ending(&self) -> Vec<Ending> {
-        let mut clients = self.shared.clients.lock();
-        let ending = clients.begin_ending(Instant::now());
+        let (mut clients, now) = (self.shared.clients.lock(), Instant::now());
+        if clients.is_past_recovery(now) {
+            // A worker of before that lives and never said what it has keeps everything from being loaded.
+            self.shared.repositories.unsettled().into_iter().for_each(|session| {
+                clients.begin_ending_of(session);
+            });
+        }
+        let ending = clients.begin_ending(now);
         self.shared.capabilities.ending(&ending);
         ending
     }
@@ -355,7 +383,11 @@ impl FileSystem {
     ) -> FsResult<(MutationReply, Option<Grant>, Option<Remote>)> {
         let session = request.session;
         self.touch(session)?;
-        let opens = matches!(&request.op, Mutation::Create(create) if create.open.is_some());
+        let wanted = match &request.op {
+            Mutation::Create(create) => create.open,
+            _ => None,
+        };
+        let opens = wanted.is_some();
         let resized = match &request.op {
             Mutation::SetAttr(op) if op.size.is_some() => Some(op.fid),
             Mutation::SetLayout { fid, .. } => Some(*fid),
@@ -367,8 +399,17 @@ impl FileSystem {
                 // Whoever may not change it takes nothing from others.
                 let asked = request.clone();
                 self.ask(move |tx| namespace::refuse_forbidden(tx, &asked)).await?;
-                let closed = self.make_resizable(&request).await?;
-                let change = self.begin_change(session, fid).await?;
+                let mut closed = self.make_resizable(&request).await?;
+                let mut change = self.begin_change(session, fid).await?;
+                // It may have been released since it was loaded. While the change lasts it is not.
+                for _ in 0..RESIZE_TRIES {
+                    if closed.is_some() || !self.is_to_be_loaded(&request).await? {
+                        break;
+                    }
+                    drop(change);
+                    closed = self.make_resizable(&request).await?;
+                    change = self.begin_change(session, fid).await?;
+                }
                 let fs = Arc::clone(self);
                 // To its end, also if the client goes away: until then nothing of the file is granted to others.
                 let run = tokio::spawn(async move {
@@ -387,9 +428,13 @@ impl FileSystem {
                 // As others have left it.
                 let question = move |tx: &dyn ReadTxn| {
                     let (layout, remote) = namespace::repository::layout_and_remote(tx, fid)?;
-                    Ok((namespace::get_attr(tx, fid)?, Some(layout), remote))
+                    let known = namespace::repository::hsm(tx, fid)?.is_some();
+                    Ok((namespace::get_attr(tx, fid)?, Some(layout), remote, known))
                 };
-                let (attr, layout, remote) = self.ask(question).await?;
+                let (attr, layout, remote, known) = self.ask(question).await?;
+                if known && wanted.is_some_and(|access| access.write) {
+                    self.mark_opened(fid).await?;
+                }
                 Ok((MutationReply::Entry(op::Entry { attr, layout, ..entry }), Some(grant), remote))
             }
             MutationReply::Entry(entry) if opens => {
@@ -491,7 +536,8 @@ impl FileSystem {
         let opened = OpenGuard { fs: self, session, fid, keep: false };
         let question = move |tx: &dyn ReadTxn| {
             let (attr, layout) = namespace::open(tx, &who, fid, wanted)?;
-            Ok((attr, layout, namespace::repository::remote(tx, fid)?))
+            let known = wanted.write && namespace::repository::hsm(tx, fid)?.is_some();
+            Ok((attr, layout, namespace::repository::remote(tx, fid)?, known))
         };
         if !self.is_free(session, fid, wanted) {
             // Whoever may not open it takes nothing from others.
@@ -508,21 +554,25 @@ impl FileSystem {
         }
         let grant = self.grant(session, fid).await?;
         // After the grant: what others have given up is in it.
-        let (attr, layout, remote) = self.ask(question).await?;
+        let (attr, layout, remote, known) = self.ask(question).await?;
+        if known {
+            self.mark_opened(fid).await?;
+        }
         opened.keep();
         Ok((attr, layout, remote, grant))
     }
 
     /// Closes each file once, and drops those that have no name and that nobody has open now.
     pub async fn close(&self, session: SessionId, fids: &[Fid], number: u64) -> FsResult<()> {
-        let mut closed = {
+        let (mut closed, gone) = {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
             let closed = clients.close(session, fids, number)?;
-            let gone = fids.iter().copied().filter(|fid| !clients.has_open(session, *fid));
-            self.shared.capabilities.closed(session, gone);
-            closed
+            let gone: Vec<Fid> = fids.iter().copied().filter(|fid| !clients.has_open(session, *fid)).collect();
+            self.shared.capabilities.closed(session, gone.iter().copied());
+            (closed, gone)
         };
+        self.unmark_closed(gone).await?;
         self.shared.repositories.closed(Some(fids));
         closed.sort_unstable();
         closed.dedup();

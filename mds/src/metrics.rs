@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sateen_runtime::metrics::Page;
-use sateen_types::repository::RepositoryState;
+use sateen_types::Timestamp;
+use sateen_types::repository::{ExportStatus, RepositoryState};
 
 use crate::cluster::Cluster;
 use crate::fs::FileSystem;
@@ -44,6 +45,7 @@ pub fn fill(page: &mut Page, cluster: &Cluster) {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.lock_counts().1 as u64);
     }
     repositories(page, &file_systems);
+    exports(page, &file_systems);
     page.gauge("sateen_mds_file_systems", "File systems of the cluster.").sample(&[], file_systems.len() as u64);
     page.gauge("sateen_mds_uptime_seconds", "Seconds since the MDS started.")
         .sample(&[], cluster.started.elapsed().as_secs());
@@ -80,6 +82,44 @@ fn repositories(page: &mut Page, file_systems: &[Arc<FileSystem>]) {
     gauge("sateen_mds_load_oldest_seconds", "Age of the oldest file that somebody waits for.", |c| c.oldest.as_secs());
     gauge("sateen_mds_assignments", "Assignments that workers have by file system.", |c| c.out);
     gauge("sateen_mds_imports_running", "Imports that workers have by file system.", |c| c.imports);
+}
+
+/// What is carried over to repositories.
+fn exports(page: &mut Page, file_systems: &[Arc<FileSystem>]) {
+    let read = |fs: &Arc<FileSystem>| match fs.export_counts() {
+        Ok(status) => Some((fs.info.name.to_string(), status)),
+        Err(e) => {
+            tracing::warn!(fs = %fs.info.name, "what waits for export cannot be counted: {e}");
+            None
+        }
+    };
+    let counts: Vec<(String, ExportStatus)> = file_systems.iter().filter_map(read).collect();
+    page.gauge("sateen_mds_exports_waiting", "Files and keys that wait for export by file system.");
+    for (fs, status) in &counts {
+        page.sample(&[("fs", fs)], status.queued);
+    }
+    page.gauge("sateen_mds_export_oldest_seconds", "Age of the oldest change that waits for export.");
+    let now = Timestamp::now();
+    for (fs, status) in &counts {
+        let age = status.oldest.map_or(0, |since| now.seconds.saturating_sub(since.seconds).max(0));
+        page.sample(&[("fs", fs)], age as u64);
+    }
+    page.counter("sateen_mds_exports_total", "Exports since the MDS started by what came of them.");
+    for (fs, status) in &counts {
+        let results = [
+            ("stored", status.stored),
+            ("deleted", status.deleted),
+            ("failed", status.failed),
+            ("skipped", status.skipped),
+        ];
+        for (result, count) in results {
+            page.sample(&[("fs", fs), ("result", result)], count);
+        }
+    }
+    page.counter("sateen_mds_exported_bytes_total", "Bytes of files that were stored since the MDS started.");
+    for (fs, status) in &counts {
+        page.sample(&[("fs", fs)], status.bytes);
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! A command that fails leaves nothing in the batch. A commit that fails is the end: nothing is known about the log any
 //! more, everybody gets an error, and the process is told to stop ([`Host::fatal`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId, Timestamp};
+use sateen_types::{Fid, FsCode, FsError, FsResult, RepositoryId, SessionId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Inputs, Outcome};
@@ -28,6 +29,14 @@ pub trait Host: Send + Sync + 'static {
     /// The clock.
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+    /// Whether somebody has the file open for writing, or may have.
+    fn is_written(&self, _fid: Fid) -> bool {
+        false
+    }
+    /// Those of a link's objects that are left alone by who has looked at them when the stamp was this.
+    fn left_alone(&self, _link: RepositoryId, _stamp: u64, _keys: &[&[u8]]) -> BTreeSet<Vec<u8>> {
+        BTreeSet::new()
     }
     /// OSTs to place stripes on.
     fn osts(&self) -> Arc<Vec<Candidate>>;
@@ -200,14 +209,23 @@ impl Thread {
             Command::Repository(change) => namespace::repository::victims(group, change)?,
             _ => Vec::new(),
         };
-        let (replaced_claimed, open): (Vec<Fid>, Vec<Fid>) =
+        let (replaced_claimed, mut open): (Vec<Fid>, Vec<Fid>) =
             replaced.into_iter().partition(|fid| self.host.claim(*fid));
+        let mut left = BTreeSet::new();
+        if let Command::Repository(change) = command {
+            let opened = namespace::repository::maybe_opened(change).iter();
+            open.extend(opened.filter(|fid| self.host.is_written(**fid)));
+            if let Some((link, stamp, keys)) = namespace::repository::objects(change) {
+                left = self.host.left_alone(link, stamp, &keys);
+            }
+        }
         self.rotor = self.rotor.wrapping_add(1);
         let inputs = Inputs {
             now: self.host.now(),
             fid,
             victim_open: victim.is_some() && victim_claimed.is_none(),
             open,
+            left,
             osts: self.host.osts(),
             disk_low: self.host.disk_low(),
             rotor: self.rotor,
@@ -253,6 +271,7 @@ impl Thread {
                     fid: None,
                     victim_open: false,
                     open: Vec::new(),
+                    left: BTreeSet::new(),
                     osts: Arc::default(),
                     disk_low: false,
                     rotor: self.rotor,

@@ -255,6 +255,20 @@ impl CapabilityTable {
         self.files.get(&fid).is_some_and(|f| f.holders.iter().any(writes))
     }
 
+    /// What the session has open for writing.
+    pub fn written_by(&self, session: SessionId) -> Vec<Fid> {
+        let writes = |fid: &&Fid| {
+            let holder = self.files.get(fid).and_then(|file| file.holder(session));
+            holder.is_some_and(|holder| holder.using == Using::Writing)
+        };
+        self.sessions.get(&session).into_iter().flat_map(|s| s.files.iter()).filter(writes).copied().collect()
+    }
+
+    /// Whether a change of the file's extent is under way.
+    pub fn is_changing(&self, fid: Fid) -> bool {
+        self.files.get(&fid).is_some_and(|file| file.changes > 0)
+    }
+
     /// A client has answered a recall: what it was to store is stored and reported.
     pub fn answer(&mut self, session: SessionId, fid: Fid, number: u64, using: Using, unreported: Unreported) {
         let Some(file) = self.files.get_mut(&fid) else { return };

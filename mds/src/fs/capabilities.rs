@@ -101,15 +101,27 @@ impl Capabilities {
         ending.iter().for_each(|e| state.table.begin_ending(e.session));
     }
 
-    /// A session ended; it is not among the clients any more.
-    pub fn end_session(&self, session: SessionId) {
+    /// What the session has open for writing.
+    pub fn written_by(&self, session: SessionId) -> Vec<Fid> {
+        self.lock().table.written_by(session)
+    }
+
+    /// A session ended; it is not among the clients any more. Gives what it had open for writing.
+    pub fn end_session(&self, session: SessionId) -> Vec<Fid> {
         let mut state = self.lock();
+        let written = state.table.written_by(session);
         state.table.end_session(session);
         if let Some(listener) = state.listeners.remove(&session) {
             listener.notify_waiters();
         }
         drop(state);
         self.tell();
+        written
+    }
+
+    /// Whether a change of the file's extent is under way.
+    pub fn is_changing(&self, fid: Fid) -> bool {
+        self.lock().table.is_changing(fid)
     }
 
     fn tell(&self) {

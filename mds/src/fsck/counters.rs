@@ -29,6 +29,8 @@ pub fn check(check: &mut Check<'_, '_>) -> FsResult<()> {
     check.settle(|tx, facts| at_least(tx, facts, keys::NEXT_SEQUENCE, end))?;
     // Intents themselves were looked at.
     check.settle(|tx, facts| at_least(tx, facts, keys::NEXT_INTENT, 0))?;
+    let end = exports(&*check.job.store.snapshot(), pace)?;
+    check.settle(|tx, facts| at_least(tx, facts, keys::NEXT_EXPORT, end))?;
     check.settle(|tx, facts| at_least(tx, facts, keys::FORMAT, 1)).map(drop)
 }
 
@@ -91,4 +93,16 @@ fn at_least(tx: &dyn ReadTxn, facts: &Facts, key: &'static [u8], least: u64) -> 
     tree::set_counter(draft.tx(), key, least);
     let what = format!("{} is {counted:?}, it must be at least {least}", String::from_utf8_lossy(key));
     Ok(Some(facts.broken(FindingKind::Counter, what, Remedy::Mend(draft.finish()?))))
+}
+
+/// No export has a number as high as this.
+fn exports(tx: &dyn ReadTxn, pace: &dyn Fn(u64) -> FsResult<()>) -> FsResult<u64> {
+    let mut end = 0;
+    let mut rows = Rows::below(tx, pace, Table::Exports, vec![keys::exports::QUEUE]);
+    while let Some((key, _)) = rows.next()? {
+        if let Ok((_, number)) = keys::exports::parse_item(&key) {
+            end = end.max(number.saturating_add(1));
+        }
+    }
+    Ok(end)
 }

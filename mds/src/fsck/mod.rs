@@ -4,7 +4,7 @@
 //!    something; are the counts of the directory right?
 //! 2. [`files`]: inode by inode: is the link count that of its names, does a path lead to it, do its layout and
 //!    attributes belong to it?
-//! 3. [`queues`], [`repositories`]: do intents, replies, the list of held directories, and what is known of data repositories
+//! 3. [`queues`], [`repositories`], [`exports`]: do intents, replies, the list of held directories, and what is known of data repositories
 //!    name what exists?
 //! 4. [`counters`]: are the counters of the file system as a whole right?
 //! 5. [`objects`], where OSTs can be asked: does every object belong to a file?
@@ -25,6 +25,7 @@ mod connected;
 mod counters;
 mod directory;
 mod draft;
+mod exports;
 mod files;
 mod links;
 mod lost_and_found;
@@ -84,6 +85,7 @@ pub fn apply_alone(store: &dyn Store, command: &Command) -> FsResult<Outcome> {
         fid: None,
         victim_open: false,
         open: Vec::new(),
+        left: Default::default(),
         osts: Arc::default(),
         disk_low: false,
         rotor: 0,
@@ -112,6 +114,7 @@ pub fn check(job: &Job<'_>, report: &mut Report<'_>) -> FsResult<()> {
         files::walk,
         queues::walk,
         repositories::walk,
+        exports::walk,
         counters::check,
         objects::walk,
     ];

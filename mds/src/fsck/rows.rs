@@ -68,6 +68,16 @@ impl<'v> Rows<'v> {
         Rows { view, pace, table, prefix: Vec::new(), page: VecDeque::new(), after: None, ended: false }
     }
 
+    /// Only those with this prefix.
+    pub fn below(
+        view: &'v dyn ReadTxn,
+        pace: &'v dyn Fn(u64) -> FsResult<()>,
+        table: Table,
+        prefix: Vec<u8>,
+    ) -> Rows<'v> {
+        Rows { prefix, ..Rows::new(view, pace, table) }
+    }
+
     /// Only those about one file.
     pub fn about(view: &'v dyn ReadTxn, table: Table, fid: Fid) -> Rows<'v> {
         Rows { prefix: keys::fid(fid), ..Rows::new(view, &|_| Ok(()), table) }

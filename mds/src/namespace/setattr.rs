@@ -36,6 +36,9 @@ pub fn setattr(tx: &mut dyn Txn, who: &Credential, op: &SetAttr, inputs: &Inputs
             repository::time_set(tx, op.fid)?;
         }
     }
+    if (inode.mode, inode.uid, inode.gid) != (before.mode, before.uid, before.gid) {
+        repository::attributes_set(tx, op.fid)?;
+    }
     let asked = op.mode.is_some() || op.uid.is_some() || op.gid.is_some() || op.size.is_some();
     if asked || op.atime.is_some() || op.mtime.is_some() {
         touch(&mut inode, &before, op, inputs.now);

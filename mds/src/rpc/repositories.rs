@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sateen_proto::convert::{
-    conflict_key, conflict_policy, conflicts_page, credential, fid, hold, hsm_operation, import_page, loaded_range,
-    required, resolution, session_id, take_bounds,
+    conflict_key, conflict_policy, conflicts_page, credential, events_page, fid, hold, hsm_operation, import_page,
+    loaded_range, required, resolution, session_id, take_bounds,
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
@@ -77,7 +77,7 @@ impl RepositoriesService for Service {
 
     async fn start_import(&self, request: Request<StartImportRequest>) -> Answer<Repository> {
         let r = request.into_inner();
-        let started = async { self.named(&r.fs_name)?.start_import(RepositoryId(r.id)).await };
+        let started = async { self.named(&r.fs_name)?.start_import(RepositoryId(r.id), r.sync).await };
         answer(started.await.map(|link| (&link).into()))
     }
 
@@ -128,7 +128,7 @@ impl RepositoriesService for Service {
             let ((session, fs), number) = (self.fs(&r.session_id)?, r.number);
             fs.import(session, number, import_page(r)?).await
         };
-        answer(imported.await.map(|status| ImportReply { status: Some((&status).into()), stamp: 0, again: false }))
+        answer(imported.await.map(|done| (&done).into()))
     }
 
     async fn start_export(&self, request: Request<StartExportRequest>) -> Answer<Repository> {
@@ -162,8 +162,13 @@ impl RepositoriesService for Service {
         answer(resolved.await.map(|()| ResolveConflictReply {}))
     }
 
-    async fn events(&self, _: Request<EventsRequest>) -> Answer<EventsReply> {
-        answer(Err(not_yet()))
+    async fn events(&self, request: Request<EventsRequest>) -> Answer<EventsReply> {
+        let r = request.into_inner();
+        let applied = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.events(session, events_page(r)?).await
+        };
+        answer(applied.await.map(|done| (&done).into()))
     }
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Answer<ConfirmReply> {
@@ -183,10 +188,6 @@ impl RepositoriesService for Service {
         };
         answer(finished.await.map(|()| FinishReply {}))
     }
-}
-
-fn not_yet() -> sateen_types::FsError {
-    sateen_types::FsError::new(sateen_types::FsCode::NotSupported, "not answered by this MDS")
 }
 
 impl Service {

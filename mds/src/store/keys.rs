@@ -355,7 +355,8 @@ mod tests {
             prop_assert_eq!(parse_writer(&writer(number)).expect("own key"), number);
             let id = RepositoryId(number);
             prop_assert_eq!(parse_repository(&repository(id)).expect("own key"), id);
-            prop_assert_eq!(parse_hsm_key(&hsm_key(id, &name)).expect("own key"), (id, &name[..]));
+            let object = hsm_key(id, &name);
+            prop_assert_eq!(parse_hsm_key(&object).expect("own key"), (id, &name[..]));
             prop_assert_eq!(parse_opened(&opened(f)).expect("own key"), f);
             prop_assert_eq!(dirindex(f, cookie).cmp(&dirindex(f, other)), cookie.cmp(&other));
         }

@@ -1,5 +1,8 @@
 //! Exports as the server runs them: what is looked at, given to workers, and taken from them.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use sateen_types::limits::SKIPPED_MESSAGE_BYTES_MAX;
@@ -12,7 +15,6 @@ use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, Repository, Repos
 use super::table::exports::{Item, Next, REFILL};
 use super::{not_yours, unexpected};
 use crate::fs::FileSystem;
-use crate::namespace::held::NOBODY;
 use crate::namespace::repository::export::{self, ExportChange, Exported, Plan, Store, Stored};
 use crate::namespace::repository::{self, Answer, Change};
 use crate::namespace::tree;
@@ -63,13 +65,12 @@ fn cut(mut message: String) -> String {
 pub(super) struct Waiting {
     pub queued: u64,
     pub oldest: Option<Timestamp>,
-    pub conflicts: u64,
 }
 
 impl Waiting {
     pub fn of(tx: &dyn ReadTxn, id: RepositoryId) -> FsResult<Waiting> {
         let oldest = export::items(tx, id, 0, 1)?.first().map(|(_, record)| record.since);
-        Ok(Waiting { queued: export::count(tx, id)?, oldest, conflicts: export::conflict_count(tx, id)? })
+        Ok(Waiting { queued: export::count(tx, id)?, oldest })
     }
 }
 
@@ -100,16 +101,17 @@ impl FileSystem {
 
     /// Whether anybody writes to the file, or may.
     fn may_be_written_by_clients(&self, fid: Fid) -> bool {
-        let clients = self.shared.clients.lock();
-        clients.is_recovering() || self.shared.capabilities.is_written_elsewhere(NOBODY, fid)
+        self.shared.clients.lock().is_recovering() || self.shared.is_written(fid)
     }
 
     /// What a worker needs to do what was picked for it; `None` if there is nothing to do after all.
-    pub(super) async fn assign_export(&self, number: u64, item: Item) -> Option<Assignment> {
+    pub(super) async fn assign_export(&self, (number, stamp): (u64, u64), item: Item) -> Option<Assignment> {
         let looked = match item.what.clone() {
-            Waits::File(fid) => self.look_at(number, &item, fid).await,
+            Waits::File(fid) => self.look_at((number, stamp), &item, fid).await,
             Waits::Tree { .. } => self.walk(&item).await.map(Err),
-            Waits::Delete { key, etag, earlier } => self.assign_deletion(number, &item, key, etag, earlier).await,
+            Waits::Delete { key, etag, earlier } => {
+                self.assign_deletion((number, stamp), &item, Work::Delete { key, etag, earlier }).await
+            }
         };
         let next = match looked {
             Ok(Ok(assignment)) => return Some(assignment),
@@ -136,25 +138,17 @@ impl FileSystem {
         Ok(Next::Now)
     }
 
-    async fn assign_deletion(
-        &self,
-        number: u64,
-        item: &Item,
-        key: Vec<u8>,
-        etag: String,
-        earlier: Vec<u64>,
-    ) -> FsResult<Looked> {
+    async fn assign_deletion(&self, (number, stamp): (u64, u64), item: &Item, work: Work) -> FsResult<Looked> {
         let (id, row) = (item.id, item.number);
         let question = move |tx: &dyn ReadTxn| Ok((repository::get(tx, id)?, export::is_queued(tx, id, row)?));
         let (link, queued) = self.ask(question).await?;
         if !queued {
             return Ok(Err(Next::Done));
         }
-        let work = Work::Delete { key, etag, earlier };
-        Ok(Ok(Assignment { number, repository: id, settings: link.settings, work, stamp: self.stamp() }))
+        Ok(Ok(Assignment { number, repository: id, settings: link.settings, work, stamp }))
     }
 
-    async fn look_at(&self, number: u64, item: &Item, fid: Fid) -> FsResult<Looked> {
+    async fn look_at(&self, (number, stamp): (u64, u64), item: &Item, fid: Fid) -> FsResult<Looked> {
         // It was marked as looked at before: who opens it for writing from here on overtakes.
         if self.may_be_written_by_clients(fid) {
             return Ok(Err(Next::Open));
@@ -191,7 +185,7 @@ impl FileSystem {
             repository: id,
             settings: store.settings.clone(),
             work: Work::Export(Box::new(store.export.clone())),
-            stamp: self.stamp(),
+            stamp,
         };
         let given = self.shared.repositories.lock().exports.given(fid, number, store);
         if !given {
@@ -287,9 +281,13 @@ impl FileSystem {
                     attributes: (export.mode & 0o7777, export.uid, export.gid),
                     copied,
                     overtaken,
-                    stamp: self.stamp(),
+                    stamp: self.stamp().await?,
                 };
                 let done = self.export_change(ExportChange::Stored(Box::new(stored))).await?;
+                if !overtaken && self.may_be_written_by_clients(fid) {
+                    // It may have been opened when nothing was known of an object yet.
+                    self.mark_opened(fid).await?;
+                }
                 exports().exports.count_stored(id, if copied { 0 } else { export.size });
                 Ok(after(done))
             }
@@ -332,7 +330,10 @@ impl FileSystem {
         let Waits::Delete { key, .. } = item.what.clone() else { return Err(unexpected()) };
         let id = item.id;
         let change = match outcome.result {
-            DeleteResult::Deleted => ExportChange::Deleted { id, key, number: item.number },
+            DeleteResult::Deleted => {
+                let stamp = self.stamp().await?;
+                ExportChange::Deleted { id, key, number: item.number, stamp }
+            }
             DeleteResult::Conflict => {
                 ExportChange::DeletionConflicting { id, key, number: item.number, object: outcome.object }
             }

@@ -1,5 +1,6 @@
 //! Links, for administrators.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use sateen_types::repository::{ConflictPolicy, EventSource, ExportStatus, RepositoryEvents, RepositoryState};
@@ -8,8 +9,8 @@ use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, Reposito
 use super::export::Waiting;
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
-use crate::namespace::repository::{self, Answer, Change};
-use crate::store::records::RepositoryRecord;
+use crate::namespace::repository::{self, Answer, Change, export};
+use crate::store::records::{RepositoryRecord, Sync};
 use crate::store::{ReadTxn, Table, keys};
 
 /// Files looked at per read, to find those that a link would leave without their bytes.
@@ -37,7 +38,7 @@ impl FileSystem {
         match self.change(change).await? {
             Answer::Link(link) => {
                 self.reload_jobs(link.id).await?;
-                Ok(*link)
+                Ok(self.with_memory(*link))
             }
             _ => Err(unexpected()),
         }
@@ -70,6 +71,14 @@ impl FileSystem {
         links.into_iter().next().ok_or_else(unexpected)
     }
 
+    /// With what only the server that runs knows.
+    fn with_memory(&self, mut link: Repository) -> Repository {
+        if let Some((at, message)) = self.shared.repositories.watched.lock().get(&link.id) {
+            (link.watched, link.watch_message) = (Some(*at), message.clone());
+        }
+        link
+    }
+
     /// All links, in the order of their numbers.
     pub async fn repositories(&self) -> FsResult<Vec<Repository>> {
         self.shown(repository::all).await
@@ -82,8 +91,8 @@ impl FileSystem {
     ) -> FsResult<Vec<Repository>> {
         let found = self.read(move |tx| {
             let with_waiting = |(id, record): (RepositoryId, RepositoryRecord)| {
-                let waiting = Waiting::of(tx, id)?;
-                Ok((record.show(id), waiting))
+                let conflicts = export::conflict_count(tx, id)?;
+                Ok((Repository { conflicts, ..record.show(id) }, Waiting::of(tx, id)?))
             };
             find(tx)?.into_iter().map(with_waiting).collect::<FsResult<Vec<_>>>()
         });
@@ -92,18 +101,40 @@ impl FileSystem {
         let with_figures = |(link, waiting): (Repository, Waiting)| {
             let export =
                 ExportStatus { queued: waiting.queued, oldest: waiting.oldest, ..table.exports.status(link.id) };
-            Repository { export, conflicts: waiting.conflicts, ..link }
+            self.with_memory(Repository { export, ..link })
         };
         Ok(found.into_iter().map(with_figures).collect())
     }
 
-    /// Queues an import.
-    pub async fn start_import(&self, id: RepositoryId) -> FsResult<Repository> {
-        self.link(Change::StartImport { id }).await
+    /// Queues an import; `sync`: one that compares.
+    pub async fn start_import(&self, id: RepositoryId, sync: bool) -> FsResult<Repository> {
+        let sync = if sync { Sync::Asked } else { Sync::No };
+        self.link(Change::StartImport { id, sync }).await
+    }
+
+    /// Queues comparisons that are due.
+    pub(super) async fn start_due_syncs(&self) -> FsResult<()> {
+        loop {
+            let due = self.shared.repositories.lock().take_due_sync(Instant::now());
+            let Some(id) = due else { return Ok(()) };
+            match self.link(Change::StartImport { id, sync: Sync::Scheduled }).await {
+                Ok(_) => {}
+                // It is being ended.
+                Err(e) if matches!(e.code, FsCode::NotFound | FsCode::Busy) => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Ends a link, once workers have nothing of it. `Busy` while files have bytes only there, unless forced.
-    pub async fn delete_repository(&self, id: RepositoryId, force: bool) -> FsResult<()> {
+    pub async fn delete_repository(self: &Arc<Self>, id: RepositoryId, force: bool) -> FsResult<()> {
+        let fs = Arc::clone(self);
+        // To its end, also if whoever asked goes away: a link is ended, or it stays.
+        let run = tokio::spawn(async move { fs.end_repository(id, force).await });
+        run.await.map_err(|e| FsError::new(FsCode::Internal, format!("the end of repository {id} failed: {e}")))?
+    }
+
+    async fn end_repository(&self, id: RepositoryId, force: bool) -> FsResult<()> {
         self.change(Change::BeginDelete { id }).await?;
         self.reload_jobs(id).await?;
         let deleted = self.drain_and_delete(id, force).await;

@@ -162,6 +162,13 @@ impl FileSystem {
         }
     }
 
+    /// Whether a file must be loaded before a change of its extent.
+    pub(in crate::fs) async fn is_to_be_loaded(&self, request: &Request) -> FsResult<bool> {
+        let Mutation::SetAttr(op) = &request.op else { return Ok(false) };
+        let (fid, Some(_)) = (op.fid, op.size) else { return Ok(false) };
+        self.ask(move |tx| Ok(repository::loads(tx, fid)?.is_some())).await
+    }
+
     async fn load_in_full(self: &Arc<Self>, fid: Fid, first: &Missing) -> FsResult<()> {
         if !first.linked {
             return Err(unlinked(fid, first.repository));

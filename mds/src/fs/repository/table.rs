@@ -33,6 +33,9 @@ const WANTED_MAX: usize = 1024;
 const FINISHED_KEPT: usize = 4096;
 /// A bucket that cannot be read is looked at again after this.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(60);
+/// Who watches a bucket and is silent for longer than this does it no longer.
+pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(60);
+
 /// What an assignment is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -40,6 +43,8 @@ pub enum Task {
     Check(RepositoryId),
     /// The import of this number.
     Import(RepositoryId, u64),
+    /// Tell of changes of the bucket.
+    Watch(RepositoryId),
     /// A range of a file.
     Fetch {
         /// Which file.
@@ -58,16 +63,36 @@ struct Out {
     /// Whose it is; `None` while its report is being made durable.
     session: Option<SessionId>,
     task: Task,
+    /// When it was given, or last heard of.
+    heard: Instant,
+    /// From before it was given.
+    stamp: u64,
+}
+
+/// What is to be done for a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// A look at its bucket.
+    pub check_at: Option<Instant>,
+    /// An import.
+    pub import: Option<u64>,
+    /// A comparison that is due by itself.
+    pub sync_at: Option<Instant>,
+    /// Watching its bucket, by this source.
+    pub watch: Option<String>,
+    /// Nothing is given out for it any more.
+    pub stopped: bool,
 }
 
 #[derive(Debug, Default)]
 struct Jobs {
-    check_at: Option<Instant>,
-    import: Option<u64>,
+    wanted: Wanted,
     check_out: bool,
     import_out: bool,
-    /// Nothing is given out for it any more.
-    stopped: bool,
+    /// Number of the assignment to watch.
+    watch_out: Option<u64>,
+    /// Watching could not be done: not before this.
+    watch_at: Option<Instant>,
 }
 
 /// What there is to do and what is being done, for people.
@@ -143,6 +168,7 @@ impl LoadTable {
             closed: 0,
             failures: 0,
             retry_at: None,
+            restore: false,
             queued_urgent: false,
             queued_ahead: false,
             waiters: HashMap::new(),
@@ -165,7 +191,9 @@ impl LoadTable {
         self.next_waiter += 1;
         let file = self.file(fid, repository, remote, now)?;
         file.waiters.insert(number, Waiter { range, error: None });
-        Ok((number, file.changed.clone()))
+        let changed = file.changed.clone();
+        self.hurry(fid, now);
+        Ok((number, changed))
     }
 
     /// Why the range of one who waits could not be loaded, since they began to wait.
@@ -212,7 +240,8 @@ impl LoadTable {
 
     /// All of a file is wanted in the background.
     pub fn restore(&mut self, fid: Fid, repository: RepositoryId, remote: &Remote, now: Instant) -> FsResult<()> {
-        self.file(fid, repository, remote, now)?;
+        self.file(fid, repository, remote, now)?.restore = true;
+        self.hurry(fid, now);
         self.want_ahead(fid, Extent { start: 0, end: remote.end() });
         Ok(())
     }
@@ -281,11 +310,19 @@ impl LoadTable {
         }
     }
 
+    /// Not all of the file is wanted any more, only what somebody asks for.
+    pub fn forget_restore(&mut self, fid: Fid) {
+        if let Some(file) = self.files.get_mut(&fid) {
+            file.restore = false;
+        }
+    }
+
     /// Nothing of the file is wanted any more.
     pub fn forget(&mut self, fid: Fid) {
         if let Some(file) = self.files.get_mut(&fid) {
             file.wanted.clear();
             file.ahead = None;
+            file.restore = false;
             file.retry_at = None;
             file.changed.notify_waiters();
             self.drop_idle(fid);
@@ -294,16 +331,54 @@ impl LoadTable {
 
     // ---- links ----
 
-    /// What is to be done for a link: a look at its bucket at a time, an import.
-    pub fn set_jobs(&mut self, id: RepositoryId, check_at: Option<Instant>, import: Option<u64>, stopped: bool) {
+    /// What is to be done for a link. Who watches by another source than is wanted, or in vain, has it no longer.
+    pub fn set_jobs(&mut self, id: RepositoryId, wanted: Wanted, now: Instant) {
         let jobs = self.jobs.entry(id).or_default();
-        (jobs.check_at, jobs.import, jobs.stopped) = (check_at, import, stopped);
+        let before = std::mem::replace(&mut jobs.wanted, wanted);
+        if before.watch != jobs.wanted.watch {
+            jobs.watch_at = None;
+        }
+        let ends = jobs.wanted.stopped || before.watch != jobs.wanted.watch;
+        if let Some(number) = jobs.watch_out.filter(|_| ends) {
+            self.give_back(number, false, now);
+        }
+    }
+
+    /// A comparison that is due: it is so once.
+    pub fn take_due_sync(&mut self, now: Instant) -> Option<RepositoryId> {
+        let due = |j: &Jobs| !j.wanted.stopped && !j.import_out && j.wanted.sync_at.is_some_and(|at| at <= now);
+        let (id, jobs) = self.jobs.iter_mut().find(|(_, j)| due(j))?;
+        jobs.wanted.sync_at = None;
+        Some(*id)
+    }
+
+    /// Who watches a bucket tells something, or that there is nothing to tell; false if it is not its any more.
+    pub fn heard(&mut self, session: SessionId, number: u64, id: RepositoryId, now: Instant) -> bool {
+        self.give_up_silent(now);
+        match self.out.get_mut(&number) {
+            Some(out) if out.session == Some(session) && out.task == Task::Watch(id) => {
+                out.heard = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Who is silent for too long watches no longer.
+    fn give_up_silent(&mut self, now: Instant) {
+        let numbers = self.jobs.values().filter_map(|j| j.watch_out);
+        let silent = |number: &u64| {
+            let heard = self.out.get(number).map(|out| out.heard);
+            heard.is_some_and(|heard| now.saturating_duration_since(heard) > WATCH_SILENT_MAX)
+        };
+        let silent: Vec<u64> = numbers.filter(silent).collect();
+        silent.into_iter().for_each(|number| self.give_back(number, false, now));
     }
 
     /// A look at the bucket is due.
     pub fn check_now(&mut self, id: RepositoryId, now: Instant) {
         if let Some(jobs) = self.jobs.get_mut(&id) {
-            jobs.check_at = Some(now);
+            jobs.wanted.check_at = Some(now);
         }
     }
 
@@ -313,9 +388,10 @@ impl LoadTable {
         self.exports.remove_link(id);
     }
 
-    /// Whether anything is assigned for the link.
+    /// Whether anything is assigned for the link that must have an end.
     pub fn is_out_for(&self, id: RepositoryId) -> bool {
         self.out.values().any(|out| match &out.task {
+            Task::Watch(_) => false,
             Task::Check(of) | Task::Import(of, _) => *of == id,
             Task::Fetch { fid, .. } => self.files.get(fid).is_some_and(|f| f.repository == id),
             Task::Export(item) => self.is_export_for(item, id),
@@ -336,14 +412,15 @@ impl LoadTable {
         lost.into_iter().for_each(|number| self.give_back(number, false, now));
     }
 
-    /// Something to do for the session, which has it from now on.
-    pub fn pick(&mut self, session: SessionId, now: Instant) -> Option<(u64, Task)> {
+    /// Something to do for the session, which has it from now on; `stamp`: now.
+    pub fn pick(&mut self, session: SessionId, stamp: u64, now: Instant) -> Option<(u64, Task)> {
         let mine = self.of.get(&session).map_or(0, BTreeSet::len);
         if mine >= ASSIGNMENTS_MAX {
             return None;
         }
         self.warm_up(now);
-        let task = self.pick_check(now).or_else(|| self.pick_range(true));
+        self.give_up_silent(now);
+        let task = self.pick_check(now).or_else(|| self.pick_watch(now)).or_else(|| self.pick_range(true));
         let task = task.or_else(|| self.pick_import());
         let task = task.or_else(|| match self.exports_next {
             true => self.pick_export(mine, now).or_else(|| self.pick_range(false)),
@@ -357,22 +434,36 @@ impl LoadTable {
         {
             file.out.insert(number, *range);
         }
-        self.out.insert(number, Out { session: Some(session), task: task.clone() });
+        if let Task::Watch(id) = &task
+            && let Some(jobs) = self.jobs.get_mut(id)
+        {
+            jobs.watch_out = Some(number);
+        }
+        self.out.insert(number, Out { session: Some(session), task: task.clone(), heard: now, stamp });
         self.of.entry(session).or_default().insert(number);
         Some((number, task))
     }
 
     fn pick_check(&mut self, now: Instant) -> Option<Task> {
-        let due = |j: &Jobs| !j.stopped && !j.check_out && j.check_at.is_some_and(|at| at <= now);
+        let due = |j: &Jobs| !j.wanted.stopped && !j.check_out && j.wanted.check_at.is_some_and(|at| at <= now);
         let (id, jobs) = self.jobs.iter_mut().find(|(_, j)| due(j))?;
         jobs.check_out = true;
         Some(Task::Check(*id))
     }
 
     fn pick_import(&mut self) -> Option<Task> {
-        let (id, jobs) = self.jobs.iter_mut().find(|(_, j)| !j.stopped && !j.import_out && j.import.is_some())?;
+        let wanted = |j: &Jobs| !j.wanted.stopped && !j.import_out && j.wanted.import.is_some();
+        let (id, jobs) = self.jobs.iter_mut().find(|(_, j)| wanted(j))?;
         jobs.import_out = true;
-        jobs.import.map(|run| Task::Import(*id, run))
+        jobs.wanted.import.map(|run| Task::Import(*id, run))
+    }
+
+    fn pick_watch(&mut self, now: Instant) -> Option<Task> {
+        let wanted = |j: &Jobs| {
+            let due = j.watch_at.is_none_or(|at| at <= now);
+            !j.wanted.stopped && j.wanted.watch.is_some() && j.watch_out.is_none() && due
+        };
+        self.jobs.iter().find(|(_, j)| wanted(j)).map(|(id, _)| Task::Watch(*id))
     }
 
     fn pick_range(&mut self, urgent: bool) -> Option<Task> {
@@ -383,7 +474,7 @@ impl LoadTable {
         for _ in 0..turns {
             let fid = if urgent { self.urgent.pop_front()? } else { self.ahead.pop_front()? };
             let Some(file) = self.files.get_mut(&fid) else { continue };
-            let stopped = self.jobs.get(&file.repository).is_some_and(|j| j.stopped);
+            let stopped = self.jobs.get(&file.repository).is_some_and(|j| j.wanted.stopped);
             let later = file.closed > 0 || stopped || file.retry_at.is_some();
             let mut found = None;
             if !later {
@@ -416,8 +507,16 @@ impl LoadTable {
 
     /// When something may be to do that is not yet.
     pub fn next_due(&self) -> Option<Instant> {
-        let checks = self.jobs.values().filter(|j| !j.stopped && !j.check_out).filter_map(|j| j.check_at);
-        checks.chain(self.cooling.iter().map(|(at, _)| *at)).chain(self.exports.next_due()).min()
+        let going = || self.jobs.values().filter(|j| !j.wanted.stopped);
+        let checks = going().filter(|j| !j.check_out).filter_map(|j| j.wanted.check_at);
+        let syncs = going().filter(|j| !j.import_out).filter_map(|j| j.wanted.sync_at);
+        let watches = going().filter(|j| j.wanted.watch.is_some() && j.watch_out.is_none()).filter_map(|j| j.watch_at);
+        checks
+            .chain(syncs)
+            .chain(watches)
+            .chain(self.cooling.iter().map(|(at, _)| *at))
+            .chain(self.exports.next_due())
+            .min()
     }
 
     /// The worker reports an assignment that it has: nobody takes it away until the report is durable, or given up.
@@ -444,10 +543,12 @@ impl LoadTable {
         }
     }
 
-    /// The import that a session has under this number.
-    pub fn import_of(&self, session: SessionId, number: u64) -> Option<(RepositoryId, u64)> {
+    /// The import that a session has under this number, and the stamp from before it was given.
+    pub fn import_of(&self, session: SessionId, number: u64) -> Option<(RepositoryId, u64, u64)> {
         match self.out.get(&number) {
-            Some(Out { session: Some(of), task: Task::Import(id, run) }) if *of == session => Some((*id, *run)),
+            Some(Out { session: Some(of), task: Task::Import(id, run), stamp, .. }) if *of == session => {
+                Some((*id, *run, *stamp))
+            }
             _ => None,
         }
     }
@@ -458,6 +559,11 @@ impl LoadTable {
         for number in self.of.remove(&session).into_iter().flatten() {
             self.give_back(number, false, now);
         }
+    }
+
+    /// Workers of an earlier life that have not said what they have.
+    pub fn unsettled(&self) -> Vec<SessionId> {
+        self.unsettled.iter().copied().collect()
     }
 
     /// Whether a file may be written to by a worker of which nothing is known yet.

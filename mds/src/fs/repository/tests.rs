@@ -25,9 +25,9 @@ use crate::store::{MemStore, Store};
 
 const CHUNK: u64 = 128 << 10;
 const LINK: RepositoryId = RepositoryId(1);
-const CLIENT: SessionId = SessionId([1; 16]);
-const WORKER: SessionId = SessionId([2; 16]);
-const OTHER: SessionId = SessionId([3; 16]);
+pub(super) const CLIENT: SessionId = SessionId([1; 16]);
+pub(super) const WORKER: SessionId = SessionId([2; 16]);
+pub(super) const OTHER: SessionId = SessionId([3; 16]);
 
 fn fid(oid: u32) -> Fid {
     Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 }
@@ -203,7 +203,7 @@ fn a_file_that_cannot_be_fetched_is_left_alone_for_a_moment() {
 
 // ---- with a file system ----
 
-fn start(dir: &std::path::Path, store: Arc<dyn Store>) -> Arc<FileSystem> {
+pub(super) fn start(dir: &std::path::Path, store: Arc<dyn Store>) -> Arc<FileSystem> {
     let info = FsInfo {
         id: FsId(1),
         name: "scratch".parse().expect("valid"),
@@ -220,7 +220,7 @@ fn start(dir: &std::path::Path, store: Arc<dyn Store>) -> Arc<FileSystem> {
 }
 
 /// A file system with a client, two workers, and a link of `/d` that was looked at.
-async fn with_a_link(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, Fid) {
+pub(super) async fn with_a_link(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, Fid) {
     let fs = start(dir, Arc::new(MemStore::default()));
     let format = Command::Format { uid: 0, gid: 0, mode: 0o755, layout: LayoutTemplate::default() };
     fs.submit(format).await.expect("formats");
@@ -239,12 +239,12 @@ async fn with_a_link(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, F
     (fs, link.id, link.root)
 }
 
-async fn take(fs: &Arc<FileSystem>, session: SessionId, held: &[u64]) -> Assignment {
+pub(super) async fn take(fs: &Arc<FileSystem>, session: SessionId, held: &[u64]) -> Assignment {
     let mut given = fs.take(session, 1, held, Duration::from_secs(20)).await.expect("takes");
     given.pop().expect("there is work")
 }
 
-async fn nothing_to_take(fs: &Arc<FileSystem>, session: SessionId) {
+pub(super) async fn nothing_to_take(fs: &Arc<FileSystem>, session: SessionId) {
     assert_eq!(fs.take(session, 64, &[], Duration::ZERO).await.expect("takes"), []);
 }
 
@@ -264,9 +264,9 @@ fn object(key: &str, size: u64) -> ImportedObject {
 }
 
 /// Imports one file; gives its number.
-async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid {
+pub(super) async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid {
     let import = take(fs, WORKER, &[]).await;
-    assert_eq!(import.work, Work::Import { after: Vec::new() });
+    assert_eq!(import.work, Work::Import { after: Vec::new(), sync: false });
     let page = ImportPage {
         objects: vec![object("f", size)],
         after: b"f".to_vec(),
@@ -463,7 +463,7 @@ async fn a_restarted_server_goes_on_where_it_was() {
     assert_eq!(fs.import(WORKER, import.number, page).await.expect_err("of another life").code, FsCode::Stale);
     let again = fs.take(WORKER, 64, &[import.number], Duration::ZERO).await.expect("takes");
     let [again] = &again[..] else { panic!("{again:?}") };
-    assert_eq!(again.work, Work::Import { after: b"b".to_vec() });
+    assert_eq!(again.work, Work::Import { after: b"b".to_vec(), sync: false });
     let given = fs.take(WORKER, 64, &[again.number], Duration::from_secs(20)).await.expect("takes");
     assert_eq!(fetch(&given[0]).fid, file, "a restore is remembered, and nobody else can be writing");
 }

@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use sateen_types::repository::{
-    Assignment, Fetch, FetchOutcome, FetchResult, ImportPage, ImportState, ImportStatus, Outcome, Work,
-};
-use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, RepositoryId, SessionId};
+use sateen_types::repository::{Assignment, Fetch, FetchOutcome, FetchResult, ImportState, Outcome, Work};
+use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Layout, RepositoryId, SessionId, Timestamp};
 
 use super::table::Task;
 use super::{not_yours, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change};
-use crate::store::records::Waits;
+use crate::store::records::{Sync, Waits};
 
 /// Longest a Take waits before it looks again, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -29,6 +27,7 @@ impl FileSystem {
     ) -> FsResult<Vec<Assignment>> {
         self.touch(session)?;
         self.know_worker(session).await?;
+        self.settle_opened().await?;
         let until = Instant::now() + hold;
         self.shared.repositories.lock().held(session, held, Instant::now());
         let mut given = Vec::new();
@@ -36,19 +35,21 @@ impl FileSystem {
             let told = self.shared.repositories.work.notified();
             tokio::pin!(told);
             told.as_mut().enable();
+            self.start_due_syncs().await?;
             while given.len() < max {
                 self.refill_exports().await;
+                let stamp = self.stamp().await?;
                 let mut picked = Vec::new();
                 while given.len() + picked.len() < max {
-                    let Some(task) = self.pick(session)? else { break };
+                    let Some(task) = self.pick(session, stamp)? else { break };
                     picked.push(task);
                 }
                 if picked.is_empty() {
                     break;
                 }
                 // At once, so that few commits carry what they change.
-                let assigned = join_all(picked.into_iter().map(|(number, task)| self.assign(number, task))).await;
-                for assignment in assigned {
+                let assigned = picked.into_iter().map(|(number, task)| self.assign(number, stamp, task));
+                for assignment in join_all(assigned).await {
                     given.extend(assignment?);
                 }
             }
@@ -64,16 +65,16 @@ impl FileSystem {
     }
 
     /// Something to do for a session. One that is being ended gets nothing any more.
-    fn pick(&self, session: SessionId) -> FsResult<Option<(u64, Task)>> {
+    fn pick(&self, session: SessionId, stamp: u64) -> FsResult<Option<(u64, Task)>> {
         let clients = self.shared.clients.lock();
         if !clients.is_alive(session) {
             return Err(FsError::new(FsCode::Stale, format!("session {session} does not exist any more")));
         }
-        Ok(self.shared.repositories.lock().pick(session, Instant::now()))
+        Ok(self.shared.repositories.lock().pick(session, stamp, Instant::now()))
     }
 
     /// A restart of the server must know which sessions may be writing, so they are recorded before they are given anything.
-    async fn know_worker(&self, session: SessionId) -> FsResult<()> {
+    pub(super) async fn know_worker(&self, session: SessionId) -> FsResult<()> {
         if self.shared.repositories.workers.lock().contains(&session) {
             return Ok(());
         }
@@ -87,17 +88,13 @@ impl FileSystem {
     }
 
     /// What a worker needs to do what was picked for it; `None` if there is nothing to do after all.
-    async fn assign(&self, number: u64, task: Task) -> FsResult<Option<Assignment>> {
+    async fn assign(&self, number: u64, stamp: u64, task: Task) -> FsResult<Option<Assignment>> {
         match task {
-            Task::Check(id) => {
+            Task::Check(id) | Task::Watch(id) => {
+                let work = if matches!(task, Task::Check(_)) { Work::Check } else { Work::Watch };
                 let found = self.ask(move |tx| repository::get(tx, id)).await;
-                Ok(self.unless_gone(number, found)?.map(|link| Assignment {
-                    number,
-                    repository: id,
-                    settings: link.settings,
-                    work: Work::Check,
-                    stamp: 0,
-                }))
+                let link = self.unless_gone(number, found)?;
+                Ok(link.map(|link| Assignment { number, repository: id, settings: link.settings, work, stamp }))
             }
             Task::Import(id, run) => {
                 let found = self.ask(move |tx| repository::get(tx, id)).await;
@@ -107,11 +104,11 @@ impl FileSystem {
                     self.reload_jobs(id).await?;
                     return Ok(None);
                 }
-                let (settings, work) = (link.settings, Work::Import { after: link.after, sync: false });
-                Ok(Some(Assignment { number, repository: id, settings, work, stamp: 0 }))
+                let (settings, work) = (link.settings, Work::Import { after: link.after, sync: link.sync != Sync::No });
+                Ok(Some(Assignment { number, repository: id, settings, work, stamp }))
             }
-            Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch(number, fid, range, urgent).await),
-            Task::Export(item) => Ok(self.assign_export(number, *item).await),
+            Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch((number, stamp), fid, range, urgent).await),
+            Task::Export(item) => Ok(self.assign_export((number, stamp), *item).await),
         }
     }
 
@@ -128,7 +125,13 @@ impl FileSystem {
 
     /// The range is reserved: from here on nobody destroys the file or gives up its data. Whether it is still to be loaded is
     /// looked up only now.
-    async fn assign_fetch(&self, number: u64, fid: Fid, range: Extent, urgent: bool) -> Option<Assignment> {
+    async fn assign_fetch(
+        &self,
+        (number, stamp): (u64, u64),
+        fid: Fid,
+        range: Extent,
+        urgent: bool,
+    ) -> Option<Assignment> {
         let table = || self.shared.repositories.lock();
         if self.shared.clients.lock().is_claimed(fid) {
             table().give_back(number, true, Instant::now());
@@ -144,6 +147,11 @@ impl FileSystem {
             other => other,
         };
         match prepared {
+            // A worker that waited for the OST would have no place left for what others wait for.
+            Ok(Some(p)) if !self.are_up(&p.layout, range) => {
+                table().give_back(number, true, Instant::now());
+                None
+            }
             Ok(Some(p)) if p.remote.missing(range) == [range] && p.remote.chunks(range) == range => Some(Assignment {
                 number,
                 repository: p.hsm.repository,
@@ -157,7 +165,7 @@ impl FileSystem {
                     size: p.hsm.size,
                     urgent,
                 }),
-                stamp: 0,
+                stamp,
             }),
             Ok(Some(p)) => {
                 table().correct(number, &p.remote);
@@ -179,27 +187,6 @@ impl FileSystem {
         }
     }
 
-    /// One page of an import; durable when it is answered.
-    pub async fn import(&self, session: SessionId, number: u64, page: ImportPage) -> FsResult<ImportStatus> {
-        self.touch(session)?;
-        let found = self.shared.repositories.lock().import_of(session, number);
-        let (id, run) = found.ok_or_else(|| not_yours(number))?;
-        let last = page.last;
-        let Answer::Import(status) = self.change(Change::Import { id, run, page }).await? else {
-            return Err(unexpected());
-        };
-        self.shared.repositories.seen.lock().entry(id).and_modify(|(_, objects)| *objects = status.objects);
-        if last {
-            // Reported and done: what is known of it goes.
-            let _ = self.shared.repositories.lock().begin_finish(session, number, |_| true);
-            self.reload_jobs(id).await?;
-            self.shared.repositories.lock().done(number);
-            tracing::info!(fs = %self.info.name, %id, objects = status.objects, created = status.created,
-                changed = status.changed, skipped = status.skipped, "an import is complete");
-        }
-        Ok(status)
-    }
-
     /// What came of an assignment.
     pub async fn finish(self: &Arc<Self>, session: SessionId, number: u64, outcome: Outcome) -> FsResult<()> {
         self.touch(session)?;
@@ -208,6 +195,7 @@ impl FileSystem {
                 (task, &outcome),
                 (Task::Check(_), Outcome::Check { .. })
                     | (Task::Import(..), Outcome::Import { .. })
+                    | (Task::Watch(_), Outcome::Watch { .. })
                     | (Task::Fetch { .. }, Outcome::Fetch(_))
             ) || match (task, &outcome) {
                 (Task::Export(item), Outcome::Export(_)) => matches!(item.what, Waits::File(_)),
@@ -236,6 +224,13 @@ impl FileSystem {
                 self.shared.repositories.lock().done(number);
                 self.shared.repositories.tell();
                 failed.map(drop).or_else(gone_is_done).and(reloaded)
+            }
+            (Task::Watch(id), Outcome::Watch { message }) => {
+                tracing::warn!(fs = %self.info.name, %id, message, "a bucket cannot be watched");
+                self.shared.repositories.watched.lock().insert(id, (Timestamp::now(), message));
+                self.shared.repositories.lock().cannot_watch(number, Instant::now());
+                self.shared.repositories.tell();
+                Ok(())
             }
             (Task::Fetch { fid, range, .. }, Outcome::Fetch(outcome)) => {
                 let reported = self.fetched(number, fid, range, outcome).await;
@@ -295,6 +290,11 @@ impl FileSystem {
                 if let Err(e) = self.change(lost).await {
                     tracing::warn!(fs = %self.info.name, %fid, "cannot record that an object is lost: {e}");
                 }
+                // All of it cannot be had: whoever asked for that must ask again.
+                if let Err(e) = self.change(Change::RestoreFailed { fid }).await {
+                    tracing::warn!(fs = %self.info.name, %fid, "cannot record that a file is not loaded: {e}");
+                }
+                self.shared.repositories.lock().forget_restore(fid);
                 let gone = outcome.result == FetchResult::Gone;
                 if gone { "the object is gone" } else { "another object has taken its place since the import" }
             }
@@ -309,6 +309,16 @@ impl FileSystem {
         let error = FsError::new(FsCode::Io, what).with_hint(hint);
         self.shared.repositories.lock().failed(number, &error, Instant::now());
         Ok(())
+    }
+}
+
+impl FileSystem {
+    /// Whether every OST that has a part of the range is heard of.
+    fn are_up(&self, layout: &Layout, range: Extent) -> bool {
+        let osts = self.shared.registry.read().candidates();
+        let mut wanted =
+            layout.components.iter().filter(|c| c.extent.overlaps(range.start, range.end)).flat_map(|c| &c.osts);
+        wanted.all(|ost| osts.iter().any(|known| known.index == *ost && known.up))
     }
 }
 

@@ -1,54 +1,63 @@
-//! One page of an import.
+//! Objects of a bucket become names: pages of an import, and what is told of changes.
 //!
 //! Objects are looked at one by one, in the order of their keys. What is missing is made, with the directories above it; what
 //! is there is never replaced by another thing. The same page again changes nothing, and how a listing is cut into pages makes
 //! no difference. Objects are written by anybody: whatever is wrong with one is a reason to skip it, not an error.
+//!
+//! Nothing is taken from a look at the bucket that is older than the last agreement of a file with its object: the row of the file has
+//! the stamp of that, and a look the stamp from before it. So looks that come late, twice or in another order do no harm.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use sateen_types::limits::{FILE_SIZE_MAX, IMPORT_FIRST_SKIPPED_MAX, LINK_COUNT_MAX, PATH_BYTES_MAX, STRIPE_COUNT_MAX};
-use sateen_types::op::NewMode;
+use sateen_types::limits::IMPORT_FIRST_SKIPPED_MAX;
 use sateen_types::repository::{
-    ImportPage, ImportState, ImportStatus, ImportedObject, ObjectPath, RepositoryState, Skipped, skip_code,
+    ImportPage, ImportState, ImportStatus, ImportedObject, ObjectPath, RepositoryEvents, RepositoryState, Skipped,
+    skip_code,
 };
-use sateen_types::{
-    Credential, Fid, FileType, FsCode, FsError, FsResult, HsmFlags, LayoutTemplate, Name, RepositoryId, StripePattern,
-};
+use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, HsmFlags, LayoutTemplate, Name, RepositoryId};
 
-use super::links::{self, Fids, make_directory};
-use super::load::{release_data, set_released};
-use super::{hsm, put_hsm};
+use super::batch::Names;
+use super::links::{self, Fids};
+use super::load::release_data;
+use super::make::{bad_metadata, take_attributes};
+use super::rows::file_of_key;
+use super::{agree, conflict, hsm, opened, put_hsm};
 use crate::command::Inputs;
-use crate::namespace::create::new_inode;
-use crate::namespace::{layout, tree};
-use crate::store::codec::Record;
-use crate::store::records::{Body, Dentry, HsmRecord, Inode, RepositoryRecord};
-use crate::store::{ReadTxn, Table, Txn, keys};
+use crate::namespace::tree;
+use crate::store::records::{Body, Dentry, HsmRecord, RepositoryRecord, Sync};
+use crate::store::{ReadTxn, Txn};
 
-/// Bits of a mode that an object may set: permissions and the sticky bit.
-const MODE_BITS: u32 = 0o1777;
-/// Permissions where an object says nothing of them (FSx).
-const MODE_DEFAULT: u32 = 0o755;
-/// Bits of a mode that say what kind of file it is.
-const KIND_BITS: u32 = 0o170_000;
-/// Pipes, character devices, block devices, sockets: never made.
-const SPECIAL_KINDS: [u32; 4] = [0o010_000, 0o020_000, 0o060_000, 0o140_000];
-const MIB: u64 = 1 << 20;
+/// Everything is carried over.
+const ALL: RepositoryEvents = RepositoryEvents { created: true, changed: true, deleted: true };
+
+/// Numbers of the server that say when the bucket was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// From before the look.
+    pub stamp: u64,
+    /// From when the server heard of it: a look with a higher one is younger than this.
+    pub heard: u64,
+}
 
 /// What became of an object.
-enum Imported {
+#[derive(Debug)]
+pub(super) enum Imported {
     /// Its name was made.
     Made { bytes: u64 },
     /// What has its name took the object's attributes.
     Changed { bytes: u64 },
-    /// Everything was as it is.
+    /// Everything stays as it is.
     Same,
+    /// It is busy, or what is told of it is old: whoever looks again finds out.
+    Later,
+    /// Its data is new, and the file is open here.
+    Open,
     /// Why not: a code of FSx's, and words.
     Skipped(&'static str, String),
 }
 
 /// A link whose import `run` goes on, or `Stale`.
-fn running(tx: &dyn ReadTxn, id: RepositoryId, run: u64) -> FsResult<RepositoryRecord> {
+pub(super) fn running(tx: &dyn ReadTxn, id: RepositoryId, run: u64) -> FsResult<RepositoryRecord> {
     let going = |r: &RepositoryRecord| {
         r.run == run
             && r.state != RepositoryState::Deleting
@@ -58,28 +67,24 @@ fn running(tx: &dyn ReadTxn, id: RepositoryId, run: u64) -> FsResult<RepositoryR
     record.ok_or_else(|| FsError::new(FsCode::Stale, format!("import {run} of repository {id} does not go on")))
 }
 
-/// See the module.
+/// What an import takes: a comparison that was not asked for follows the policy of the link.
+pub(super) fn policy(record: &RepositoryRecord) -> RepositoryEvents {
+    if record.sync == Sync::Scheduled { record.settings.auto_import } else { ALL }
+}
+
+/// A page of the import `run`.
 pub fn page(
     tx: &mut dyn Txn,
-    id: RepositoryId,
-    run: u64,
+    (id, run): (RepositoryId, u64),
     page: &ImportPage,
+    looked: Looked,
     inputs: &Inputs,
 ) -> FsResult<ImportStatus> {
     let mut record = running(tx, id, run)?;
     links::refuse_when_full(inputs)?;
     tree::directory(tx, record.root)?;
     let mut status = std::mem::take(&mut record.import);
-    let mut import = Import {
-        tx,
-        id,
-        inputs,
-        fids: Fids { next: record.next_fid },
-        made: 0,
-        dirs: HashMap::new(),
-        templates: HashMap::new(),
-        record: &record,
-    };
+    let mut import = Import::new(tx, (id, &record), policy(&record), looked, inputs);
     // What a page has that came before is counted.
     let fresh = page.objects.iter().filter(|o| o.key > record.after);
     for object in fresh {
@@ -95,7 +100,11 @@ pub fn page(
                 status.changed += 1;
                 status.bytes = status.bytes.saturating_add(bytes);
             }
-            Imported::Same => {}
+            Imported::Same | Imported::Later => {}
+            Imported::Open => {
+                let message = "the object has changed, and the file is open here".to_owned();
+                skip(&mut status, Skipped { key: object.key.clone(), code: skip_code::CONFLICT.to_owned(), message });
+            }
             Imported::Skipped(code, message) => {
                 let message = cut(message);
                 skip(&mut status, Skipped { key: object.key.clone(), code: code.to_owned(), message });
@@ -106,17 +115,23 @@ pub fn page(
         status.objects += 1;
         skip(&mut status, skipped.clone());
     }
-    let next_fid = import.fids.next;
-    let last_key = page.objects.last().map(|o| o.key.clone()).unwrap_or_default();
-    let after = record.after.clone().max(page.after.clone()).max(last_key);
+    let next_fid = import.finish()?;
+    let after = record.after.clone().max(end_of(page));
     status.state = if page.last { ImportState::Done } else { ImportState::Running };
     if page.last {
         status.ended = Some(inputs.now);
+        record.synced = if record.sync == Sync::No { record.synced } else { Some(inputs.now) };
     }
     record.after = if page.last { Vec::new() } else { after };
     (record.next_fid, record.import) = (next_fid, status.clone());
     links::put(tx, id, &record);
     Ok(status)
+}
+
+/// The last key that a page tells of.
+pub fn end_of(page: &ImportPage) -> Vec<u8> {
+    let last = page.objects.last().map(|o| o.key.clone()).unwrap_or_default();
+    page.after.clone().max(last)
 }
 
 fn cut(mut message: String) -> String {
@@ -145,8 +160,18 @@ fn has_other_data(row: &HsmRecord, object: &ImportedObject) -> bool {
     row.etag != object.etag || row.size != object.size
 }
 
+/// Whether both times are of one second: a listing and a look at the object tell them differently.
+fn is_same_time(row: &HsmRecord, object: &ImportedObject) -> bool {
+    row.modified.seconds == object.modified.seconds
+}
+
 /// What has the name of an object now, if all directories above it are there; `seen` is told of each of them.
-fn existing(tx: &dyn ReadTxn, root: Fid, path: &ObjectPath, seen: &mut dyn FnMut(Fid)) -> FsResult<Option<Dentry>> {
+pub(super) fn existing(
+    tx: &dyn ReadTxn,
+    root: Fid,
+    path: &ObjectPath,
+    seen: &mut dyn FnMut(Fid),
+) -> FsResult<Option<Dentry>> {
     let mut dir = root;
     seen(dir);
     let Some((name, above)) = path.names.split_last() else { return Ok(None) };
@@ -160,31 +185,37 @@ fn existing(tx: &dyn ReadTxn, root: Fid, path: &ObjectPath, seen: &mut dyn FnMut
     tree::entry(tx, dir, name)
 }
 
-/// Files whose data the page may replace.
-pub fn victims(tx: &dyn ReadTxn, id: RepositoryId, page: &ImportPage) -> FsResult<Vec<Fid>> {
+/// Files whose data objects may replace.
+pub fn victims(tx: &dyn ReadTxn, id: RepositoryId, objects: &[ImportedObject]) -> FsResult<Vec<Fid>> {
     let Some(record) = links::find(tx, id)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for object in page.objects.iter().filter(|o| o.symlink.is_none()) {
-        let Ok(path) = ObjectPath::parse(&object.key) else { continue };
-        if path.directory {
-            continue;
-        }
-        if let Some(entry) = existing(tx, record.root, &path, &mut |_| ())?
-            && entry.file_type == FileType::Regular
-            && hsm(tx, entry.fid)?.is_some_and(|row| is_of(&row, id, object) && has_other_data(&row, object))
+    for object in objects.iter().filter(|o| o.symlink.is_none() && !o.key.ends_with(b"/")) {
+        // Only what the index has can be of this object; what it lacks is from before it, and found by its name.
+        let by_key = file_of_key(tx, id, &object.key)?;
+        let fid = match by_key {
+            Some(fid) => Some(fid),
+            None => match ObjectPath::parse(&object.key) {
+                Ok(path) => existing(tx, record.root, &path, &mut |_| ())?
+                    .filter(|e| e.file_type == FileType::Regular)
+                    .map(|e| e.fid),
+                Err(_) => None,
+            },
+        };
+        if let Some(fid) = fid
+            && hsm(tx, fid)?.is_some_and(|row| is_of(&row, id, object) && has_other_data(&row, object))
         {
-            found.push(entry.fid);
+            found.push(fid);
         }
     }
     Ok(found)
 }
 
-/// Directories in which the page may make names, or which it may change.
-pub fn directories(tx: &dyn ReadTxn, id: RepositoryId, page: &ImportPage) -> FsResult<Vec<Fid>> {
+/// Directories in which names of these keys may be made or may go, or which are changed.
+pub fn directories<'k>(tx: &dyn ReadTxn, id: RepositoryId, keys: impl Iterator<Item = &'k [u8]>) -> FsResult<Vec<Fid>> {
     let Some(record) = links::find(tx, id)? else { return Ok(Vec::new()) };
-    let mut found = std::collections::BTreeSet::new();
-    for object in &page.objects {
-        let Ok(path) = ObjectPath::parse(&object.key) else { continue };
+    let mut found = BTreeSet::new();
+    for key in keys {
+        let Ok(path) = ObjectPath::parse(key) else { continue };
         let mut seen = |dir| {
             found.insert(dir);
         };
@@ -194,22 +225,54 @@ pub fn directories(tx: &dyn ReadTxn, id: RepositoryId, page: &ImportPage) -> FsR
     Ok(found.into_iter().collect())
 }
 
-struct Import<'a> {
-    tx: &'a mut dyn Txn,
-    id: RepositoryId,
-    inputs: &'a Inputs,
-    record: &'a RepositoryRecord,
-    fids: Fids,
+/// What is made of objects in one change.
+pub(super) struct Import<'a> {
+    pub tx: &'a mut dyn Txn,
+    pub id: RepositoryId,
+    pub inputs: &'a Inputs,
+    pub record: &'a RepositoryRecord,
+    pub policy: RepositoryEvents,
+    pub looked: Looked,
+    pub names: Names,
     /// Directories that were made above objects and are not counted yet.
-    made: u64,
+    pub made: u64,
+    pub fids: Fids,
     /// Directories that were looked up.
-    dirs: HashMap<(Fid, Name), Fid>,
+    pub dirs: HashMap<(Fid, Name), Fid>,
     /// What new files in them get.
-    templates: HashMap<Fid, LayoutTemplate>,
+    pub templates: HashMap<Fid, LayoutTemplate>,
 }
 
-impl Import<'_> {
-    fn object(&mut self, object: &ImportedObject) -> FsResult<Imported> {
+impl<'a> Import<'a> {
+    pub fn new(
+        tx: &'a mut dyn Txn,
+        (id, record): (RepositoryId, &'a RepositoryRecord),
+        policy: RepositoryEvents,
+        looked: Looked,
+        inputs: &'a Inputs,
+    ) -> Import<'a> {
+        Import {
+            tx,
+            id,
+            inputs,
+            record,
+            policy,
+            looked,
+            names: Names::default(),
+            made: 0,
+            fids: Fids { next: record.next_fid },
+            dirs: HashMap::new(),
+            templates: HashMap::new(),
+        }
+    }
+
+    /// Everything is in the tables; gives the next FID.
+    pub fn finish(mut self) -> FsResult<(u64, u32)> {
+        self.names.write(self.tx)?;
+        Ok(self.fids.next)
+    }
+
+    pub fn object(&mut self, object: &ImportedObject) -> FsResult<Imported> {
         let path = match ObjectPath::parse(&object.key) {
             Ok(path) => path,
             Err(e) => return Ok(Imported::Skipped(skip_code::NOT_POSIX, e.message)),
@@ -217,119 +280,75 @@ impl Import<'_> {
         if let Some(why) = bad_metadata(object) {
             return Ok(Imported::Skipped(skip_code::METADATA, why));
         }
+        if self.inputs.left.contains(&object.key) {
+            return Ok(Imported::Later);
+        }
         let Some((name, above)) = path.names.split_last() else { return Ok(Imported::Same) };
-        let mut dir = self.record.root;
+        let mut dir = Some(self.record.root);
         for part in above {
-            dir = match self.directory(dir, part)? {
-                Some(dir) => dir,
-                None => {
+            let Some(at) = dir else { break };
+            dir = match self.directory(at, part)? {
+                Found::Directory(fid) => Some(fid),
+                Found::Nothing => None,
+                Found::Other => {
                     let what = format!("{part:?} is in its path and is not a directory");
                     return Ok(Imported::Skipped(skip_code::TYPE_MISMATCH, what));
                 }
             };
         }
-        match tree::entry(self.tx, dir, name)? {
-            None => self.make((dir, name), &path, object),
-            Some(entry) => self.refresh(&entry, &path, object),
+        let entry = match dir {
+            Some(dir) => tree::entry(self.tx, dir, name)?.map(|entry| (dir, entry)),
+            None => None,
+        };
+        match entry {
+            Some((dir, entry)) => self.refresh((dir, name), &entry, &path, object),
+            None => self.missing(&path, object),
         }
     }
 
-    /// The directory of this name, made if it is missing; `None` if something else has the name.
-    fn directory(&mut self, parent: Fid, name: &Name) -> FsResult<Option<Fid>> {
+    /// Nothing has the name: it is made, unless that is not wanted, or it was there and is elsewhere now.
+    fn missing(&mut self, path: &ObjectPath, object: &ImportedObject) -> FsResult<Imported> {
+        if !self.policy.created {
+            return Ok(Imported::Same);
+        }
+        if agree::awaits_deletion(self.tx, self.id, &object.key)? {
+            return Ok(Imported::Later);
+        }
+        if let Some(fid) = file_of_key(self.tx, self.id, &object.key)?
+            && self.record.settings.auto_export != RepositoryEvents::default()
+            && hsm(self.tx, fid)?.is_some_and(|row| !has_other_data(&row, object))
+            && tree::find_inode(self.tx, fid)?.is_some_and(|inode| inode.nlink > 0)
+        {
+            // It was moved here, and the object follows.
+            return Ok(Imported::Same);
+        }
+        self.make(path, object)
+    }
+
+    /// The directory of this name.
+    pub fn directory(&mut self, parent: Fid, name: &Name) -> FsResult<Found> {
         let at = (parent, name.clone());
         if let Some(known) = self.dirs.get(&at) {
-            return Ok(Some(*known));
+            return Ok(Found::Directory(*known));
         }
-        let fid = match tree::entry(self.tx, parent, name)? {
-            Some(entry) if entry.file_type == FileType::Directory => entry.fid,
-            Some(_) => return Ok(None),
-            None => {
-                self.made += 1;
-                make_directory(self.tx, (parent, name), &mut self.fids, self.inputs)?
+        Ok(match tree::entry(self.tx, parent, name)? {
+            Some(entry) if entry.file_type == FileType::Directory => {
+                self.dirs.insert(at, entry.fid);
+                Found::Directory(entry.fid)
             }
-        };
-        self.dirs.insert(at, fid);
-        Ok(Some(fid))
-    }
-
-    fn row(&self, object: &ImportedObject) -> HsmRecord {
-        HsmRecord {
-            repository: self.id,
-            key: object.key.clone(),
-            etag: object.etag.clone(),
-            size: object.size,
-            modified: object.modified,
-            flags: HsmFlags::EXISTS | HsmFlags::ARCHIVED,
-            stamp: 0,
-            attributes_changed: false,
-        }
-    }
-
-    /// Nothing has the name yet.
-    fn make(&mut self, (parent, name): (Fid, &Name), path: &ObjectPath, object: &ImportedObject) -> FsResult<Imported> {
-        let dir = tree::directory(self.tx, parent)?;
-        let (body, file_type) = match &object.symlink {
-            _ if path.directory => (Body::empty_directory(), FileType::Directory),
-            Some(target) => (Body::Symlink(target.clone()), FileType::Symlink),
-            None => (Body::Regular, FileType::Regular),
-        };
-        if file_type == FileType::Directory && dir.nlink >= LINK_COUNT_MAX {
-            let what = format!("directory {parent} has {} links", dir.nlink);
-            return Ok(Imported::Skipped(skip_code::DIRECTORY, what));
-        }
-        let now = self.inputs.now;
-        let mode = NewMode { mode: MODE_DEFAULT, masked: 0 };
-        let mut inode = new_inode(&dir, &Credential::ROOT, mode, body, now);
-        // Of what an object says a mode is the whole: no ACL that was inherited goes beyond it.
-        inode.acl = None;
-        inode.mode = if file_type == FileType::Symlink { 0o777 } else { MODE_DEFAULT };
-        (inode.uid, inode.gid) = (0, 0);
-        take_attributes(&mut inode, object);
-        let fid = self.fids.take(self.tx)?;
-        let row = self.row(object);
-        let mut bytes = 0;
-        match file_type {
-            FileType::Regular => {
-                (inode.size, bytes) = (object.size, object.size);
-                let template = self.template(parent, object.size)?;
-                self.tx.put(Table::Layouts, keys::fid(fid), template.resolve(&template).to_bytes());
-                set_released(self.tx, fid, row)?;
-            }
-            FileType::Directory => {
-                if let Some(template) = layout::own_template(self.tx, parent)?.filter(|_| parent != Fid::ROOT) {
-                    self.tx.put(Table::DefaultLayouts, keys::fid(fid), template.to_bytes());
-                }
-                put_hsm(self.tx, fid, &row)?;
-                self.dirs.insert((parent, name.clone()), fid);
-            }
-            _ => put_hsm(self.tx, fid, &row)?,
-        }
-        tree::add_inode(self.tx, fid, &inode)?;
-        tree::insert_name(self.tx, (parent, name), (fid, file_type), None, now)?;
-        Ok(Imported::Made { bytes })
-    }
-
-    /// What a file of this size gets in a directory: what was set there. Where nothing but the usual default was, FSx's rule for
-    /// imported files takes its place: a stripe for each chunk.
-    fn template(&mut self, dir: Fid, size: u64) -> FsResult<LayoutTemplate> {
-        let template = match self.templates.get(&dir) {
-            Some(known) => known.clone(),
-            None => {
-                let (template, _) = layout::inherited_template(self.tx, dir)?;
-                self.templates.insert(dir, template.clone());
-                template
-            }
-        };
-        if template != LayoutTemplate::default() {
-            return Ok(template);
-        }
-        let chunks = size.div_ceil(u64::from(self.record.settings.chunk_mib) * MIB);
-        let stripes = chunks.clamp(1, u64::from(STRIPE_COUNT_MAX)) as u16;
-        Ok(LayoutTemplate::plain(StripePattern::raid0(stripes)))
+            Some(_) => Found::Other,
+            None => Found::Nothing,
+        })
     }
 
     /// Something has the name.
-    fn refresh(&mut self, entry: &Dentry, path: &ObjectPath, object: &ImportedObject) -> FsResult<Imported> {
+    fn refresh(
+        &mut self,
+        place: (Fid, &Name),
+        entry: &Dentry,
+        path: &ObjectPath,
+        object: &ImportedObject,
+    ) -> FsResult<Imported> {
         let wanted = match &object.symlink {
             _ if path.directory => FileType::Directory,
             Some(_) => FileType::Symlink,
@@ -340,36 +359,63 @@ impl Import<'_> {
             return Ok(Imported::Skipped(skip_code::TYPE_MISMATCH, what));
         }
         let fid = entry.fid;
-        let Some(row) = hsm(self.tx, fid)?.filter(|row| is_of(row, self.id, object)) else {
-            if wanted == FileType::Directory {
-                return Ok(Imported::Same);
+        let known = hsm(self.tx, fid)?;
+        let Some(row) = known.clone().filter(|row| is_of(row, self.id, object)) else {
+            if wanted != FileType::Directory {
+                return conflict::stranger(self, place, entry, path, object);
             }
-            return Ok(Imported::Skipped(skip_code::CONFLICT, "something made here has the name".to_owned()));
+            if known.is_none() && self.policy.created {
+                let row = self.row(object);
+                put_hsm(self.tx, fid, &row)?;
+            }
+            return Ok(Imported::Same);
         };
         let other_data = has_other_data(&row, object);
-        if !other_data && row.modified == object.modified {
-            if row.flags.has(HsmFlags::LOST) {
+        if !other_data && (is_same_time(&row, object) || row.attributes_changed) {
+            if row.flags.has(HsmFlags::LOST) && row.stamp <= self.looked.stamp {
                 put_hsm(self.tx, fid, &HsmRecord { flags: row.flags.set(HsmFlags::LOST, false), ..row })?;
             }
             return Ok(Imported::Same);
         }
-        if row.flags.has(HsmFlags::DIRTY) {
-            let what = "the file was changed here, and its object as well";
-            return Ok(Imported::Skipped(skip_code::CONFLICT, what.to_owned()));
+        if row.stamp > self.looked.stamp {
+            return Ok(Imported::Later);
         }
-        let replaces = other_data && wanted == FileType::Regular;
+        if opened::is_changed(self.tx, fid, &row)? {
+            if !other_data {
+                return Ok(Imported::Same);
+            }
+            return conflict::both_changed(self, place, (entry, &row), path, object);
+        }
+        if !self.policy.changed {
+            return Ok(Imported::Same);
+        }
+        self.take(entry, &row, object)
+    }
+
+    /// A name that was not changed here, or that is to be so no longer, becomes what its object is.
+    pub fn take(&mut self, entry: &Dentry, row: &HsmRecord, object: &ImportedObject) -> FsResult<Imported> {
+        let fid = entry.fid;
+        let other_data = has_other_data(row, object);
+        let replaces = other_data && entry.file_type == FileType::Regular;
         if replaces && self.inputs.open.contains(&fid) {
-            let what = "the object has changed, and the file is open here";
-            return Ok(Imported::Skipped(skip_code::CONFLICT, what.to_owned()));
+            return Ok(Imported::Open);
         }
-        let mut inode = tree::named_inode(self.tx, entry)?;
+        let is_dir = entry.file_type == FileType::Directory;
+        let mut inode = match is_dir {
+            true => self.names.directory(self.tx, fid)?.clone(),
+            false => tree::named_inode(self.tx, entry)?,
+        };
         take_attributes(&mut inode, object);
         if let (Body::Symlink(target), Some(new)) = (&mut inode.body, &object.symlink) {
             target.clone_from(new);
         }
         inode.attr_changed(self.inputs.now);
-        tree::put_inode(self.tx, fid, &inode);
+        match is_dir {
+            true => self.names.replace(self.tx, fid, inode)?,
+            false => tree::put_inode(self.tx, fid, &inode),
+        }
         let new = self.row(object);
+        agree::end_conflict(self.tx, self.id, &object.key)?;
         if replaces {
             release_data(self.tx, fid, new)?;
             return Ok(Imported::Changed { bytes: object.size });
@@ -380,29 +426,12 @@ impl Import<'_> {
     }
 }
 
-/// Why an object cannot be made, whatever its key.
-fn bad_metadata(object: &ImportedObject) -> Option<String> {
-    if object.size > FILE_SIZE_MAX {
-        return Some(format!("{} bytes are more than a file can have", object.size));
-    }
-    if let Some(mode) = object.mode.filter(|mode| SPECIAL_KINDS.contains(&(mode & KIND_BITS))) {
-        return Some(format!("mode {mode:#o} is of a special file"));
-    }
-    let bad_target = |t: &Vec<u8>| t.is_empty() || t.len() >= PATH_BYTES_MAX || t.contains(&0);
-    object.symlink.as_ref().filter(|t| bad_target(t)).map(|_| "its target is empty, too long or has a NUL".to_owned())
-}
-
-/// What an object says of a file; the rest stays.
-fn take_attributes(inode: &mut Inode, object: &ImportedObject) {
-    if let Some(mode) = object.mode
-        && !matches!(inode.body, Body::Symlink(_))
-    {
-        inode.mode = mode & MODE_BITS;
-        inode.acl = None;
-    }
-    inode.uid = object.uid.unwrap_or(inode.uid);
-    inode.gid = object.gid.unwrap_or(inode.gid);
-    let mtime = object.mtime.unwrap_or(object.modified);
-    inode.mtime = mtime;
-    inode.atime = object.atime.unwrap_or(mtime);
+/// What has the name of a directory.
+pub(super) enum Found {
+    /// A directory.
+    Directory(Fid),
+    /// Something else.
+    Other,
+    /// Nothing.
+    Nothing,
 }

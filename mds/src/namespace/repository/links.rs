@@ -12,13 +12,13 @@ use crate::namespace::create::new_inode;
 use crate::namespace::session::alloc_sequence;
 use crate::namespace::{layout, tree};
 use crate::store::codec::Record;
-use crate::store::records::{Body, RepositoryRecord};
+use crate::store::records::{Body, RepositoryRecord, Sync};
 use crate::store::{ReadTxn, Table, Txn, keys};
 
 /// Sessions of workers that are looked at; there are no more sessions.
 const WORKERS_MAX: usize = 2 * crate::clients::SESSIONS_MAX;
 /// Permissions of directories that nothing is said of (FSx).
-const DIRECTORY_MODE: u32 = 0o755;
+pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
 /// Every link, in the order of their numbers.
 pub fn all(tx: &dyn ReadTxn) -> FsResult<Vec<(RepositoryId, RepositoryRecord)>> {
@@ -92,9 +92,10 @@ pub fn create(tx: &mut dyn Txn, settings: &RepositorySettings, inputs: &Inputs) 
         after: Vec::new(),
         next_fid: fids.next,
         synced: None,
+        sync: Sync::No,
     };
     if settings.batch_import {
-        queue_import(&mut record, inputs);
+        queue_import(&mut record, Sync::No, inputs);
     }
     put(tx, RepositoryId(number), &record);
     Ok(record.show(RepositoryId(number)))
@@ -108,9 +109,10 @@ pub(super) fn refuse_when_full(inputs: &Inputs) -> FsResult<()> {
     Ok(())
 }
 
-fn queue_import(record: &mut RepositoryRecord, inputs: &Inputs) {
+fn queue_import(record: &mut RepositoryRecord, sync: Sync, inputs: &Inputs) {
     record.import = ImportStatus { state: ImportState::Queued, started: Some(inputs.now), ..Default::default() };
     record.run += 1;
+    record.sync = sync;
     record.after = Vec::new();
 }
 
@@ -146,11 +148,11 @@ pub fn checked(tx: &mut dyn Txn, id: RepositoryId, message: &str) -> FsResult<Re
 }
 
 /// Queues an import, unless one is queued or runs.
-pub fn start_import(tx: &mut dyn Txn, id: RepositoryId, inputs: &Inputs) -> FsResult<Repository> {
+pub fn start_import(tx: &mut dyn Txn, id: RepositoryId, sync: Sync, inputs: &Inputs) -> FsResult<Repository> {
     let mut record = get(tx, id)?;
     refuse_deleting(id, &record)?;
     if !matches!(record.import.state, ImportState::Queued | ImportState::Running) {
-        queue_import(&mut record, inputs);
+        queue_import(&mut record, sync, inputs);
         put(tx, id, &record);
     }
     Ok(record.show(id))

@@ -5,7 +5,7 @@ use sateen_types::{
     ComponentId, Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositorySettings,
 };
 
-use super::{delete_loads, hsm, links, loads, put_hsm};
+use super::{delete_loads, hsm, links, loads, opened, put_hsm};
 use crate::command::Inputs;
 use crate::namespace::{intents, layout, perm, tree};
 use crate::store::codec::Record;
@@ -93,6 +93,16 @@ pub fn restore(tx: &mut dyn Txn, fid: Fid) -> FsResult<Option<Remote>> {
     Ok(Some(load.remote))
 }
 
+/// All of a file cannot be had: it is not wanted any more.
+pub fn forget_restore(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    if let Some(mut load) = loads(tx, fid)?.filter(|load| load.restore) {
+        load.restore = false;
+        tx.delete(Table::Repositories, keys::restore(fid));
+        tx.put(Table::Loads, keys::fid(fid), load.to_bytes());
+    }
+    Ok(())
+}
+
 /// Up to `limit` files that are to be loaded in full, with what is loaded of them.
 pub fn restores(tx: &dyn ReadTxn, limit: usize) -> FsResult<Vec<(Fid, HsmRecord, Remote)>> {
     let mut found = Vec::new();
@@ -118,7 +128,9 @@ fn known(tx: &dyn ReadTxn, fid: Fid) -> FsResult<HsmRecord> {
 pub fn release(tx: &mut dyn Txn, fid: Fid, who: &Credential, inputs: &Inputs) -> FsResult<()> {
     let row = known(tx, fid)?;
     perm::owner(&tree::inode(tx, fid)?, who)?;
-    let why = if row.flags.has(HsmFlags::DIRTY) {
+    let why = if opened::is_opened(tx, fid)? && !row.flags.has(HsmFlags::DIRTY) {
+        Some("is, or was, open for writing")
+    } else if row.flags.has(HsmFlags::DIRTY) {
         Some("was changed since it was imported")
     } else if !row.flags.has(HsmFlags::ARCHIVED) || row.flags.has(HsmFlags::LOST) {
         Some("is not in its repository")

@@ -5,24 +5,36 @@
 //! A file that came from a repository has a row in `hsm` as long as it lives; while bytes of it are in the repository only, it
 //! has one in `loads`, too. Neither is asked for much where there are no links: the tables are empty then.
 
+mod agree;
+mod batch;
+mod conflict;
+mod events;
 pub mod export;
+mod gone;
 mod import;
 mod links;
 mod load;
+mod make;
+pub mod opened;
 mod rows;
 
-use sateen_types::repository::{ConflictPolicy, EventSource, ImportPage, ImportStatus, RepositoryEvents};
+use sateen_types::repository::{
+    ConflictPolicy, EventSource, EventsDone, ImportPage, ImportStatus, ImportedObject, RepositoryEvents,
+};
 use sateen_types::{
     Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, Repository, RepositoryId,
     RepositorySettings, SessionId,
 };
 
 use super::held::NOBODY;
+use super::tree;
 use crate::command::{Inputs, Outcome};
 use crate::store::codec::Record;
-use crate::store::records::{HsmRecord, LoadRecord};
+use crate::store::records::{HsmRecord, LoadRecord, Sync};
 use crate::store::{ReadTxn, Table, Txn, keys};
 
+pub use gone::{Missing, missing};
+pub use import::{Looked, end_of};
 pub use links::{all, get, workers};
 pub use load::{Prepared, prepared, restores};
 use rows::{delete_hsm, put_hsm};
@@ -47,9 +59,15 @@ pub enum Change {
     /// A worker has looked at the bucket; empty: it can be read.
     Checked { id: RepositoryId, message: String },
     /// Everything is to be imported again.
-    StartImport { id: RepositoryId },
+    StartImport { id: RepositoryId, sync: Sync },
     /// A page of the import `run`.
-    Import { id: RepositoryId, run: u64, page: ImportPage },
+    Import { id: RepositoryId, run: u64, page: ImportPage, looked: Looked },
+    /// Objects that the import `run`, a comparison, did not find where they were.
+    Compared { id: RepositoryId, run: u64, keys: Vec<Vec<u8>>, looked: Looked },
+    /// What is under keys, and under which nothing is.
+    Events { id: RepositoryId, objects: Vec<ImportedObject>, gone: Vec<Vec<u8>>, looked: Looked },
+    /// No stamp is given that is as high as this.
+    Stamps { below: u64 },
     /// The import `run` cannot go on.
     ImportFailed { id: RepositoryId, run: u64, message: String },
     /// No work is given out for it any more.
@@ -68,6 +86,14 @@ pub enum Change {
     Lost { fid: Fid, etag: String },
     /// All of it is to be loaded in the background.
     Restore { fid: Fid },
+    /// Nobody wants all of it any more: it cannot be had.
+    RestoreFailed { fid: Fid },
+    /// Somebody opens a file for writing.
+    Opened { fid: Fid },
+    /// Somebody has closed it in order.
+    Closed { fid: Fid },
+    /// Whoever had these open for writing is gone.
+    Abandoned { files: Vec<Fid> },
     /// What the OSTs have of a file goes.
     Release { fid: Fid, who: Credential },
     /// What has to do with exports.
@@ -83,6 +109,10 @@ pub enum Answer {
     Link(Box<Repository>),
     /// How far the import is.
     Import(ImportStatus),
+    /// What became of [`Change::Events`].
+    Events(EventsDone),
+    /// Keys whose names went.
+    Went(Vec<Vec<u8>>),
     /// The range can be fetched; `None`: nothing of the file is to be loaded.
     Prepared(Option<Box<Prepared>>),
     /// What is loaded of the file; `None`: all of it.
@@ -109,8 +139,21 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
             Answer::Link(Box::new(changed?))
         }
         Change::Checked { id, message } => Answer::Link(Box::new(links::checked(tx, *id, message)?)),
-        Change::StartImport { id } => Answer::Link(Box::new(links::start_import(tx, *id, inputs)?)),
-        Change::Import { id, run, page } => Answer::Import(import::page(tx, *id, *run, page, inputs)?),
+        Change::StartImport { id, sync } => Answer::Link(Box::new(links::start_import(tx, *id, *sync, inputs)?)),
+        Change::Import { id, run, page, looked } => {
+            Answer::Import(import::page(tx, (*id, *run), page, *looked, inputs)?)
+        }
+        Change::Compared { id, run, keys, looked } => {
+            Answer::Went(gone::compared(tx, (*id, *run), keys, *looked, inputs)?)
+        }
+        Change::Events { id, objects, gone, looked } => {
+            Answer::Events(events::events(tx, *id, (objects, gone), *looked, inputs)?)
+        }
+        Change::Stamps { below } => {
+            let known = tree::counter(tx, keys::NEXT_STAMP)?;
+            tree::set_counter(tx, keys::NEXT_STAMP, known.max(*below));
+            Answer::Done
+        }
         Change::ImportFailed { id, run, message } => {
             links::import_failed(tx, *id, *run, message, inputs)?;
             Answer::Done
@@ -141,6 +184,22 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
             Answer::Done
         }
         Change::Restore { fid } => Answer::Remote(load::restore(tx, *fid)?),
+        Change::RestoreFailed { fid } => {
+            load::forget_restore(tx, *fid)?;
+            Answer::Done
+        }
+        Change::Opened { fid } => {
+            opened::open(tx, *fid)?;
+            Answer::Done
+        }
+        Change::Closed { fid } => {
+            opened::close(tx, *fid, inputs)?;
+            Answer::Done
+        }
+        Change::Abandoned { files } => {
+            opened::abandon(tx, files, inputs)?;
+            Answer::Done
+        }
         Change::Release { fid, who } => {
             load::release(tx, *fid, who, inputs)?;
             Answer::Done
@@ -161,10 +220,45 @@ fn changes_links(change: &Change) -> bool {
 /// Files that the change replaces the data of, which must not be open: whoever applies it says which are.
 pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
     match change {
-        Change::Import { id, page, .. } => import::victims(tx, *id, page),
+        Change::Import { id, page, .. } => import::victims(tx, *id, &page.objects),
+        Change::Compared { id, keys, .. } => gone::victims(tx, *id, keys),
+        Change::Events { id, objects, gone, .. } => {
+            let mut found = import::victims(tx, *id, objects)?;
+            found.extend(gone::victims(tx, *id, gone)?);
+            found.sort_unstable();
+            found.dedup();
+            Ok(found)
+        }
         Change::Release { fid, .. } => Ok(vec![*fid]),
         Change::Export(change) => Ok(export::victim(tx, change)?.into_iter().collect()),
         _ => Ok(Vec::new()),
+    }
+}
+
+/// Keys of objects that the change tells of, with its link and the stamp from before they were looked at: whoever applies it says which
+/// of them are left alone.
+pub fn objects(change: &Change) -> Option<(RepositoryId, u64, Vec<&[u8]>)> {
+    match change {
+        Change::Import { id, page, looked, .. } => {
+            Some((*id, looked.stamp, page.objects.iter().map(|o| o.key.as_slice()).collect()))
+        }
+        Change::Compared { id, keys, looked, .. } => {
+            Some((*id, looked.stamp, keys.iter().map(Vec::as_slice).collect()))
+        }
+        Change::Events { id, objects, gone, looked } => {
+            let keys = objects.iter().map(|o| o.key.as_slice()).chain(gone.iter().map(Vec::as_slice));
+            Some((*id, looked.stamp, keys.collect()))
+        }
+        _ => None,
+    }
+}
+
+/// Files of which the change has to know whether anybody has them open for writing.
+pub fn maybe_opened(change: &Change) -> &[Fid] {
+    match change {
+        Change::Closed { fid } => std::slice::from_ref(fid),
+        Change::Abandoned { files } => files,
+        _ => &[],
     }
 }
 
@@ -172,11 +266,21 @@ pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
 pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionId)>> {
     let dirs = match change {
         Change::Create { settings } => links::directories_on(tx, &settings.path)?,
-        Change::Import { id, page, .. } => import::directories(tx, *id, page)?,
+        Change::Import { id, page, .. } => import::directories(tx, *id, page.objects.iter().map(|o| o.key.as_slice()))?,
+        Change::Compared { id, keys, .. } => import::directories(tx, *id, keys.iter().map(Vec::as_slice))?,
+        Change::Events { id, objects, gone, .. } => {
+            let keys = objects.iter().map(|o| o.key.as_slice()).chain(gone.iter().map(Vec::as_slice));
+            import::directories(tx, *id, keys)?
+        }
         Change::Export(change) => export::touched(tx, change)?,
         _ => Vec::new(),
     };
     Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())
+}
+
+/// A link is not ended after all.
+pub fn keep_after_all(tx: &mut dyn Txn, id: RepositoryId) -> FsResult<()> {
+    links::set_deleting(tx, id, false)
 }
 
 /// What is loaded of a file that is not all there.
@@ -214,6 +318,14 @@ pub fn written(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
         put_hsm(tx, fid, &row)?;
     }
     Ok(())
+}
+
+/// Mode or owner of a file were changed here: an import of an object without other data leaves them.
+pub fn attributes_set(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
+    match hsm(tx, fid)? {
+        Some(row) if !row.attributes_changed => put_hsm(tx, fid, &HsmRecord { attributes_changed: true, ..row }),
+        _ => Ok(()),
+    }
 }
 
 /// The time of a file's data was set. What a client has written and not told is not told any more then, or without its time: so a

@@ -54,6 +54,9 @@ pub fn delete_hsm(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
     if let Some(row) = hsm(tx, fid)? {
         forget_key(tx, fid, &row)?;
         tx.delete(Table::Hsm, keys::fid(fid));
+        if tx.get(Table::Repositories, &keys::opened(fid))?.is_some() {
+            tx.delete(Table::Repositories, keys::opened(fid));
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The bench the tests work on: a store of either kind with one helper per operation, checked after each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sateen_types::op::{Access, Create, Entry, Mutation, MutationReply, RenameMode, SetAttr, WriteDone};
@@ -22,6 +23,7 @@ pub struct Bench<'s> {
     pub store: &'s dyn Store,
     pub osts: Vec<Candidate>,
     pub open: Vec<Fid>,
+    pub left: BTreeSet<Vec<u8>>,
     pub disk_low: bool,
     pub exporting: Arc<Exporting>,
     clock: i64,
@@ -54,7 +56,17 @@ impl<'s> Bench<'s> {
     pub fn reopened(store: &'s dyn Store, next_oid: u32) -> Bench<'s> {
         let exporting = Arc::new(Exporting::new(&*store.snapshot()).expect("reads"));
         let osts = (0..4).map(|i| Candidate { index: OstIndex(i), up: true, available: 1 << 40 }).collect();
-        Bench { store, osts, open: Vec::new(), disk_low: false, exporting, clock: 1_000, next_oid, number: 0 }
+        Bench {
+            store,
+            osts,
+            open: Vec::new(),
+            left: BTreeSet::new(),
+            disk_low: false,
+            exporting,
+            clock: 1_000,
+            next_oid,
+            number: 0,
+        }
     }
 
     pub fn view(&self) -> Box<dyn ReadTxn + 's> {
@@ -79,6 +91,7 @@ impl<'s> Bench<'s> {
             fid,
             victim_open: victim.is_some_and(|v| self.open.contains(&v)),
             open: self.open.clone(),
+            left: self.left.clone(),
             osts: Arc::new(self.osts.clone()),
             disk_low: self.disk_low,
             rotor: u64::from(self.next_oid),

@@ -353,13 +353,13 @@ fn ops(foreign: u32) -> impl Strategy<Value = Vec<Op>> {
         1 => place().prop_map(|(d, n)| Op::Rmdir(d, n)),
         2 => (place(), place()).prop_map(|(a, b)| Op::Link(a, b)),
         5 => (place(), place(), mode).prop_map(|(a, b, m)| Op::Rename(a, b, m)),
-        if foreign == 0 { 3 } else { 1 } => place().prop_map(|(d, n)| if foreign == 0 { Op::Release(d, n) } else { Op::Write(d, n) }),
+        if foreign == 0 { 3 } else { 1 } => place().prop_map(move |(d, n)| if foreign == 0 { Op::Release(d, n) } else { Op::Write(d, n) }),
         10 => (0usize..16).prop_map(Op::Look),
         8 => (0usize..16).prop_map(Op::Put),
         8 => (0usize..16).prop_map(Op::Report),
         1 => (0usize..16).prop_map(Op::Die),
-        foreign => place().prop_map(|(d, n)| Op::Foreign(d, n)),
-        foreign.div_ceil(2) => (0usize..16).prop_map(move |n| if foreign == 0 { Op::Look(n) } else { Op::ForeignGone(n) }),
+        foreign.max(1) => place().prop_map(move |(d, n)| if foreign == 0 { Op::Look(d) } else { Op::Foreign(d, n) }),
+        foreign.div_ceil(2).max(1) => (0usize..16).prop_map(move |n| if foreign == 0 { Op::Look(n) } else { Op::ForeignGone(n) }),
     ];
     proptest::collection::vec(op, 1..120)
 }

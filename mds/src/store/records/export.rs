@@ -172,6 +172,8 @@ pub struct FurtherRecord {
     pub etag: String,
     /// ETag of the object in `hsm` that has the same data; empty: none.
     pub of: String,
+    /// Version of the file that it was stored of; 0: one that was not all of a version.
+    pub change: u64,
     /// Permission bits that it was stored with.
     pub mode: u32,
     /// Owner.
@@ -185,13 +187,14 @@ impl Record for FurtherRecord {
     fn write(&self, out: &mut Writer) {
         out.bytes(self.etag.as_bytes());
         out.bytes(self.of.as_bytes());
+        out.u64(self.change);
         for n in [self.mode, self.uid, self.gid] {
             out.u32(n);
         }
     }
     fn read(input: &mut Reader<'_>) -> Option<FurtherRecord> {
-        let (etag, of) = (text(input)?, text(input)?);
-        Some(FurtherRecord { etag, of, mode: input.u32()?, uid: input.u32()?, gid: input.u32()? })
+        let (etag, of, change) = (text(input)?, text(input)?, input.u64()?);
+        Some(FurtherRecord { etag, of, change, mode: input.u32()?, uid: input.u32()?, gid: input.u32()? })
     }
 }
 
@@ -284,7 +287,7 @@ mod tests {
             prop_assert!(waiting.given.len() <= EARLIER_EXPORTS_MAX);
             again(&waiting);
             again(&PlaceRecord { repository, number });
-            again(&FurtherRecord { etag: etag.clone(), of: etag.clone(), mode: n, uid: n, gid: n });
+            again(&FurtherRecord { etag: etag.clone(), of: etag.clone(), change: number, mode: n, uid: n, gid: n });
             let object = flag.then(|| Found { size: number, etag: etag.clone(), modified: since });
             for how in ConflictPolicy::ALL {
                 again(&ConflictRecord { fid: flag.then_some(fid), since, object: object.clone(), known_etag: etag.clone(), how });

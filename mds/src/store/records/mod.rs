@@ -16,7 +16,7 @@ pub use export::{ConflictRecord, FurtherRecord, Given, PlaceRecord, WaitRecord, 
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;
-pub use repository::{HsmRecord, LoadRecord, RepositoryRecord};
+pub use repository::{HsmRecord, LoadRecord, RepositoryRecord, Sync};
 
 use sateen_types::FileType;
 

@@ -35,6 +35,20 @@ pub struct RepositoryRecord {
     pub next_fid: (u64, u32),
     /// End of the last complete comparison of bucket and directory.
     pub synced: Option<Timestamp>,
+    /// Whether the import is one.
+    pub sync: Sync,
+}
+
+/// Whether an import compares: names go whose objects are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// It only adds.
+    #[default]
+    No,
+    /// Somebody has asked for it: everything is carried over.
+    Asked,
+    /// It was due: what the link says is carried over.
+    Scheduled,
 }
 
 impl RepositoryRecord {
@@ -96,6 +110,11 @@ impl Record for RepositoryRecord {
         out.u32(s.sync_interval_s);
         out.bytes(s.event_source.to_string().as_bytes());
         write_moment(out, self.synced);
+        out.u8(match self.sync {
+            Sync::No => 0,
+            Sync::Asked => 1,
+            Sync::Scheduled => 2,
+        });
     }
 
     fn read(input: &mut Reader<'_>) -> Option<RepositoryRecord> {
@@ -125,7 +144,7 @@ impl Record for RepositoryRecord {
         let (message, created, root) = (text(input)?, input.time()?, input.fid()?);
         let (import, run, after) = (read_status(input)?, input.u64()?, input.bytes()?.to_vec());
         let next_fid = (input.u64()?, input.u32()?);
-        let mut synced = None;
+        let (mut synced, mut sync) = (None, Sync::No);
         if input.version() > 1 {
             settings.conflict = match input.u8()? {
                 0 => ConflictPolicy::Manual,
@@ -137,9 +156,15 @@ impl Record for RepositoryRecord {
             settings.sync_interval_s = input.u32()?;
             settings.event_source = text(input)?.parse().ok()?;
             synced = read_moment(input)?;
+            sync = match input.u8()? {
+                0 => Sync::No,
+                1 => Sync::Asked,
+                2 => Sync::Scheduled,
+                _ => return None,
+            };
         }
         let settings = settings.checked().ok()?;
-        Some(RepositoryRecord { settings, state, message, created, root, import, run, after, next_fid, synced })
+        Some(RepositoryRecord { settings, state, message, created, root, import, run, after, next_fid, synced, sync })
     }
 }
 

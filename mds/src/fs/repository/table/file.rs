@@ -24,6 +24,8 @@ pub(super) struct File {
     pub closed: u32,
     pub failures: u32,
     pub retry_at: Option<Instant>,
+    /// All of it is wanted, and tried again when it fails.
+    pub restore: bool,
     pub queued_urgent: bool,
     pub queued_ahead: bool,
     pub waiters: HashMap<u64, Waiter>,

@@ -10,6 +10,10 @@ use super::{LoadTable, Task};
 /// Pause before a file is tried again that could not be fetched; doubled each time, up to the longest.
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The longest where nobody waits.
+const BACKOFF_IDLE_MAX: Duration = Duration::from_secs(60);
+/// A bucket that cannot be watched is tried again after this.
+const WATCH_AGAIN: Duration = Duration::from_secs(30);
 /// A bucket whose look failed for another reason is looked at again after this.
 const CHECK_SOON: Duration = Duration::from_secs(1);
 
@@ -28,6 +32,11 @@ impl LoadTable {
             Task::Import(id, _) => {
                 if let Some(jobs) = self.jobs.get_mut(id) {
                     jobs.import_out = false;
+                }
+            }
+            Task::Watch(id) => {
+                if let Some(jobs) = self.jobs.get_mut(id) {
+                    jobs.watch_out = None;
                 }
             }
             Task::Fetch { fid, .. } => {
@@ -58,7 +67,7 @@ impl LoadTable {
     }
 
     /// A range could not be loaded: whoever waits for it is told, and it is not wanted until somebody asks again. Fetching ahead
-    /// ends.
+    /// ends, but where all of the file is wanted.
     pub fn failed(&mut self, number: u64, error: &FsError, now: Instant) {
         let Some(Task::Fetch { fid, range, .. }) = self.take_out(number) else { return };
         let Some(file) = self.files.get_mut(&fid) else { return };
@@ -66,7 +75,7 @@ impl LoadTable {
             waiter.error = Some(error.clone());
         }
         file.unwant(range);
-        file.ahead = None;
+        file.ahead = file.restore.then(|| Extent { start: 0, end: file.remote.end() });
         file.changed.notify_waiters();
         self.back_off(fid, now);
         self.queue(fid);
@@ -75,10 +84,22 @@ impl LoadTable {
 
     fn back_off(&mut self, fid: Fid, now: Instant) {
         if let Some(file) = self.files.get_mut(&fid) {
-            let at = now + BACKOFF.saturating_mul(1 << file.failures.min(8)).min(BACKOFF_MAX);
+            let longest = if file.waiters.is_empty() { BACKOFF_IDLE_MAX } else { BACKOFF_MAX };
+            let at = now + BACKOFF.saturating_mul(1 << file.failures.min(16)).min(longest);
             file.failures += 1;
             file.retry_at = Some(at);
             self.cooling.push_back((at, fid));
+        }
+    }
+
+    /// Somebody asks for the file: it is tried again soon.
+    pub(super) fn hurry(&mut self, fid: Fid, now: Instant) {
+        let soon = now + BACKOFF_MAX;
+        if let Some(file) = self.files.get_mut(&fid)
+            && file.retry_at.is_some_and(|at| at > soon)
+        {
+            file.retry_at = Some(soon);
+            self.cooling.push_back((soon, fid));
         }
     }
 
@@ -114,11 +135,11 @@ impl LoadTable {
             }
             Some(Task::Check(id)) => {
                 if let Some(jobs) = self.jobs.get_mut(&id) {
-                    jobs.check_at = Some(now + CHECK_SOON);
+                    jobs.wanted.check_at = Some(now + CHECK_SOON);
                 }
             }
             Some(Task::Export(item)) => self.export_given_back(&item, later, now),
-            Some(Task::Import(..)) | None => {}
+            Some(Task::Import(..) | Task::Watch(_)) | None => {}
         }
     }
 
@@ -132,6 +153,15 @@ impl LoadTable {
             gone.into_iter().for_each(|range| file.unwant(range));
             self.queue(fid);
             self.drop_idle(fid);
+        }
+    }
+
+    /// A bucket cannot be watched; it is tried again after a while.
+    pub fn cannot_watch(&mut self, number: u64, now: Instant) {
+        if let Some(Task::Watch(id)) = self.take_out(number)
+            && let Some(jobs) = self.jobs.get_mut(&id)
+        {
+            jobs.watch_at = Some(now + WATCH_AGAIN);
         }
     }
 

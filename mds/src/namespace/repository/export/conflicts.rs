@@ -4,6 +4,7 @@
 use sateen_types::repository::{Conflict, ConflictPolicy, Found};
 use sateen_types::{Fid, FsCode, FsError, FsResult, HsmFlags, Name, RepositoryId, Timestamp};
 
+use super::super::conflict::aside;
 use super::super::{delete_hsm, hsm, links, load, loads, put_hsm};
 use super::plan::wanted;
 use super::queue;
@@ -62,28 +63,17 @@ pub(super) fn put(tx: &mut dyn Txn, id: RepositoryId, key: &[u8], mut record: Co
     Ok(())
 }
 
-/// Told by an import: the file was changed here, and its object as well. `object` is what is there now.
-pub fn note_conflict(
-    tx: &mut dyn Txn,
-    id: RepositoryId,
-    key: &[u8],
-    (fid, object): (Fid, Option<Found>),
-    known_etag: &str,
-    now: Timestamp,
-) -> FsResult<()> {
-    if let Some(before) = queue::conflict(tx, id, key)?
-        && before.fid == Some(fid)
-        && before.object == object
-    {
-        return Ok(());
+/// Told by an import, which has asked what was decided and the policy of the link: nothing was, or it cannot be carried out.
+pub fn note_conflict(tx: &mut dyn Txn, id: RepositoryId, conflict: Conflict) -> FsResult<()> {
+    let Conflict { key, fid, mut since, object, mut known_etag } = conflict;
+    if let Some(before) = queue::conflict(tx, id, &key)? {
+        if before.fid == fid && before.object == object {
+            return Ok(());
+        }
+        (since, known_etag) = (before.since, before.known_etag);
     }
-    let (since, how) = (now, ConflictPolicy::Manual);
-    put(tx, id, key, ConflictRecord { fid: Some(fid), since, object, known_etag: known_etag.to_owned(), how })?;
-    // Whatever was decided is carried out when its turn comes.
-    match queue::conflict(tx, id, key)? {
-        Some(conflict) if conflict.how != ConflictPolicy::Manual => queue::note_file(tx, fid, id, false, now),
-        _ => Ok(()),
-    }
+    queue::put_conflict(tx, id, &key, &ConflictRecord { fid, since, object, known_etag, how: ConflictPolicy::Manual });
+    Ok(())
 }
 
 /// The name is gone here.
@@ -271,51 +261,12 @@ fn make_room(
     queue::note_file(tx, fid, id, true, inputs.now)
 }
 
-/// `20261122T163000Z`: proleptic Gregorian, after Howard Hinnant's `civil_from_days`.
-fn compact_utc(t: Timestamp) -> String {
-    let (days, second) = (t.seconds.div_euclid(86_400), t.seconds.rem_euclid(86_400));
-    let z = days + 719_468;
-    let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (second / 3_600, second % 3_600 / 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{:02}Z", second % 60)
-}
-
 fn free_name(tx: &dyn ReadTxn, parent: Fid, name: &Name, now: Timestamp) -> FsResult<Name> {
-    let stamp = compact_utc(now);
-    for n in 0..NAMES_MAX {
-        let suffix = if n == 0 { format!(".conflict-{stamp}") } else { format!(".conflict-{stamp}-{n}") };
-        let room = sateen_types::limits::NAME_BYTES_MAX - suffix.len();
-        let mut cut = name.as_bytes();
-        if cut.len() > room {
-            let text = String::from_utf8_lossy(cut);
-            let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            cut = &cut[..end.min(cut.len())];
-        }
-        let free = Name::parse(&[cut, suffix.as_bytes()].concat())?;
+    for n in 1..=NAMES_MAX {
+        let free = aside(name, now, n)?;
         if tree::entry(tx, parent, &free)?.is_none() {
             return Ok(free);
         }
     }
     Err(FsError::new(FsCode::Exists, format!("there are {NAMES_MAX} files beside {name:?} that made room")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_in_names_are_utc() {
-        let text = |seconds| compact_utc(Timestamp { seconds, nanos: 5 });
-        assert_eq!(text(0), "19700101T000000Z");
-        assert_eq!(text(951_782_400), "20000229T000000Z");
-        assert_eq!(text(1_795_365_296), "20261122T163456Z");
-        assert_eq!(text(4_107_542_399), "21000228T235959Z");
-        assert_eq!(text(-1), "19691231T235959Z");
-    }
 }

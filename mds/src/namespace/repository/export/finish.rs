@@ -149,7 +149,8 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
         let of = before.filter(|row| (stored.copied || same_data) && !row.flags.has(HsmFlags::DIRTY));
         let (mode, uid, gid) = stored.attributes;
         let of = of.map(|row| row.etag).unwrap_or_default();
-        let record = FurtherRecord { etag: object.etag.clone(), of, mode, uid, gid };
+        let change = if same_data && !stored.copied { stored.change } else { 0 };
+        let record = FurtherRecord { etag: object.etag.clone(), of, change, mode, uid, gid };
         queue::put_further(tx, fid, (id, key), &record);
         return settle(tx, fid, now);
     }

@@ -28,7 +28,7 @@ pub use conflicts::{count as conflict_count, list as list_conflicts, note_confli
 pub use finish::Stored;
 pub use note::{Exporting, destroyed, follows, note};
 pub use plan::{Look, Plan, Store, owner, plan};
-pub use queue::{count, deletion, is_queued, items, waiting};
+pub use queue::{conflict, count, deletion, forget_conflict, is_queued, items, note_file, waiting};
 
 /// Names of a file that are followed. Each further one is an object.
 const FURTHER_MAX: usize = 64;
@@ -56,7 +56,7 @@ pub enum ExportChange {
     /// Another object was found than the one that was known, or none.
     Conflicting { fid: Fid, id: RepositoryId, key: Vec<u8>, number: u64, object: Option<Found>, known_etag: String },
     /// An object is gone, by the deletion of this number.
-    Deleted { id: RepositoryId, key: Vec<u8>, number: u64 },
+    Deleted { id: RepositoryId, key: Vec<u8>, number: u64, stamp: u64 },
     /// Another object was to be deleted than the one that is there.
     DeletionConflicting { id: RepositoryId, key: Vec<u8>, number: u64, object: Option<Found> },
     /// Everything below a path is exported, or one file.
@@ -111,7 +111,7 @@ pub fn apply(tx: &mut dyn Txn, change: &ExportChange, inputs: &Inputs) -> FsResu
         ExportChange::Conflicting { fid, id, key, number, object, known_etag } => {
             finish::conflicting(tx, *fid, (*id, key, *number), (object.as_ref(), known_etag), now).map(done)
         }
-        ExportChange::Deleted { id, key, number } => {
+        ExportChange::Deleted { id, key, number, .. } => {
             finish::deleted(tx, *id, key, *number)?;
             Ok(Exported::Done)
         }

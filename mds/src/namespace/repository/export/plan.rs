@@ -252,7 +252,7 @@ impl Known<'_> {
             _ if is_first => same_data && !row.attributes_changed,
             Some(f) => {
                 let same = (f.mode, f.uid, f.gid) == (self.inode.mode, self.inode.uid, self.inode.gid);
-                same && same_data && f.of == row.etag
+                same && (same_data && f.of == row.etag || f.change == self.inode.change)
             }
             None => false,
         }

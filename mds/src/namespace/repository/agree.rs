@@ -1,0 +1,43 @@
+//! What imports have to know and to say of what goes the other way.
+
+use sateen_types::repository::{Conflict, ConflictPolicy, RepositoryEvents};
+use sateen_types::{Fid, FsResult, RepositoryId, Timestamp};
+
+use super::{export, links};
+use crate::store::{ReadTxn, Txn};
+
+/// Whether a file waits to be exported: what is under its key then is found out by that.
+pub fn waits(tx: &dyn ReadTxn, fid: Fid) -> FsResult<bool> {
+    Ok(export::waiting(tx, fid)?.is_some())
+}
+
+/// Whether an object waits to be deleted: what is under its key then is found out by that.
+pub fn awaits_deletion(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<bool> {
+    Ok(export::deletion(tx, id, key)?.is_some())
+}
+
+/// A file is to be looked at, whether it is to be exported.
+pub fn note_changed(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, now: Timestamp) -> FsResult<()> {
+    match links::find(tx, id)? {
+        Some(link) if link.settings.auto_export != RepositoryEvents::default() => {
+            export::note_file(tx, fid, id, false, now)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What somebody has decided about a conflict.
+pub fn decided(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<ConflictPolicy>> {
+    let how = export::conflict(tx, id, key)?.map(|conflict| conflict.how);
+    Ok(how.filter(|how| *how != ConflictPolicy::Manual))
+}
+
+/// Both sides have changed.
+pub fn note_conflict(tx: &mut dyn Txn, id: RepositoryId, conflict: Conflict) -> FsResult<()> {
+    export::note_conflict(tx, id, conflict)
+}
+
+/// Both sides are the same again.
+pub fn end_conflict(tx: &mut dyn Txn, id: RepositoryId, key: &[u8]) -> FsResult<()> {
+    export::forget_conflict(tx, id, key)
+}
