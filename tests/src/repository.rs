@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sateen_client::admin::Admin;
-use sateen_client::{Client, Credential, Fid, FsResult, Name, Options};
+use sateen_client::{Client, Credential, Fid, FsResult, Name, Options, RepositoryChange};
 use sateen_dev_s3::store::Store;
 use sateen_types::repository::{
     Conflict, ConflictPolicy, HsmState, ImportState, Repository, RepositoryId, RepositorySettings, RepositoryState,
 };
-use sateen_types::{FsCode, FsError};
+use sateen_types::{FsCode, FsError, Timestamp};
 
 use crate::cluster::{Cluster, ClusterSpec, FS};
 use crate::ports::Port;
@@ -36,16 +36,24 @@ pub struct Worker {
     process: Process,
     metrics: Port,
     _listen: Port,
+    /// Kept for as long as the worker has it.
+    _webhook: Option<Port>,
 }
 
 impl Worker {
     /// Starts one and waits until it works.
     #[track_caller]
     fn start(cluster: &Cluster, s3: &S3, number: usize) -> Worker {
+        Worker::start_with(cluster, s3, number, "")
+    }
+
+    /// [`Worker::start`] with more in its configuration.
+    #[track_caller]
+    fn start_with(cluster: &Cluster, s3: &S3, number: usize, more: &str) -> Worker {
         let (listen, port) = (Port::free(), Port::free());
         let config = cluster.dir().join(format!("etc/dra-sync{number}.toml"));
         let text = format!(
-            "mds = [\"{}\"]\nlisten = \"{}\"\nmetrics_listen = \"{}\"\n[profiles.default]\nfile = {:?}\n",
+            "mds = [\"{}\"]\nlisten = \"{}\"\nmetrics_listen = \"{}\"\n{more}[profiles.default]\nfile = {:?}\n",
             cluster.mds_address(),
             listen.address(),
             port.address(),
@@ -60,7 +68,7 @@ impl Worker {
             process.assert_runs();
             rpc::is_serving(listen.address()).then_some(())
         });
-        Worker { process, metrics: port, _listen: listen }
+        Worker { process, metrics: port, _listen: listen, _webhook: None }
     }
 
     /// `kill -9`.
@@ -213,6 +221,47 @@ impl Linked {
             admin.resolve_conflict(&FS.parse().expect("a name"), self.id, key.as_bytes(), how).await
         });
         done.unwrap_or_else(|e| panic!("the conflict of {key} cannot be ended: {e}"));
+    }
+
+    /// Changes the link.
+    #[track_caller]
+    pub fn change(&self, change: RepositoryChange) {
+        let changed = admin(self.cluster.mds_address(), async |admin| {
+            admin.update_repository(&FS.parse().expect("a name"), self.id, change).await
+        });
+        changed.unwrap_or_else(|e| panic!("the link cannot be changed: {e}"));
+    }
+
+    /// Compares bucket and directory, and waits.
+    #[track_caller]
+    pub fn compare(&self) -> Repository {
+        let started = admin(self.cluster.mds_address(), async |admin| {
+            admin.start_import(&FS.parse().expect("a name"), self.id, true).await
+        });
+        started.unwrap_or_else(|e| panic!("the comparison cannot be started: {e}"));
+        self.imported()
+    }
+
+    /// Waits until somebody who hears of changes of the bucket has said so from now on.
+    #[track_caller]
+    pub fn watched(&self) {
+        let since = Timestamp::now();
+        wait::until("somebody who watches the bucket", IMPORT, || {
+            let now = self.now()?;
+            (now.watched.is_some_and(|at| at > since) && now.watch_message.is_empty()).then_some(())
+        });
+    }
+
+    /// Starts one more worker, with a webhook, and has the store tell it of changes from now on.
+    #[track_caller]
+    pub fn tell_webhook(&mut self) {
+        let (port, token) = (Port::free(), "0123456789abcdef-test");
+        let file = self.cluster.dir().join("etc/webhook-token");
+        std::fs::write(&file, token).expect("the token can be written");
+        let more = format!("[webhook]\nlisten = \"{}\"\ntoken_file = {file:?}\n", port.address());
+        let worker = Worker::start_with(&self.cluster, &self.s3, self.workers.len(), &more);
+        self.s3.restart_telling(format!("http://{}/events/{token}", port.address()));
+        self.workers.push(Worker { _webhook: Some(port), ..worker });
     }
 
     /// State of a file, by its path below the link. Asked by a client of its own.

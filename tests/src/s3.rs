@@ -40,6 +40,8 @@ pub struct S3 {
     pace: Pace,
     /// Writes that are made and answered with errors when it starts next.
     lose_answers: u32,
+    /// Where changes are told.
+    webhook: Option<String>,
     process: Option<Process>,
 }
 
@@ -66,7 +68,7 @@ impl S3 {
         store.create_bucket(BUCKET).expect("a bucket can be made");
         fill(&store);
         drop(store);
-        let mut s3 = S3 { dir, log, keys, port: Port::free(), pace, lose_answers: 0, process: None };
+        let mut s3 = S3 { dir, log, keys, port: Port::free(), pace, lose_answers: 0, webhook: None, process: None };
         s3.run();
         s3
     }
@@ -75,7 +77,7 @@ impl S3 {
     #[track_caller]
     pub fn run(&mut self) {
         assert!(self.process.is_none(), "the S3 server runs already");
-        let args: Vec<OsString> = vec![
+        let mut args: Vec<OsString> = vec![
             "--dir".into(),
             self.dir.clone().into(),
             "--listen".into(),
@@ -89,6 +91,9 @@ impl S3 {
             "--lose-answers".into(),
             std::mem::take(&mut self.lose_answers).to_string().into(),
         ];
+        if let Some(webhook) = &self.webhook {
+            args.extend(["--webhook".into(), webhook.into()]);
+        }
         let mut process = Process::start("s3", &bins::path("sateen-dev-s3"), &args, &self.log, |_| {});
         wait::until("an S3 server that listens", wait::SERVER, || {
             process.assert_runs();
@@ -110,6 +115,14 @@ impl S3 {
     pub fn restart_losing(&mut self, answers: u32) {
         self.kill9();
         self.lose_answers = answers;
+        self.run();
+    }
+
+    /// Starts it again; it tells all changes to `webhook`.
+    #[track_caller]
+    pub fn restart_telling(&mut self, webhook: String) {
+        self.kill9();
+        self.webhook = Some(webhook);
         self.run();
     }
 

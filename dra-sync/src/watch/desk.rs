@@ -33,7 +33,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Delivery {
     /// Of any buckets.
     pub touched: Arc<[Touched]>,
-    /// Hears how many of them were a link's, when all are answered; an error if they will not be.
+    /// Hears how many of them were a link's, when the MDS was told of all; an error if they will not be.
     pub done: oneshot::Sender<usize>,
 }
 
@@ -86,7 +86,7 @@ impl Desk {
             let _ = done.send(0);
             return;
         }
-        let (ticket, answered) = Ticket::new(keys);
+        let (ticket, answered) = Ticket::impatient(keys);
         for (link, keys) in parts {
             let batch = Batch { keys, ticket: Some(ticket.clone()) };
             // Full: whoever told of the keys hears that they were not answered, and tells again.

@@ -228,7 +228,7 @@ mod tests {
         for nothing in [r#"{"Records":[]}"#, r#"{"Records":null}"#, " {\"Records\":null}\n"] {
             assert_eq!(parse(nothing.as_bytes()), Ok(Told::default()), "{nothing}");
         }
-        for bad in ["", "{}", "[]", "null", "{\"Records\":7}", "{\"Records\":[", "hello", "{\"Records\":[{\"s3\":[]}]}"]
+        for bad in ["", "{}", "[]", "null", "{\"Records\":7}", "{\"Records\":[", "hello", "{\"Records\":[{\"s3\":7}]}"]
         {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }

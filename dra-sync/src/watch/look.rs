@@ -89,13 +89,18 @@ impl Said {
         *self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// It may be what the MDS does not like.
+    fn forget(&self) {
+        *self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+
     fn last(&self) -> Instant {
         *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn heard(&self, done: &EventsDone, asked: Instant) {
-        let mut stamp = self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *stamp = (*stamp).max(Some(done.stamp));
+        // An older one that comes late is as true, if less useful.
+        *self.stamp.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(done.stamp);
         *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = asked;
     }
 }
@@ -261,14 +266,20 @@ async fn round(
         match tell(eyes, said, page, figures).await {
             Ok(done) => {
                 let later: HashSet<Vec<u8>> = done.later.into_iter().collect();
-                for taken in told {
-                    if later.contains(&taken.key) { again.push(taken) } else { taken.answered() }
+                for mut taken in told {
+                    if later.contains(&taken.key) {
+                        taken.told();
+                        again.push(taken);
+                    } else {
+                        taken.answered();
+                    }
                 }
             }
             // There is no use in the others either.
             Err(e) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => return Err(e),
             Err(error) => {
                 tracing::warn!(repository = %eyes.repository, %error, "the MDS did not take what is in the bucket");
+                said.forget();
                 again.extend(told);
             }
         }

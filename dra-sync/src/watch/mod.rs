@@ -105,7 +105,7 @@ pub async fn run(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
     let eyes = eyes(shared, shift, assignment.repository, assignment.number, settings);
     let remote = remote_of(shared, settings);
     let (send, batches) = mpsc::channel(BATCHES_WAITING_MAX);
-    let (trouble, heard) = watch::channel(String::new());
+    let (trouble, heard) = watch::channel("the source of events has not answered yet".to_owned());
     let source = async {
         match &queue {
             None => listen::run(&*remote, &keys, &send, &trouble, &shared.figures).await,

@@ -27,14 +27,26 @@ pub struct Ticket(Arc<Wait>);
 #[derive(Debug)]
 struct Wait {
     left: AtomicUsize,
+    /// Not satisfied with a key that is busy.
+    patient: bool,
     told: parking_lot::Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Ticket {
     /// For `keys` keys, at least one; the receiver hears when all are answered, or gets an error when they will not be.
     pub fn new(keys: usize) -> (Ticket, oneshot::Receiver<()>) {
+        Ticket::made(keys, true)
+    }
+
+    /// The same, but a key that the MDS was told of counts as answered even if it is busy: for those who hold up what
+    /// comes behind it while they wait.
+    pub fn impatient(keys: usize) -> (Ticket, oneshot::Receiver<()>) {
+        Ticket::made(keys, false)
+    }
+
+    fn made(keys: usize, patient: bool) -> (Ticket, oneshot::Receiver<()>) {
         let (told, hears) = oneshot::channel();
-        let wait = Wait { left: AtomicUsize::new(keys), told: parking_lot::Mutex::new(Some(told)) };
+        let wait = Wait { left: AtomicUsize::new(keys), patient, told: parking_lot::Mutex::new(Some(told)) };
         (Ticket(Arc::new(wait)), hears)
     }
 
@@ -62,6 +74,14 @@ impl Taken {
     /// The MDS has answered it.
     pub fn answered(self) {
         self.tickets.into_iter().for_each(Ticket::answered);
+    }
+
+    /// The MDS has heard of it, and is busy with it.
+    pub fn told(&mut self) {
+        let (patient, others) = std::mem::take(&mut self.tickets).into_iter().partition(|ticket| ticket.0.patient);
+        self.tickets = patient;
+        let others: Vec<Ticket> = others;
+        others.into_iter().for_each(Ticket::answered);
     }
 }
 
@@ -195,6 +215,22 @@ mod tests {
         let minutes = now - start;
         assert!(minutes > Duration::from_secs(60) && minutes < Duration::from_secs(120), "{minutes:?}");
         assert_eq!(hears.try_recv(), Err(oneshot::error::TryRecvError::Closed), "not answered");
+    }
+
+    #[test]
+    fn who_cannot_wait_hears_when_a_key_was_told_and_the_others_when_it_is_done() {
+        let now = Instant::now();
+        let mut pending = Pending::default();
+        let ((patient, mut waits), (impatient, mut hears)) = (Ticket::new(1), Ticket::impatient(1));
+        pending.add(b"a".to_vec(), Some(patient), now);
+        pending.add(b"a".to_vec(), Some(impatient), now);
+        let mut taken = pending.take(1, now).remove(0);
+        taken.told();
+        assert!(hears.try_recv().is_ok());
+        assert_eq!(waits.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert!(pending.again(taken, now).is_none());
+        pending.take(1, now + AGAIN_PAUSE_FIRST).remove(0).answered();
+        assert!(waits.try_recv().is_ok());
     }
 
     #[test]

@@ -125,6 +125,8 @@ impl Queue {
         opened: mpsc::Sender<Open>,
     ) -> Infallible {
         let mut backoff = Backoff::default();
+        // The first answer says that the queue is there, and is not waited for.
+        let mut wait = Duration::ZERO;
         loop {
             let mut places = Vec::new();
             while places.len() < MESSAGES_MAX {
@@ -133,7 +135,7 @@ impl Queue {
                     places.push(place);
                 }
             }
-            let messages = match self.receive().await {
+            let messages = match self.receive(wait).await {
                 Ok(messages) => messages,
                 Err(error) => {
                     tracing::warn!(queue = self.url, %error, "no messages can be received");
@@ -145,7 +147,7 @@ impl Queue {
                     continue;
                 }
             };
-            backoff = Backoff::default();
+            (backoff, wait) = (Backoff::default(), POLL);
             say(trouble, String::new());
             for (message, place) in messages.into_iter().zip(places) {
                 let told = match event::parse(message.body.as_bytes()) {
@@ -200,14 +202,14 @@ impl Queue {
         }
     }
 
-    async fn receive(&self) -> Result<Vec<Message>, RemoteError> {
+    async fn receive(&self, wait: Duration) -> Result<Vec<Message>, RemoteError> {
         let request = json!({
             "QueueUrl": self.url,
             "MaxNumberOfMessages": MESSAGES_MAX,
-            "WaitTimeSeconds": POLL.as_secs(),
+            "WaitTimeSeconds": wait.as_secs(),
             "VisibilityTimeout": HIDDEN.as_secs(),
         });
-        let answer = self.ask("AmazonSQS.ReceiveMessage", &request, POLL + PATIENCE).await?;
+        let answer = self.ask("AmazonSQS.ReceiveMessage", &request, wait + PATIENCE).await?;
         let received: Received = read(&answer)?;
         let mut messages = received.messages.unwrap_or_default();
         // What is too much comes again.

@@ -1,7 +1,8 @@
 //! An HTTP endpoint for events: `POST /events`, with `Authorization: Bearer TOKEN`, or `POST /events/TOKEN` for senders that cannot
 //! say more than an address.
 //!
-//! It answers 200 when the MDS has answered for every key that is a link's, so that a sender that tries again loses nothing.
+//! It answers 200 when the MDS was told what is under every key that is a link's, so that a sender that tries again loses nothing. A key
+//! that is busy then is looked at again here: senders tell one event after the other, and must not be held up by one file.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -144,7 +144,7 @@ impl Peer {
                         self.hidden.lock().expect("lock").push((handle, body));
                     }
                 }
-                if !given.is_empty() {
+                if !given.is_empty() || asked["WaitTimeSeconds"] == 0 {
                     return reply(200, json!({"Messages": given}));
                 }
                 tokio::task::yield_now().await;
@@ -280,4 +280,100 @@ async fn a_wrong_key_is_told_of_without_the_key() {
     })
     .await;
     assert!(!peer.refusals.lock().expect("lock").is_empty());
+}
+
+/// One plain request to moto, which checks no signatures of its own accord; gives the body.
+async fn ask_moto(to: SocketAddr, head: &str, body: &str) -> std::io::Result<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(to).await?;
+    let service = if head.contains("AmazonSQS") { "sqs" } else { "s3" };
+    let text = format!(
+        "{head}\r\nHost: {to}\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=AK/20260101/{REGION}/{service}/aws4_request\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(text.as_bytes()).await?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await?;
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_default();
+    assert!(head.contains(" 200 ") || head.contains(" 204 "), "{text}: {reply}");
+    Ok(body.to_owned())
+}
+
+#[tokio::test]
+#[ignore = "needs moto_server (pip install 'moto[server]'), whose path is in SATEEN_MOTO_SERVER"]
+async fn events_of_a_bucket_come_through_a_queue_of_moto() {
+    let program = std::env::var_os("SATEEN_MOTO_SERVER").expect("SATEEN_MOTO_SERVER is the path of moto_server");
+    let port = TcpListener::bind("127.0.0.1:0").await.and_then(|l| l.local_addr()).expect("a port").port();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut server = tokio::process::Command::new(program);
+    server.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(std::process::Stdio::null()).kill_on_drop(true);
+    let _server = server.stderr(std::process::Stdio::null()).spawn().expect("it starts");
+    let sqs = |operation: &str| {
+        format!("POST / HTTP/1.1\r\nX-Amz-Target: AmazonSQS.{operation}\r\nContent-Type: application/x-amz-json-1.0")
+    };
+    let made = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            match ask_moto(address, &sqs("CreateQueue"), r#"{"QueueName": "events"}"#).await {
+                Ok(made) => break made,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    });
+    let made: serde_json::Value = serde_json::from_str(&made.await.expect("it comes up")).expect("JSON");
+    let url = made["QueueUrl"].as_str().expect("a URL").to_owned();
+    let configuration = format!(
+        "<NotificationConfiguration><QueueConfiguration><Queue>arn:aws:sqs:{REGION}:123456789012:events</Queue>\
+         <Event>s3:ObjectCreated:*</Event><Event>s3:ObjectRemoved:*</Event></QueueConfiguration></NotificationConfiguration>"
+    );
+    let location = format!(
+        "<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>"
+    );
+    for (head, body) in [
+        ("PUT /data HTTP/1.1", location.as_str()),
+        ("PUT /data?notification HTTP/1.1", &configuration),
+        ("PUT /data/p/a%20b%2B HTTP/1.1", "bytes"),
+        ("PUT /data/elsewhere HTTP/1.1", "bytes"),
+        ("DELETE /data/p/a%20b%2B HTTP/1.1", ""),
+        ("PUT /data/p/last HTTP/1.1", "bytes"),
+    ] {
+        ask_moto(address, head, body).await.expect("answered");
+    }
+
+    let root = root_of(&url);
+    let open = move || {
+        let (access_key, secret_key) = ("AK".to_owned(), SECRET.to_owned());
+        let credentials = Credentials { access_key, secret_key, token: None };
+        Service::open("sqs", REGION, &root, Some(credentials))
+            .map_err(|e| sateen_types::FsError::new(sateen_types::FsCode::Io, e.message))
+    };
+    let queue = Queue::new(&url, Box::new(open));
+    let keys = while_it_runs(&queue, async |mut batches, mut trouble| {
+        trouble.wait_for(String::is_empty).await.expect("it works");
+        let (mut pending, now, mut keys) = (Pending::default(), std::time::Instant::now(), Vec::new());
+        while keys.last().is_none_or(|last| last != b"last") {
+            let batch = tokio::time::timeout(SOON, batches.recv()).await.expect("soon").expect("keys");
+            keys.extend(batch.keys.clone());
+            batch.keys.into_iter().for_each(|key| pending.add(key, batch.ticket.clone(), now));
+        }
+        pending.take(100, now).into_iter().for_each(crate::watch::pending::Taken::answered);
+        let wanted = json!({"QueueUrl": url,
+            "AttributeNames": ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]});
+        let empty = async {
+            loop {
+                let text = ask_moto(address, &sqs("GetQueueAttributes"), &wanted.to_string()).await.expect("answered");
+                let counts: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                let all = counts["Attributes"].as_object().expect("attributes");
+                if all.values().all(|count| count == "0") {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(SOON, empty).await.expect("every message is deleted");
+        keys
+    })
+    .await;
+    assert!(keys.iter().any(|key| key == b"a b+"), "{keys:?}");
+    assert!(keys.iter().all(|key| key != b"elsewhere"), "{keys:?}");
 }
