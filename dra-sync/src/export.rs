@@ -2,7 +2,7 @@
 //!
 //! What is under the key is looked at first, and every write says what it replaces. Whether the file has changed meanwhile is asked right
 //! before the object is put in place. If the answer to a write is lost, the number in the object's metadata tells
-//! whether it was made; if that cannot be found out either, nothing is reported, and the MDS gives the work out again with
+//! whether it was made. What is reported as failed may have been made all the same: the MDS gives the work out again with
 //! that number among the earlier ones.
 
 mod data;
@@ -41,12 +41,12 @@ enum Stop {
     Changed,
     /// What was to be copied is not there any more.
     SourceGone,
-    /// Later.
+    /// Later. It may have been made all the same, or be made yet: the MDS keeps the number.
     Failed(String),
     /// Never as it is: FSx's code, and why.
     Skipped(&'static str, String),
-    /// What became of it is unknown, or it is somebody else's by now: nothing is said.
-    Silent(String),
+    /// It is somebody else's by now: nothing is said.
+    Lost,
 }
 
 impl From<RemoteError> for Stop {
@@ -130,10 +130,10 @@ pub async fn run(
     {
         tracing::debug!(%error, "a file that was exported was not closed");
     }
-    report(done, number, work, figures)
+    report(done, figures)
 }
 
-fn report(done: Result<Found, Stop>, number: u64, work: &Export, figures: &Figures) -> Option<ExportOutcome> {
+fn report(done: Result<Found, Stop>, figures: &Figures) -> Option<ExportOutcome> {
     let outcome = |result, message, code: &str, object| {
         figures.exported(result);
         Some(ExportOutcome { result, message, code: code.to_owned(), object })
@@ -148,9 +148,8 @@ fn report(done: Result<Found, Stop>, number: u64, work: &Export, figures: &Figur
         Err(Stop::SourceGone) => outcome(ExportResult::SourceGone, String::new(), "", None),
         Err(Stop::Failed(message)) => outcome(ExportResult::Failed, message, "", None),
         Err(Stop::Skipped(code, message)) => outcome(ExportResult::Skipped, message, code, None),
-        Err(Stop::Silent(why)) => {
-            let key = String::from_utf8_lossy(&work.key);
-            tracing::warn!(%key, number, why, "what became of an export is not known");
+        Err(Stop::Lost) => {
+            figures.lost.fetch_add(1, Ordering::Relaxed);
             None
         }
     }
@@ -238,7 +237,7 @@ impl<S: Source> Job<'_, S> {
         match self.source.changed_under_way().await {
             Ok(false) => Ok(()),
             Ok(true) => Err(Stop::Changed),
-            Err(e) if e.code == FsCode::Stale => Err(Stop::Silent(e.message)),
+            Err(e) if e.code == FsCode::Stale => Err(Stop::Lost),
             Err(e) => Err(Stop::Failed(format!("the MDS does not say whether the file has changed: {e}"))),
         }
     }
@@ -254,32 +253,24 @@ impl<S: Source> Job<'_, S> {
     async fn write(&self, write: Write<'_>, size: u64, mut expected: Expected) -> Result<Found, Stop> {
         self.confirm().await?;
         let mut retries = Retries::within(EXPORT_RETRY_FOR);
-        // A write whose answer did not come may have been made.
-        let mut doubtful = false;
         for _ in 0..TURNS_MAX {
             let error = loop {
                 match self.make(&write, &expected).await {
                     Ok(stored) => return Ok(made(stored, size)),
                     Err(e) => {
                         self.figures.failed(&e);
-                        doubtful |= e.trouble == Trouble::Unavailable;
                         if !retries.pause(&e).await {
                             break e;
                         }
                     }
                 }
             };
-            let now = match self.look().await {
-                Ok(now) => now,
-                Err(e) if doubtful => return Err(Stop::Silent(format!("{}; {}", error.message, e.message))),
-                Err(e) => return Err(e.into()),
-            };
+            let now = self.look().await?;
             if let Some(head) = now.as_ref().filter(|head| head.posix.export == Some(self.number)) {
                 return Ok(found(head));
             }
             if !matches!(error.trouble, Trouble::Changed | Trouble::Gone) {
-                // It may still be made: the store has it, or a proxy.
-                return Err(if doubtful { Stop::Silent(error.message) } else { error.into() });
+                return Err(error.into());
             }
             match self.judge(now.as_ref(), expected.clone())? {
                 // It is as it was: something else is missing.

@@ -102,9 +102,8 @@ impl<S: Source> Job<'_, S> {
             Ok(()) => self.write(Write::Complete(&upload), size, expected).await,
             Err(stop) => Err(stop),
         };
-        if let Err(stop) = &done
-            // A completion of which nothing is known may still come about.
-            && !matches!(stop, Stop::Silent(_))
+        // A completion whose answer was lost has been made or cannot be any more.
+        if done.is_err()
             && let Err(error) = upload.abort().await
             && error.trouble != Trouble::Gone
         {

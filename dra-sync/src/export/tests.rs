@@ -116,7 +116,7 @@ async fn export(remote: &Remote, number: u64, work: &Export, source: &InMemory) 
     let (figures, room) = (Figures::default(), Room::new(64 << 20));
     let job = Job { remote, number, work, about: about(number, work), figures: &figures, room: &room, source };
     let done = job.store().await;
-    report(done, number, work, &figures).expect("its fate is known")
+    report(done, &figures).expect("its fate is known")
 }
 
 async fn stored(remote: &Remote, number: u64, work: &Export, source: &InMemory) -> Found {
