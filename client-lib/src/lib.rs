@@ -35,6 +35,7 @@ pub mod blocking;
 mod budget;
 mod cache;
 mod client;
+mod closing;
 mod commit;
 mod dirty;
 mod durable;
@@ -73,6 +74,7 @@ mod table;
 mod tend;
 #[cfg(test)]
 mod testing;
+mod together;
 mod transport;
 mod truncate;
 mod unstable;
