@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Payloads are shared, not copied, once they are in memory.
         .bytes(".sateen.oss.v1.WriteRequest.payload")
+        .bytes(".sateen.oss.v1.WriteManyRequest.payload")
         .bytes(".sateen.oss.v1.ReadReply.payload")
         .bytes(".sateen.oss.v1.ReadManyReply.payload")
         .compile_fds(compiler.file_descriptor_set())?;

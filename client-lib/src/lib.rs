@@ -36,6 +36,7 @@ mod budget;
 mod cache;
 mod changelog;
 mod client;
+mod closing;
 mod commit;
 mod dirty;
 mod durable;
@@ -74,6 +75,7 @@ mod table;
 mod tend;
 #[cfg(test)]
 mod testing;
+mod together;
 mod transport;
 mod truncate;
 mod unstable;

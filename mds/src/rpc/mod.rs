@@ -27,7 +27,7 @@ use sateen_proto::mds::write_back_server::WriteBackServer;
 use sateen_proto::status::to_status;
 use sateen_runtime::Shutdown;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
-use sateen_types::{FsCode, FsResult};
+use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
@@ -41,11 +41,16 @@ type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T>(result: FsResult<T>) -> Answer<T> {
     result.map(Response::new).map_err(|error| {
-        if matches!(error.code, FsCode::Internal | FsCode::Corrupt | FsCode::Io) {
-            tracing::error!(code = ?error.code, "answered with: {error}");
-        }
+        log_own(&error);
         to_status(error)
     })
+}
+
+/// Errors that are the server's own stand in its log, too.
+fn log_own(error: &FsError) {
+    if matches!(error.code, FsCode::Internal | FsCode::Corrupt | FsCode::Io) {
+        tracing::error!(code = ?error.code, "answered with: {error}");
+    }
 }
 
 /// The service about capabilities; its streams end when `stop` is requested.
