@@ -34,7 +34,7 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                     auto_export: carried("--auto-export", &policies.auto_export)?.unwrap_or_default(),
                     conflict: policies.conflict.unwrap_or_default(),
                     sync_interval_s: checked_interval(policies.sync_interval)?.unwrap_or(usual.sync_interval_s),
-                    event_source: policies.events.unwrap_or_default(),
+                    event_source: policies.event_source.unwrap_or_default(),
                     endpoint: endpoint.unwrap_or_default(),
                     region: region.unwrap_or_default(),
                     profile: profile.unwrap_or_default(),
@@ -94,7 +94,7 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                     chunk_mib: checked_chunk(chunk_mib)?,
                     conflict: policies.conflict,
                     sync_interval_s: checked_interval(policies.sync_interval)?,
-                    event_source: policies.events,
+                    event_source: policies.event_source,
                 };
                 let admin = admin(&host).await?;
                 let repo = find(&admin, &which).await?;
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn policies_are_parsed() {
         let words = "sateen repo create scratch /d s3://b/p --auto-import NEW,changed --auto-export off --chunk-mib 4 \
-                     --conflict keep-both --events listen --sync-interval 60";
+                     --conflict keep-both --event-source listen --sync-interval 60";
         let Ok(Cli { command: Command::Repo { command: Repo::Create { policies, url, .. }, .. } }) =
             Cli::try_parse_from(words.split_whitespace())
         else {
@@ -275,7 +275,7 @@ mod tests {
             "/d s3://b/p --auto-import OLD",
             "/d/../e s3://b/p",
             "/d s3://b/p --conflict none",
-            "/d s3://b/p --events sqs:q",
+            "/d s3://b/p --event-source sqs:q",
         ] {
             let words = format!("sateen repo create scratch {bad}");
             Cli::try_parse_from(words.split(' ')).expect_err(bad);

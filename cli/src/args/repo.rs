@@ -35,7 +35,7 @@ pub struct Policies {
     pub sync_interval: Option<u32>,
     /// Who tells of changes of the bucket: listen (the store, as MinIO does), sqs:URL (a queue), or an empty text for nobody.
     #[arg(long, value_name = "SOURCE")]
-    pub events: Option<EventSource>,
+    pub event_source: Option<EventSource>,
 }
 
 /// Which repository.
