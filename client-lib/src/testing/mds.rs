@@ -458,6 +458,10 @@ impl Namespace for FakeMds {
     async fn read_dir(&self, _: Request<mds::ReadDirRequest>) -> Reply<mds::ReadDirReply> {
         unknown()
     }
+    async fn read_dirs(&self, _: Request<mds::ReadDirsRequest>) -> Reply<mds::ReadDirsReply> {
+        unknown()
+    }
+
     async fn read_link(&self, _: Request<mds::ReadLinkRequest>) -> Reply<mds::ReadLinkReply> {
         unknown()
     }

@@ -73,6 +73,8 @@ pub const MESSAGE_BYTES_MAX: usize = BULK_BYTES_MAX + (64 << 10);
 pub const READDIR_BYTES_MAX: usize = 1 << 20;
 /// Most entries in one page of a directory listing.
 pub const READDIR_ENTRIES_MAX: u32 = 4096;
+/// Most directories in one `ReadDirs`.
+pub const READ_DIRS_MAX: usize = 64;
 /// Most supplementary groups in one credential (Linux `NGROUPS_MAX`).
 pub const GROUPS_MAX: usize = 65536;
 /// Request slots of one session: how many changes a client may have unanswered at once. One reply record is kept per slot.

@@ -32,7 +32,7 @@ pub use layout::{inherited_template, refuse_unplaceable};
 pub use perm::{Access, access};
 pub use read::{
     BRIEF_PAGE, Named, PathList, ReadDirPage, default_layout, get_attr, get_attrs, get_layout, get_xattr, inode_count,
-    list_xattr, lookup, open, paths_of, read_dir, read_link,
+    list_xattr, lookup, open, paths_of, read_dir, read_dirs, read_link,
 };
 pub use session::refuse_forbidden;
 pub use tree::{counter, inode};
