@@ -7,7 +7,7 @@
 use sateen_types::changelog::{ChangeMask, ChangeRecord, ChangeType, ChangeUser, ChangedName, Changelog};
 use sateen_types::limits::{CHANGELOG_RECORDS_MAX, CHANGELOG_USERS_MAX};
 use sateen_types::op::{Mutation, MutationReply, RenameMode};
-use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, HsmFlags, Name};
+use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, HsmFlags, Name, Timestamp};
 
 use super::{repository, tree};
 use crate::command::{Inputs, Outcome};
@@ -193,14 +193,19 @@ fn add(tx: &mut dyn Txn, mut record: ChangeRecord) -> FsResult<()> {
 }
 
 fn bare(kind: ChangeType, target: Fid, who: &Credential, inputs: &Inputs) -> ChangeRecord {
+    ChangeRecord { uid: who.uid, gid: who.gid, ..by_itself(kind, target, inputs.now) }
+}
+
+/// Of what no client has asked for.
+fn by_itself(kind: ChangeType, target: Fid, now: Timestamp) -> ChangeRecord {
     ChangeRecord {
         index: 0,
         kind,
-        time: inputs.now,
+        time: now,
         flags: 0,
         target: Some(target),
-        uid: who.uid,
-        gid: who.gid,
+        uid: 0,
+        gid: 0,
         name: None,
         source: None,
         xattr: None,
@@ -212,7 +217,7 @@ pub fn named(
     tx: &mut dyn Txn,
     (parent, name): (Fid, &Name),
     (fid, file_type): (Fid, FileType),
-    inputs: &Inputs,
+    now: Timestamp,
 ) -> FsResult<()> {
     let kind = match file_type {
         FileType::Directory => ChangeType::Mkdir,
@@ -221,7 +226,19 @@ pub fn named(
         _ => ChangeType::Mknod,
     };
     let name = Some(ChangedName { parent, name: name.clone() });
-    add(tx, ChangeRecord { name, ..bare(kind, fid, &Credential::ROOT, inputs) })
+    add(tx, ChangeRecord { name, ..by_itself(kind, fid, now) })
+}
+
+/// A name is about to go that no client has taken away.
+pub fn unnamed(tx: &mut dyn Txn, (parent, name): (Fid, &Name), now: Timestamp) -> FsResult<()> {
+    if wanted(tx)?.0 == 0 {
+        return Ok(());
+    }
+    let Some(entry) = tree::entry(tx, parent, name)? else { return Ok(()) };
+    let kind = if entry.file_type == FileType::Directory { ChangeType::Rmdir } else { ChangeType::Unlink };
+    let Some(Gone { fid, flags }) = gone(tx, parent, name)? else { return Ok(()) };
+    let name = Some(ChangedName { parent, name: name.clone() });
+    add(tx, ChangeRecord { name, flags, ..by_itself(kind, fid, now) })
 }
 
 /// What happened to a file's copy in a repository.
@@ -236,13 +253,13 @@ pub enum HsmEvent {
 }
 
 /// See [`HsmEvent`].
-pub fn hsm(tx: &mut dyn Txn, fid: Fid, event: HsmEvent, inputs: &Inputs) -> FsResult<()> {
+pub fn hsm(tx: &mut dyn Txn, fid: Fid, event: HsmEvent, now: Timestamp) -> FsResult<()> {
     let flags = match event {
         HsmEvent::Archive => 0,
         HsmEvent::Restore => 0x80,
         HsmEvent::Release => 0x180,
     };
-    add(tx, ChangeRecord { flags, ..bare(ChangeType::Hsm, fid, &Credential::ROOT, inputs) })
+    add(tx, ChangeRecord { flags, ..by_itself(ChangeType::Hsm, fid, now) })
 }
 
 /// What must be known of a change before it is made.

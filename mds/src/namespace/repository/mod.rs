@@ -180,7 +180,7 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
         Change::Loaded { fid, etag, range, allocated_delta } => {
             let left = load::loaded(tx, *fid, etag, *range, *allocated_delta)?;
             if left.is_none() {
-                changelog::hsm(tx, *fid, HsmEvent::Restore, inputs)?;
+                changelog::hsm(tx, *fid, HsmEvent::Restore, inputs.now)?;
             }
             Answer::Remote(left)
         }
@@ -207,7 +207,7 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
         }
         Change::Release { fid, who } => {
             load::release(tx, *fid, who, inputs)?;
-            changelog::hsm(tx, *fid, HsmEvent::Release, inputs)?;
+            changelog::hsm(tx, *fid, HsmEvent::Release, inputs.now)?;
             Answer::Done
         }
         Change::Export(change) => Answer::Export(export::apply(tx, change, inputs)?),
