@@ -222,8 +222,9 @@ impl Linked {
                 admin.resolve_conflict(&FS.parse().expect("a name"), self.id, key.as_bytes(), how).await
             });
             match done {
+                Ok(()) => Some(()),
                 Err(e) if e.code == FsCode::Busy => None,
-                done => Some(done.unwrap_or_else(|e| panic!("the conflict of {key} cannot be ended: {e}"))),
+                Err(e) => panic!("the conflict of {key} cannot be ended: {e}"),
             }
         });
     }
