@@ -34,7 +34,9 @@ mod atime;
 pub mod blocking;
 mod budget;
 mod cache;
+mod changelog;
 mod client;
+mod closing;
 mod commit;
 mod dirty;
 mod durable;
@@ -73,6 +75,7 @@ mod table;
 mod tend;
 #[cfg(test)]
 mod testing;
+mod together;
 mod transport;
 mod truncate;
 mod unstable;

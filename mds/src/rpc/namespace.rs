@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::join_all;
 use sateen_proto::convert::{bad, credential, fid, required, session_id, use_from_wire};
 use sateen_proto::mds::namespace_server::Namespace as NamespaceService;
 use sateen_proto::mds::*;
+use sateen_proto::status::to_detail;
 use sateen_proto::version;
-use sateen_types::limits::{CLOSES_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
+use sateen_types::limits::{CLOSES_MAX, EXECUTE_MANY_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
 use sateen_types::op::Access;
 use sateen_types::{Capability, Fid, FsName, FsResult, Name, SessionId, Space, Using, XattrName};
 use tonic::{Request, async_trait};
 
-use super::{Answer, PROGRAM, answer};
+use super::{Answer, PROGRAM, answer, log_own};
 use crate::clients::OPEN_FILES_MAX;
 use crate::cluster::Cluster;
 use crate::command;
@@ -48,6 +50,10 @@ impl NamespaceService for Service {
 
     async fn execute(&self, request: Request<ExecuteRequest>) -> Answer<ExecuteReply> {
         answer(self.execute(request.into_inner()).await)
+    }
+
+    async fn execute_many(&self, request: Request<ExecuteManyRequest>) -> Answer<ExecuteManyReply> {
+        answer(self.execute_many(request.into_inner()).await)
     }
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Answer<EntryReply> {
@@ -252,6 +258,27 @@ impl Service {
             remote: remote.as_ref().map(Into::into),
             ..(&reply).into()
         })
+    }
+
+    /// All at once, so that few commits carry them.
+    async fn execute_many(&self, r: ExecuteManyRequest) -> FsResult<ExecuteManyReply> {
+        if !(1..=EXECUTE_MANY_MAX).contains(&r.changes.len()) {
+            return Err(bad("changes", format_args!("{} is not 1 to {EXECUTE_MANY_MAX}", r.changes.len())));
+        }
+        if r.changes.iter().any(|change| !matches!(change.op, Some(execute_request::Op::WriteDone(_)))) {
+            // One that waits for other clients would keep the rest from their answers.
+            return Err(bad("changes", format_args!("one of them is not a WriteDone")).with_hint("use Execute"));
+        }
+        let outcomes = join_all(r.changes.into_iter().map(|change| self.execute(change))).await;
+        let outcomes = outcomes.into_iter().map(|outcome| match outcome {
+            Ok(reply) => execute_outcome::Outcome::Reply(reply),
+            Err(error) => {
+                log_own(&error);
+                execute_outcome::Outcome::Error(to_detail(error))
+            }
+        });
+        let outcomes = outcomes.map(|outcome| ExecuteOutcome { outcome: Some(outcome) }).collect();
+        Ok(ExecuteManyReply { outcomes })
     }
 
     async fn read_dir(&self, r: ReadDirRequest) -> FsResult<ReadDirReply> {

@@ -1,5 +1,7 @@
 //! The table of loads against a model of bytes; and whole lives of files with workers that come and go.
 
+mod told;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,7 +90,7 @@ proptest! {
                     t.restore(fid(f), LINK, remote, now).expect("room");
                     t.want_ahead(fid(f), extent(at * CHUNK, size));
                 },
-                Step::Pick(s) => if let Some((number, Task::Fetch { fid: f, range, .. })) = t.pick(session(s), now) {
+                Step::Pick(s) => if let Some((number, Task::Fetch { fid: f, range, .. })) = t.pick(session(s), 0, now) {
                     prop_assert!(range.start < range.end && range.end - range.start <= 8 << 20);
                     prop_assert!(range.start.is_multiple_of(CHUNK) && (range.end == size || range.end.is_multiple_of(CHUNK)));
                     let remote = remotes[f.oid as usize].as_ref();
@@ -155,7 +157,7 @@ proptest! {
             t.leave(fid(1), waiter);
         }
         t.want_ahead(fid(1), extent(900 * CHUNK, size));
-        while let Some((number, task)) = t.pick(WORKER, now) {
+        while let Some((number, task)) = t.pick(WORKER, 0, now) {
             let Task::Fetch { range, .. } = task else { panic!("{task:?}") };
             remote.add(range);
             prop_assert!(t.begin_finish(WORKER, number, |_| true).is_ok());
@@ -176,11 +178,11 @@ fn after_a_restart_nothing_is_given_out_until_every_worker_has_said_that_it_has_
     let mut t = LoadTable::new(100, [WORKER, OTHER]);
     t.restore(fid(1), LINK, &Remote::none_loaded(CHUNK), now).expect("room");
     t.held(WORKER, &[7], now);
-    assert_eq!(t.pick(WORKER, now), None, "it may be writing what it was given before");
+    assert_eq!(t.pick(WORKER, 0, now), None, "it may be writing what it was given before");
     t.held(WORKER, &[], now);
-    assert_eq!(t.pick(WORKER, now), None, "the other one as well");
+    assert_eq!(t.pick(WORKER, 0, now), None, "the other one as well");
     t.end_session(OTHER, now);
-    assert!(t.pick(WORKER, now).is_some_and(|(number, _)| number >= 100));
+    assert!(t.pick(WORKER, 0, now).is_some_and(|(number, _)| number >= 100));
 }
 
 #[test]
@@ -190,15 +192,15 @@ fn a_file_that_cannot_be_fetched_is_left_alone_for_a_moment() {
     let mut t = LoadTable::new(1, []);
     let (waiter, _) = t.wait(fid(1), LINK, &remote, range, now).expect("room");
     t.want(fid(1), &remote, range);
-    let (number, _) = t.pick(WORKER, now).expect("wanted");
+    let (number, _) = t.pick(WORKER, 0, now).expect("wanted");
     t.failed(number, &FsError::from(FsCode::Io), now);
     assert!(t.error(fid(1), waiter).is_some_and(|e| e.code == FsCode::Io));
     assert!(t.error(fid(1), waiter).is_none(), "told once");
-    assert_eq!(t.pick(WORKER, now), None);
+    assert_eq!(t.pick(WORKER, 0, now), None);
     t.want(fid(1), &remote, range);
-    assert_eq!(t.pick(WORKER, now), None, "not at once");
+    assert_eq!(t.pick(WORKER, 0, now), None, "not at once");
     let due = t.next_due().expect("tried again");
-    assert!(t.pick(WORKER, due).is_some());
+    assert!(t.pick(WORKER, 0, due).is_some());
 }
 
 // ---- with a file system ----
@@ -274,7 +276,7 @@ pub(super) async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid 
         last: true,
         stamp: 0,
     };
-    let status = fs.import(WORKER, import.number, page.clone()).await.expect("imports");
+    let status = fs.import(WORKER, import.number, page.clone()).await.expect("imports").status;
     assert_eq!((status.state, status.created), (ImportState::Done, 1));
     assert_eq!(fs.import(WORKER, import.number, page).await.expect_err("over").code, FsCode::Stale);
     let name = sateen_types::Name::parse(b"f").expect("valid");

@@ -41,3 +41,18 @@ pub fn note_conflict(tx: &mut dyn Txn, id: RepositoryId, conflict: Conflict) -> 
 pub fn end_conflict(tx: &mut dyn Txn, id: RepositoryId, key: &[u8]) -> FsResult<()> {
     export::forget_conflict(tx, id, key)
 }
+
+/// ETag of the object that is known of a further name of a file.
+pub fn further_etag(tx: &dyn ReadTxn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<Option<String>> {
+    Ok(export::further(tx, fid, id, key)?.map(|record| record.etag))
+}
+
+/// The file that an object was stored of, as one of its further names.
+pub fn further_owner(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<Fid>> {
+    export::further_owner(tx, id, key)
+}
+
+/// The object of a further name is gone.
+pub fn forget_further(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<()> {
+    export::forget_further(tx, fid, id, key)
+}

@@ -24,7 +24,8 @@ pub(super) fn stranger(
     object: &ImportedObject,
 ) -> FsResult<Imported> {
     const WHAT: &str = "something made here has the name";
-    if agree::waits(import.tx, entry.fid)? {
+    let further = agree::further_etag(import.tx, entry.fid, import.id, &object.key)?;
+    if agree::waits(import.tx, entry.fid)? || further.is_some_and(|etag| etag == object.etag) {
         return Ok(Imported::Same);
     }
     match how(import, &object.key)? {

@@ -92,7 +92,7 @@ impl Import<'_> {
             return Ok(Went::Later);
         }
         let Ok(path) = ObjectPath::parse(key) else { return Ok(Went::Stays) };
-        let Some(fid) = file_of_key(self.tx, self.id, key)? else { return Ok(Went::Stays) };
+        let Some(fid) = file_of_key(self.tx, self.id, key)? else { return self.further_gone(&path, key) };
         let Some(row) = hsm(self.tx, fid)? else { return Ok(Went::Stays) };
         if row.stamp > self.looked.stamp {
             return Ok(Went::Later);
@@ -116,13 +116,44 @@ impl Import<'_> {
             self.remove_directory(&path.names, &dirs, &entry)?;
             return Ok(Went::Gone);
         }
-        if opened::is_changed(self.tx, fid, &row)? && !conflict::changed_and_gone(self, fid, &row)? {
-            return Ok(Went::Stays);
+        if opened::is_changed(self.tx, fid, &row)? {
+            if self.inputs.open.contains(&fid) {
+                // What becomes of it is known when it is closed.
+                return Ok(Went::Later);
+            }
+            if !conflict::changed_and_gone(self, fid, &row)? {
+                return Ok(Went::Stays);
+            }
         }
         if self.inputs.open.contains(&fid) {
             return Ok(Went::Later);
         }
         self.remove_file(&path.names, &dirs, &entry, row)?;
+        Ok(Went::Gone)
+    }
+
+    /// Nothing is under the key of a further name of a file.
+    fn further_gone(&mut self, path: &ObjectPath, key: &[u8]) -> FsResult<Went> {
+        let Some(fid) = agree::further_owner(self.tx, self.id, key)? else { return Ok(Went::Stays) };
+        if !self.policy.deleted {
+            return Ok(Went::Stays);
+        }
+        let mut dirs = Vec::new();
+        let entry = existing(self.tx, self.record.root, path, &mut |dir| dirs.push(dir))?;
+        let inode = tree::find_inode(self.tx, fid)?;
+        // The last name is that of the file: it goes with its own object.
+        let (Some(entry), true) = (entry, inode.is_some_and(|inode| inode.nlink > 1)) else { return Ok(Went::Stays) };
+        if entry.fid != fid || agree::waits(self.tx, fid)? {
+            return Ok(if entry.fid == fid { Went::Later } else { Went::Stays });
+        }
+        agree::forget_further(self.tx, fid, self.id, key)?;
+        let (Some(name), Some(parent)) = (path.names.last(), dirs.last()) else { return Ok(Went::Stays) };
+        self.names.remove(self.tx, (*parent, name), &entry, self.inputs.now)?;
+        let mut inode = tree::named_inode(self.tx, &entry)?;
+        inode.nlink -= 1;
+        inode.attr_changed(self.inputs.now);
+        tree::put_inode(self.tx, fid, &inode);
+        self.remove_empty(&path.names[..path.names.len() - 1], &dirs)?;
         Ok(Went::Gone)
     }
 

@@ -9,6 +9,7 @@ use sateen_types::{
 };
 
 use crate::command::{Command, Inputs, Outcome, Request};
+use crate::namespace::repository::Looked;
 use crate::namespace::repository::export::Exporting;
 use crate::namespace::{self, apply, check::check};
 use crate::placement::Candidate;
@@ -29,6 +30,7 @@ pub struct Bench<'s> {
     clock: i64,
     next_oid: u32,
     number: u64,
+    stamp: u64,
 }
 
 pub fn name(s: &str) -> Name {
@@ -66,11 +68,18 @@ impl<'s> Bench<'s> {
             clock: 1_000,
             next_oid,
             number: 0,
+            stamp: 0,
         }
     }
 
     pub fn view(&self) -> Box<dyn ReadTxn + 's> {
         self.store.snapshot()
+    }
+
+    /// A look at a bucket after everything that was done so far.
+    pub fn look(&mut self) -> Looked {
+        self.stamp += 2;
+        Looked { stamp: self.stamp - 1, heard: self.stamp }
     }
 
     /// Time of the last command.

@@ -3,6 +3,7 @@
 
 mod acl;
 pub(crate) mod bench;
+mod changelog;
 mod export;
 mod files;
 mod held;
@@ -11,5 +12,6 @@ mod names;
 mod once;
 mod permissions;
 mod repository;
+mod told;
 
 use bench::{Bench, on_every_store};

@@ -14,6 +14,7 @@ use super::on_every_store;
 use crate::command::{Command, Outcome};
 use crate::namespace::repository::{self, Answer, Change};
 use crate::store::MemStore;
+use crate::store::records::Sync;
 
 const CHUNK: u64 = 128 << 10;
 
@@ -70,14 +71,15 @@ fn page(
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
     let page = ImportPage { objects, after, skipped: Vec::new(), last, stamp: 0 };
-    match change(b, Change::Import { id, run, page })? {
+    let looked = b.look();
+    match change(b, Change::Import { id, run, page, looked })? {
         Answer::Import(status) => Ok(status),
         other => panic!("{other:?}"),
     }
 }
 
 fn import_again(b: &mut Bench<'_>, id: RepositoryId, objects: &[ImportedObject]) -> ImportStatus {
-    change(b, Change::StartImport { id }).expect("starts");
+    change(b, Change::StartImport { id, sync: Sync::No }).expect("starts");
     let run = repository::get(&*b.view(), id).expect("there").run;
     page(b, id, run, objects, true).expect("imports")
 }
@@ -232,7 +234,7 @@ fn pages_of_another_import_or_that_come_twice_change_nothing() {
         assert_eq!(code(page(b, l.id, 1, &[object("c", 1, "e")], true)), FsCode::Stale);
         assert_eq!(import_again(b, l.id, &[object("a", 1, "e"), object("b", 1, "e")]).created, 0);
         change(b, Change::BeginDelete { id: l.id }).expect("begins");
-        assert_eq!(code(change(b, Change::StartImport { id: l.id })), FsCode::Busy);
+        assert_eq!(code(change(b, Change::StartImport { id: l.id, sync: Sync::No })), FsCode::Busy);
         assert_eq!(code(page(b, l.id, 2, &[object("c", 1, "e")], true)), FsCode::Stale);
     });
 }

@@ -12,7 +12,7 @@ mod conflicts;
 mod finish;
 mod note;
 mod plan;
-mod queue;
+pub(super) mod queue;
 mod walk;
 
 use sateen_types::repository::{ConflictPolicy, Found, LinkPath};
@@ -28,7 +28,10 @@ pub use conflicts::{count as conflict_count, list as list_conflicts, note_confli
 pub use finish::Stored;
 pub use note::{Exporting, destroyed, follows, note};
 pub use plan::{Look, Plan, Store, owner, plan};
-pub use queue::{conflict, count, deletion, forget_conflict, is_queued, items, note_file, waiting};
+pub use queue::{
+    conflict, count, deletion, forget_conflict, forget_further, further, further_owner, is_queued, items, note_file,
+    waiting,
+};
 
 /// Names of a file that are followed. Each further one is an object.
 const FURTHER_MAX: usize = 64;
