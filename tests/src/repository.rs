@@ -229,6 +229,47 @@ impl Linked {
         });
     }
 
+    /// Changes the link.
+    #[track_caller]
+    pub fn change(&self, change: RepositoryChange) {
+        let changed = admin(self.cluster.mds_address(), async |admin| {
+            admin.update_repository(&FS.parse().expect("a name"), self.id, change).await
+        });
+        changed.unwrap_or_else(|e| panic!("the link cannot be changed: {e}"));
+    }
+
+    /// Compares bucket and directory, and waits.
+    #[track_caller]
+    pub fn compare(&self) -> Repository {
+        let started = admin(self.cluster.mds_address(), async |admin| {
+            admin.start_import(&FS.parse().expect("a name"), self.id, true).await
+        });
+        started.unwrap_or_else(|e| panic!("the comparison cannot be started: {e}"));
+        self.imported()
+    }
+
+    /// Waits until somebody who hears of changes of the bucket has said so from now on.
+    #[track_caller]
+    pub fn watched(&self) {
+        let since = Timestamp::now();
+        wait::until("somebody who watches the bucket", IMPORT, || {
+            let now = self.now()?;
+            (now.watched.is_some_and(|at| at > since) && now.watch_message.is_empty()).then_some(())
+        });
+    }
+
+    /// Starts one more worker, with a webhook, and has the store tell it of changes from now on.
+    #[track_caller]
+    pub fn tell_webhook(&mut self) {
+        let (port, token) = (Port::free(), "0123456789abcdef-test");
+        let file = self.cluster.dir().join("etc/webhook-token");
+        std::fs::write(&file, token).expect("the token can be written");
+        let more = format!("[webhook]\nlisten = \"{}\"\ntoken_file = {file:?}\n", port.address());
+        let worker = Worker::start_with(&self.cluster, &self.s3, self.workers.len(), &more);
+        self.s3.restart_telling(format!("http://{}/events/{token}", port.address()));
+        self.workers.push(Worker { _webhook: Some(port), ..worker });
+    }
+
     /// State of a file, by its path below the link. Asked by a client of its own.
     #[track_caller]
     pub fn hsm(&self, path: &str) -> HsmState {
