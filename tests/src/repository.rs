@@ -214,13 +214,19 @@ impl Linked {
         list.unwrap_or_else(|e| panic!("the conflicts cannot be listed: {e}")).0
     }
 
-    /// Ends a conflict.
+    /// Ends a conflict, when the file is not open any more.
     #[track_caller]
     pub fn resolve(&self, key: &str, how: ConflictPolicy) {
-        let done = admin(self.cluster.mds_address(), async |admin| {
-            admin.resolve_conflict(&FS.parse().expect("a name"), self.id, key.as_bytes(), how).await
+        wait::until("the end of a conflict", EXPORT, || {
+            let done = admin(self.cluster.mds_address(), async |admin| {
+                admin.resolve_conflict(&FS.parse().expect("a name"), self.id, key.as_bytes(), how).await
+            });
+            match done {
+                Ok(()) => Some(()),
+                Err(e) if e.code == FsCode::Busy => None,
+                Err(e) => panic!("the conflict of {key} cannot be ended: {e}"),
+            }
         });
-        done.unwrap_or_else(|e| panic!("the conflict of {key} cannot be ended: {e}"));
     }
 
     /// Changes the link.

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sateen_dev_s3::store::Store;
 use sateen_tests::repository::Linked;
@@ -14,9 +15,19 @@ use sateen_tests::wait;
 use sateen_types::repository::{ConflictPolicy, RepositoryEvents, RepositorySettings};
 
 const MIB: usize = 1 << 20;
+/// Longest the first objects of a test may take on a loaded machine.
+const EXPORT: Duration = Duration::from_secs(180);
 const ALL: RepositoryEvents = RepositoryEvents { created: true, changed: true, deleted: true };
 
 type Bucket = BTreeMap<String, Object>;
+
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 fn exporting(settings: &mut RepositorySettings) {
     settings.auto_export = ALL;
@@ -145,6 +156,8 @@ fn an_object_is_one_whole_version_of_a_file_that_is_written_again_and_again() {
     let path = linked.on(&mount, "busy");
     let over = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
+        // However this ends, the watcher does.
+        let end = OnDrop(&over);
         let watcher = scope.spawn(|| {
             let mut seen = 0;
             while !over.load(Ordering::Relaxed) {
@@ -164,7 +177,7 @@ fn an_object_is_one_whole_version_of_a_file_that_is_written_again_and_again() {
             }
         }
         linked.exported("the last version", |bucket| has(bucket, "busy", &vec![ROUNDS; SIZE]));
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         watcher.join().expect("no torn object")
     });
     assert!(seen > 0, "no object was looked at");
@@ -228,7 +241,7 @@ fn nothing_is_lost_when_worker_and_mds_and_store_are_killed() {
         fs::write(linked.on(&mount, &format!("large{from}")), &large).expect("written");
     };
     let some = |linked: &Linked, count: usize| {
-        wait::until("some objects", wait::SERVER, || linked.s3.objects().filter(|all| all.len() >= count))
+        wait::until("some objects", EXPORT, || linked.s3.objects().filter(|all| all.len() >= count))
     };
     write(&linked, 0, 50);
     some(&linked, 5);

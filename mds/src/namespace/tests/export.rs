@@ -169,7 +169,7 @@ impl<'s> World<'s> {
                     }
                     _ => {
                         self.bucket.remove(&key);
-                        exported(&mut self.b, ExportChange::Deleted { id, key, number, stamp: number }).expect("notes");
+                        exported(&mut self.b, ExportChange::Deleted { id, key, number, stamp: 0 }).expect("notes");
                     }
                 }
                 true
