@@ -1,5 +1,8 @@
 //! Exports as the server runs them: what is looked at, given to workers, and taken from them.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use sateen_types::limits::SKIPPED_MESSAGE_BYTES_MAX;

@@ -27,9 +27,9 @@ use crate::store::{MemStore, Store};
 
 const CHUNK: u64 = 128 << 10;
 const LINK: RepositoryId = RepositoryId(1);
-const CLIENT: SessionId = SessionId([1; 16]);
-const WORKER: SessionId = SessionId([2; 16]);
-const OTHER: SessionId = SessionId([3; 16]);
+pub(super) const CLIENT: SessionId = SessionId([1; 16]);
+pub(super) const WORKER: SessionId = SessionId([2; 16]);
+pub(super) const OTHER: SessionId = SessionId([3; 16]);
 
 fn fid(oid: u32) -> Fid {
     Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 }
@@ -205,7 +205,7 @@ fn a_file_that_cannot_be_fetched_is_left_alone_for_a_moment() {
 
 // ---- with a file system ----
 
-fn start(dir: &std::path::Path, store: Arc<dyn Store>) -> Arc<FileSystem> {
+pub(super) fn start(dir: &std::path::Path, store: Arc<dyn Store>) -> Arc<FileSystem> {
     let info = FsInfo {
         id: FsId(1),
         name: "scratch".parse().expect("valid"),
@@ -222,7 +222,7 @@ fn start(dir: &std::path::Path, store: Arc<dyn Store>) -> Arc<FileSystem> {
 }
 
 /// A file system with a client, two workers, and a link of `/d` that was looked at.
-async fn with_a_link(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, Fid) {
+pub(super) async fn with_a_link(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, Fid) {
     let fs = start(dir, Arc::new(MemStore::default()));
     let format = Command::Format { uid: 0, gid: 0, mode: 0o755, layout: LayoutTemplate::default() };
     fs.submit(format).await.expect("formats");
@@ -241,12 +241,12 @@ async fn with_a_link(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, F
     (fs, link.id, link.root)
 }
 
-async fn take(fs: &Arc<FileSystem>, session: SessionId, held: &[u64]) -> Assignment {
+pub(super) async fn take(fs: &Arc<FileSystem>, session: SessionId, held: &[u64]) -> Assignment {
     let mut given = fs.take(session, 1, held, Duration::from_secs(20)).await.expect("takes");
     given.pop().expect("there is work")
 }
 
-async fn nothing_to_take(fs: &Arc<FileSystem>, session: SessionId) {
+pub(super) async fn nothing_to_take(fs: &Arc<FileSystem>, session: SessionId) {
     assert_eq!(fs.take(session, 64, &[], Duration::ZERO).await.expect("takes"), []);
 }
 
@@ -266,7 +266,7 @@ fn object(key: &str, size: u64) -> ImportedObject {
 }
 
 /// Imports one file; gives its number.
-async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid {
+pub(super) async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid {
     let import = take(fs, WORKER, &[]).await;
     assert_eq!(import.work, Work::Import { after: Vec::new(), sync: false });
     let page = ImportPage {
