@@ -399,18 +399,20 @@ impl FileSystem {
         self.export_change(ExportChange::Archive { fid, who }).await.map(drop)
     }
 
-    /// `Busy` if something of a link waits for export, unless forced; then it is forgotten.
-    pub(super) async fn drop_exports(&self, id: RepositoryId, force: bool) -> FsResult<()> {
+    /// `Busy` if something of a link waits for export.
+    pub(super) async fn refuse_waiting(&self, id: RepositoryId) -> FsResult<()> {
         let count = self.ask(move |tx| export::count(tx, id)).await?;
-        if count > 0 && !force {
-            return Err(FsError::new(
-                FsCode::Busy,
-                format!("{count} changes below repository {id} are not exported yet"),
-            )
-            .with_hint(
-                "wait until they are: sateen repo status --wait; or force it: they stay in the file system only",
-            ));
+        if count == 0 {
+            return Ok(());
         }
+        let what = format!("{count} changes below repository {id} are not exported yet");
+        Err(FsError::new(FsCode::Busy, what).with_hint(
+            "wait until they are: sateen repo status --wait; or force it: they stay in the file system only",
+        ))
+    }
+
+    /// What is known of exports of a link is forgotten.
+    pub(super) async fn drop_exports(&self, id: RepositoryId) -> FsResult<()> {
         while self.export_change(ExportChange::Drop { id }).await? != Exported::Done {}
         self.shared.repositories.lock().exports.remove_link(id);
         Ok(())

@@ -162,8 +162,8 @@ impl FileSystem {
             // Either way the next look decides.
             let _ = tokio::time::timeout(left, told).await;
         }
-        self.drop_exports(id, force).await?;
         if !force {
+            self.refuse_waiting(id).await?;
             let count = self.read(move |tx| unloaded_files(tx, id)).await?;
             if count > 0 {
                 let what = format!("{count} files are not loaded in full from repository {id}");
@@ -171,7 +171,10 @@ impl FileSystem {
                     .with_hint("restore or remove them, or force it: what is not loaded cannot be read any more"));
             }
         }
+        // Before, so that nothing is left of them; and what was noted until it was gone.
+        self.drop_exports(id).await?;
         self.change(Change::Delete { id }).await?;
+        self.drop_exports(id).await?;
         tracing::info!(fs = %self.info.name, %id, "the link to a repository was ended");
         Ok(())
     }

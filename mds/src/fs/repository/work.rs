@@ -285,6 +285,13 @@ impl FileSystem {
                     }
                 };
             }
+            FetchResult::Changed | FetchResult::Gone
+                if self.shared.repositories.lock().was_given_before(number, row.stamp) =>
+            {
+                // It was stored elsewhere, or anew, from here: there it is fetched from.
+                self.shared.repositories.lock().give_back(number, false, Instant::now());
+                return Ok(());
+            }
             FetchResult::Changed | FetchResult::Gone => {
                 let lost = Change::Lost { fid, etag: row.etag };
                 if let Err(e) = self.change(lost).await {

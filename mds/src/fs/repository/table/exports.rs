@@ -451,6 +451,11 @@ impl LoadTable {
         self.exports.next(item, if later { Next::Failed } else { Next::Now }, now);
     }
 
+    /// Whether an assignment was given before something was known that has this stamp.
+    pub fn was_given_before(&self, number: u64, stamp: u64) -> bool {
+        self.out.get(&number).is_some_and(|out| out.stamp < stamp)
+    }
+
     /// The file that a session exports under this number.
     pub fn export_of(&self, session: SessionId, number: u64) -> Option<Fid> {
         let out = self.out.get(&number).filter(|out| out.session == Some(session))?;

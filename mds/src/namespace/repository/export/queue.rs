@@ -3,6 +3,7 @@
 use sateen_types::limits::EARLIER_EXPORTS_MAX;
 use sateen_types::{Fid, FsResult, RepositoryId, Timestamp};
 
+use super::super::links;
 use crate::namespace::tree;
 use crate::store::codec::Record;
 use crate::store::keys::{self, exports};
@@ -71,6 +72,13 @@ pub fn put_waiting(tx: &mut dyn Txn, fid: Fid, record: &WaitingRecord) {
 
 /// A file is to be looked at. One that waits keeps its place.
 pub fn note_file(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, forced: bool, now: Timestamp) -> FsResult<()> {
+    if let Some(known) = waiting(tx, fid)?
+        && known.repository != id
+        && links::find(tx, known.repository)?.is_none()
+    {
+        // That link has ended, and nobody serves its queue.
+        move_file(tx, fid, id)?;
+    }
     match waiting(tx, fid)? {
         Some(known) if known.forced || !forced => Ok(()),
         Some(known) => {
@@ -112,6 +120,7 @@ fn place(tx: &dyn ReadTxn, dir: Fid) -> FsResult<Option<PlaceRecord>> {
 /// Everything below a directory is to be looked at, and the directory. One that is being walked is walked from the start.
 pub fn note_tree(tx: &mut dyn Txn, dir: Fid, id: RepositoryId, forced: bool, now: Timestamp) -> FsResult<()> {
     if let Some(at) = place(tx, dir)?
+        && links::find(tx, at.repository)?.is_some()
         && let Some(known) = item(tx, at.repository, at.number)?
         && let Waits::Tree { after, forced: before, .. } = known.what
     {
@@ -121,6 +130,7 @@ pub fn note_tree(tx: &mut dyn Txn, dir: Fid, id: RepositoryId, forced: bool, now
         }
         return Ok(());
     }
+    forget_tree(tx, dir)?;
     let number = push(tx, id, &WaitRecord { since: now, what: Waits::Tree { dir, after: 0, forced } })?;
     tx.put(Table::Exports, exports::tree(dir), PlaceRecord { repository: id, number }.to_bytes());
     Ok(())
