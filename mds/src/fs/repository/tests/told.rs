@@ -208,6 +208,7 @@ async fn after_a_restart_opened_files_are_clean_only_if_every_client_has_spoken(
         let fs = start(dir.path(), store);
         fs.renew(CLIENT, Some(&[]), 0).await.expect("lives");
         fs.renew(WORKER, Some(&[]), 0).await.expect("lives");
+        nothing_to_take(&fs, WORKER).await;
         assert_ne!(release(&fs, file).await, Ok(()), "nobody knows yet");
         if lost {
             fs.begin_ending_of(OTHER).expect("known");
