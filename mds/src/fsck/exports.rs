@@ -118,6 +118,18 @@ fn row(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<Broken>> 
             }
             format!("an object is said to be a further name of {fid}, and is not")
         }
+        Some(exports::GIVEN) => {
+            let (Ok((id, object)), Ok(fid)) = (exports::parse_object(key), keys::parse_fid(&value)) else {
+                return bad();
+            };
+            let waiting = exports::waiting(fid);
+            draft.sees(Table::Exports, waiting.clone());
+            let row = Stored::<WaitingRecord>::read(tx, Table::Exports, &waiting)?;
+            if row == Stored::Bad || row.good().is_some_and(|w| !w.earlier(id, &object).is_empty()) {
+                return Ok(None);
+            }
+            format!("an object is said to be given out for {fid}, and is not")
+        }
         Some(exports::CONFLICT) => {
             if exports::parse_object(key).is_ok() && ConflictRecord::from_bytes(&value).is_ok() {
                 return Ok(None);

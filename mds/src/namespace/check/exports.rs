@@ -17,6 +17,7 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
     let mut counted: BTreeMap<RepositoryId, i64> = BTreeMap::new();
     let (mut queued, mut places) = (BTreeSet::new(), BTreeSet::new());
     let (mut further, mut owned) = (BTreeSet::new(), BTreeSet::new());
+    let (mut given, mut givers) = (BTreeSet::new(), BTreeSet::new());
     for (key, value) in all(tx, Table::Exports)? {
         match key.first().copied() {
             Some(exports::QUEUE) => {
@@ -37,6 +38,7 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
                 if !found.inodes.contains_key(&fid) {
                     found.wrong(format!("{fid} waits for export and does not exist"));
                 }
+                given.extend(row.given.into_iter().map(|g| (fid, g.repository, g.key)));
                 places.insert((key, row.repository, row.number));
             }
             Some(exports::TREE) => {
@@ -59,6 +61,10 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
                 let (id, object) = exports::parse_object(&key)?;
                 owned.insert((keys::parse_fid(&value)?, id, object));
             }
+            Some(exports::GIVEN) => {
+                let (id, object) = exports::parse_object(&key)?;
+                givers.insert((keys::parse_fid(&value)?, id, object));
+            }
             Some(exports::CONFLICT) => {
                 exports::parse_object(&key)?;
                 ConflictRecord::from_bytes(&value)?;
@@ -76,6 +82,9 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
     for (fid, _, object) in further.symmetric_difference(&owned) {
         let object = String::from_utf8_lossy(object);
         found.wrong(format!("the further name {object:?} of {fid} is known from one side only"));
+    }
+    for (fid, _, object) in givers.difference(&given) {
+        found.wrong(format!("{:?} was not given out for {fid}", String::from_utf8_lossy(object)));
     }
     // Counts come before what is counted.
     for (id, difference) in counted.into_iter().filter(|(_, difference)| *difference != 0) {

@@ -18,6 +18,8 @@ pub const DELETION: u8 = b'd';
 pub const FURTHER: u8 = b'l';
 /// First byte of the same, by object.
 pub const FURTHER_OBJECT: u8 = b'k';
+/// First byte of objects that assignments may have stored without anybody having heard.
+pub const GIVEN: u8 = b'g';
 /// First byte of conflicts.
 pub const CONFLICT: u8 = b'c';
 /// First byte of how many rows wait of a link.
@@ -79,6 +81,16 @@ pub fn further_object(id: RepositoryId, object: &[u8]) -> Vec<u8> {
 /// All objects of a link that are further names of files.
 pub fn further_objects(id: RepositoryId) -> Vec<u8> {
     of_link(FURTHER_OBJECT, id, &[])
+}
+
+/// The file that was last given out to be stored as an object.
+pub fn given(id: RepositoryId, object: &[u8]) -> Vec<u8> {
+    of_link(GIVEN, id, object)
+}
+
+/// All objects of a link that were given out.
+pub fn given_objects(id: RepositoryId) -> Vec<u8> {
+    of_link(GIVEN, id, &[])
 }
 
 /// The conflict of an object.
@@ -151,7 +163,7 @@ mod tests {
             for key in [waiting(fid), tree(fid)] {
                 prop_assert_eq!(parse_file(&key).expect("own key"), fid);
             }
-            for key in [deletion(id, &object), further_object(id, &object), conflict(id, &object)] {
+            for key in [deletion(id, &object), further_object(id, &object), given(id, &object), conflict(id, &object)] {
                 prop_assert_eq!(parse_object(&key).expect("own key"), (id, object.clone()));
             }
             let key = further(fid, id, &object);

@@ -53,8 +53,13 @@ pub fn begin(tx: &mut dyn Txn, fid: Fid, object: (RepositoryId, &[u8]), number: 
         earlier.dedup();
         let surplus = earlier.len().saturating_sub(EARLIER_EXPORTS_MAX);
         earlier.drain(..surplus);
-        waiting.give(Given { number, repository: object.0, key: object.1.to_vec() });
-        queue::put_waiting(tx, fid, &waiting);
+        // What others may have stored under the key is this one's to find from now on.
+        let known = waiting.earlier(object.0, object.1);
+        let inherited = earlier.iter().copied().filter(|n| !known.contains(n));
+        for number in inherited.chain([number]).collect::<Vec<_>>() {
+            waiting.give(Given { number, repository: object.0, key: object.1.to_vec() });
+        }
+        queue::put_waiting(tx, fid, &waiting)?;
     }
     Ok(found)
 }
@@ -63,7 +68,7 @@ pub fn begin(tx: &mut dyn Txn, fid: Fid, object: (RepositoryId, &[u8]), number: 
 pub fn not_stored(tx: &mut dyn Txn, fid: Fid, number: u64) -> FsResult<()> {
     if let Some(mut waiting) = queue::waiting(tx, fid)? {
         waiting.given.retain(|given| given.number != number);
-        queue::put_waiting(tx, fid, &waiting);
+        queue::put_waiting(tx, fid, &waiting)?;
     }
     Ok(())
 }
@@ -137,7 +142,7 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
     };
     if let Some(mut waiting) = queue::waiting(tx, fid)? {
         waiting.given.retain(|given| given.repository != id || given.key != *key);
-        queue::put_waiting(tx, fid, &waiting);
+        queue::put_waiting(tx, fid, &waiting)?;
     }
     let same_data = !stored.overtaken && inode.change == stored.change;
     let wanted = wanted(tx, &links::all(tx)?, fid, &inode)?;

@@ -221,7 +221,7 @@ fn drop_rows(tx: &mut dyn Txn, id: RepositoryId) -> FsResult<bool> {
         queue::forget_further(tx, crate::store::keys::parse_fid(&fid)?, id, &object)?;
         tx.delete(Table::Exports, key);
     }
-    for prefix in [exports::conflicts(id), exports::deletions(id)] {
+    for prefix in [exports::conflicts(id), exports::deletions(id), exports::given_objects(id)] {
         for (key, _) in tx.scan(Table::Exports, &prefix, None, DROP_PAGE)? {
             tx.delete(Table::Exports, key);
         }

@@ -312,6 +312,11 @@ impl Known<'_> {
                 }
             }
         }
+        if let Some(other) = queue::giver(tx, id, key)?.filter(|other| *other != self.fid)
+            && let Some(waiting) = queue::waiting(tx, other)?
+        {
+            earlier.extend(waiting.earlier(id, key));
+        }
         let mut overrule_etag = String::new();
         if let Some(conflict) = conflict {
             overrule_etag = conflict.object.map(|found| found.etag).unwrap_or_default();

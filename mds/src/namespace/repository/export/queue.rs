@@ -65,9 +65,32 @@ pub fn waiting(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<WaitingRecord>> {
     row(tx, &exports::waiting(fid))
 }
 
-/// Stores where a file waits.
-pub fn put_waiting(tx: &mut dyn Txn, fid: Fid, record: &WaitingRecord) {
+/// Stores where a file waits. Objects that it was given out for and that nobody reported are found by their keys as well: another
+/// file may get the name.
+pub fn put_waiting(tx: &mut dyn Txn, fid: Fid, record: &WaitingRecord) -> FsResult<()> {
+    let before = waiting(tx, fid)?.map(|w| w.given).unwrap_or_default();
+    for given in before.iter().filter(|g| record.earlier(g.repository, &g.key).is_empty()) {
+        forget_giver(tx, fid, given.repository, &given.key)?;
+    }
+    for given in &record.given {
+        if !before.contains(given) {
+            tx.put(Table::Exports, exports::given(given.repository, &given.key), keys::fid(fid));
+        }
+    }
     tx.put(Table::Exports, exports::waiting(fid), record.to_bytes());
+    Ok(())
+}
+
+/// The file that was last given out to be stored as an object, if nobody reported that.
+pub fn giver(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<Fid>> {
+    tx.get(Table::Exports, &exports::given(id, key))?.map(|v| keys::parse_fid(&v)).transpose()
+}
+
+fn forget_giver(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<()> {
+    if giver(tx, id, key)? == Some(fid) {
+        tx.delete(Table::Exports, exports::given(id, key));
+    }
+    Ok(())
 }
 
 /// A file is to be looked at. One that waits keeps its place.
@@ -81,14 +104,10 @@ pub fn note_file(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, forced: bool, now
     }
     match waiting(tx, fid)? {
         Some(known) if known.forced || !forced => Ok(()),
-        Some(known) => {
-            put_waiting(tx, fid, &WaitingRecord { forced, ..known });
-            Ok(())
-        }
+        Some(known) => put_waiting(tx, fid, &WaitingRecord { forced, ..known }),
         None => {
             let number = push(tx, id, &WaitRecord { since: now, what: Waits::File(fid) })?;
-            put_waiting(tx, fid, &WaitingRecord { repository: id, number, forced, given: Vec::new() });
-            Ok(())
+            put_waiting(tx, fid, &WaitingRecord { repository: id, number, forced, given: Vec::new() })
         }
     }
 }
@@ -99,14 +118,16 @@ pub fn move_file(tx: &mut dyn Txn, fid: Fid, to: RepositoryId) -> FsResult<()> {
     let Some(record) = item(tx, known.repository, known.number)? else { return Ok(()) };
     remove(tx, known.repository, known.number)?;
     let number = push(tx, to, &record)?;
-    put_waiting(tx, fid, &WaitingRecord { repository: to, number, ..known });
-    Ok(())
+    put_waiting(tx, fid, &WaitingRecord { repository: to, number, ..known })
 }
 
 /// A file waits no longer. Gives what was known of it.
 pub fn forget_file(tx: &mut dyn Txn, fid: Fid) -> FsResult<Option<WaitingRecord>> {
     let Some(known) = waiting(tx, fid)? else { return Ok(None) };
     remove(tx, known.repository, known.number)?;
+    for given in &known.given {
+        forget_giver(tx, fid, given.repository, &given.key)?;
+    }
     tx.delete(Table::Exports, exports::waiting(fid));
     Ok(Some(known))
 }
