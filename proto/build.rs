@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "sateen/common/v1/common.proto",
     "sateen/common/v1/fsck.proto",
     "sateen/mds/v1/capabilities.proto",
+    "sateen/mds/v1/changelog.proto",
     "sateen/mds/v1/cluster.proto",
     "sateen/mds/v1/locks.proto",
     "sateen/mds/v1/maintenance.proto",
@@ -25,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Payloads are shared, not copied, once they are in memory.
         .bytes(".sateen.oss.v1.WriteRequest.payload")
+        .bytes(".sateen.oss.v1.WriteManyRequest.payload")
         .bytes(".sateen.oss.v1.ReadReply.payload")
         .bytes(".sateen.oss.v1.ReadManyReply.payload")
         .compile_fds(compiler.file_descriptor_set())?;

@@ -1,12 +1,16 @@
 //! The words of `sateen`.
 
+mod repo;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use sateen_runtime::ByteSize;
 use sateen_types::FsName;
-use sateen_types::repository::{LinkPath, RepositoryUrl};
+use sateen_types::changelog::ChangeMask;
+
+pub use repo::{EventArg, Keep, Repo, WhichRepo};
 
 /// A Lustre-style parallel file system on your own hardware.
 #[derive(Debug, Parser)]
@@ -42,6 +46,15 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: Repo,
+        /// The MDS.
+        #[command(flatten)]
+        mds: Mds,
+    },
+    /// Who follows what happens in a file system. Records are read with `lfs changelog`.
+    Changelog {
+        /// What to do.
+        #[command(subcommand)]
+        command: ChangelogVerb,
         /// The MDS.
         #[command(flatten)]
         mds: Mds,
@@ -82,6 +95,37 @@ pub struct Mds {
     /// HOST[:PORT] of the MDS. Default: that of the development cluster in ./.dev, else localhost:9880.
     #[arg(long = "mds", value_name = "HOST:PORT", env = "SATEEN_MDS", global = true)]
     pub host: Option<String>,
+}
+
+/// `sateen changelog`.
+#[derive(Debug, Subcommand)]
+pub enum ChangelogVerb {
+    /// Register a user: from here on changes are recorded, and kept until it has cleared them.
+    Register {
+        /// File system.
+        fs: FsName,
+        /// Name behind its number: at most 15 letters, digits, '-' or '_'.
+        #[arg(short = 'u', long)]
+        name: Option<String>,
+        /// Kinds of changes, as CREAT,UNLNK or -ATIME [default: all but ATIME].
+        #[arg(short = 'm', long, allow_hyphen_values = true)]
+        mask: Option<ChangeMask>,
+    },
+    /// End a user.
+    Deregister {
+        /// File system.
+        fs: FsName,
+        /// clN or clN-NAME.
+        user: String,
+    },
+    /// List users, and how far behind they are.
+    Users {
+        /// File system.
+        fs: FsName,
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `sateen fsck`.
@@ -253,130 +297,5 @@ pub enum Fs {
         /// Even while clients have it mounted; they get ESTALE.
         #[arg(long)]
         force: bool,
-    },
-}
-
-/// A change that could be carried over by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "UPPER")]
-pub enum EventArg {
-    /// Something new.
-    New,
-    /// Other contents or attributes.
-    Changed,
-    /// Something is gone.
-    Deleted,
-}
-
-/// What is carried over without being asked for.
-#[derive(Clone, Debug, Args)]
-pub struct Policies {
-    /// Changes of the repository that are imported by themselves.
-    #[arg(long, value_name = "NEW,CHANGED,DELETED", value_enum, value_delimiter = ',', ignore_case = true)]
-    pub auto_import: Vec<EventArg>,
-    /// Changes of files that are exported by themselves.
-    #[arg(long, value_name = "NEW,CHANGED,DELETED", value_enum, value_delimiter = ',', ignore_case = true)]
-    pub auto_export: Vec<EventArg>,
-}
-
-/// Which repository.
-#[derive(Clone, Debug, Args)]
-pub struct WhichRepo {
-    /// File system.
-    pub fs: FsName,
-    /// Its number (dra-...), or its directory (/...).
-    pub repo: String,
-}
-
-/// `sateen repo`.
-#[derive(Debug, Subcommand)]
-pub enum Repo {
-    /// Link a directory to a prefix: its objects become files, which are loaded when they are read.
-    #[command(after_help = "Examples:\n  sateen repo create scratch /dataset s3://bucket/prefix/ --import --wait\n  \
-                            sateen repo create scratch /d s3://b/p/ --endpoint http://10.0.0.5:9000 --profile lab")]
-    Create {
-        /// File system.
-        fs: FsName,
-        /// Directory in it, absolute; made if it is missing.
-        path: LinkPath,
-        /// s3://BUCKET/PREFIX/, gs://..., az://... or file:///DIRECTORY/ (of the worker's machine).
-        url: RepositoryUrl,
-        /// Where the store answers, for other stores than AWS.
-        #[arg(long, value_name = "http://HOST:PORT")]
-        endpoint: Option<String>,
-        /// Region of the bucket [default: us-east-1].
-        #[arg(long)]
-        region: Option<String>,
-        /// Name of the credentials in the workers' configuration [default: default].
-        #[arg(long)]
-        profile: Option<String>,
-        /// What is carried over by itself.
-        #[command(flatten)]
-        policies: Policies,
-        /// MiB of a file per stripe, 1 to 512000 [default: 1024].
-        #[arg(long, value_name = "N")]
-        chunk_mib: Option<u32>,
-        /// Import names and attributes at once.
-        #[arg(long)]
-        import: bool,
-        /// Wait until it is available, and imported if that was asked for.
-        #[arg(long)]
-        wait: bool,
-        /// One JSON document instead of text.
-        #[arg(long)]
-        json: bool,
-    },
-    /// List repositories.
-    List {
-        /// Only those of this file system.
-        fs: Option<FsName>,
-        /// One JSON document instead of text.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show one repository, and what its last import skipped.
-    Show {
-        /// Which.
-        #[command(flatten)]
-        which: WhichRepo,
-        /// One JSON document instead of text.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Change a repository, or (with nothing to change) have one that is misconfigured be looked at again.
-    Update {
-        /// Which.
-        #[command(flatten)]
-        which: WhichRepo,
-        /// What is carried over by itself.
-        #[command(flatten)]
-        policies: Policies,
-        /// MiB of a file per stripe, for files imported from now on.
-        #[arg(long, value_name = "N")]
-        chunk_mib: Option<u32>,
-        /// One JSON document instead of text.
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a link. Files stay as they are; what is not loaded by then cannot be read any more.
-    Delete {
-        /// Which.
-        #[command(flatten)]
-        which: WhichRepo,
-        /// Even if files are not loaded in full.
-        #[arg(long)]
-        force: bool,
-    },
-    /// Import names and attributes of everything under the prefix again.
-    Import {
-        /// Which.
-        #[command(flatten)]
-        which: WhichRepo,
-        /// Wait for its end; exit code 7 if something was skipped.
-        #[arg(long)]
-        wait: bool,
-        /// One JSON document instead of text.
-        #[arg(long)]
-        json: bool,
     },
 }

@@ -10,6 +10,7 @@
 mod say;
 
 mod args;
+mod changelog;
 mod daemon;
 mod dev;
 pub mod exit;
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
         args::Command::Dev { command } => dev::run(command),
         args::Command::Fs { command, mds } => fs::run(command, &mds),
         args::Command::Repo { command, mds } => repo::run(command, &mds),
+        args::Command::Changelog { command, mds } => changelog::run(command, &mds),
         args::Command::Status { mds, json } => status::run(&mds, json),
         args::Command::Fsck { fsck, mds } => fsck::run(&fsck, &mds),
         args::Command::Lfs { words } => return lfs::run(&text(&words)),

@@ -16,7 +16,15 @@ const HOST_DEFAULT: &str = "localhost:9880";
 /// Directory of the development cluster.
 const DEV_DIR: &str = ".dev";
 
+/// Environment variable that names the MDS.
+const HOST_VARIABLE: &str = "SATEEN_MDS";
+
 impl Mds {
+    /// What the environment says, for commands that have no option for it.
+    pub fn from_environment() -> Mds {
+        Mds { host: std::env::var(HOST_VARIABLE).ok().filter(|host| !host.is_empty()) }
+    }
+
     /// What was asked for, else the development cluster here, else the default port of this machine.
     pub fn address(&self) -> String {
         let dev = || Cluster::load(Path::new(DEV_DIR)).ok().flatten().map(|c| c.mds_address());

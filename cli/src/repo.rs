@@ -1,40 +1,46 @@
 //! `sateen repo`: directories linked to prefixes of object stores.
 
+mod export;
+mod show;
+
 use std::time::{Duration, Instant};
 
 use sateen_client::RepositoryChange;
 use sateen_client::admin::Admin;
-use sateen_types::repository::{ImportState, ImportStatus, Repository, RepositoryEvents, RepositorySettings};
-use sateen_types::repository::{LinkPath, RepositoryState};
+use sateen_types::repository::{
+    ImportState, LinkPath, Repository, RepositoryEvents, RepositorySettings, RepositoryState,
+};
 use sateen_types::{FsCode, FsError, FsName, FsResult, RepositoryId};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::args::{Mds, Policies, Repo, WhichRepo};
+use crate::args::{EventArg, Mds, Repo, WhichRepo};
 use crate::exit::DEGRADED;
 use crate::mds::{admin, block_on};
-use crate::table::{Align, bytes, render, time};
+use show::{details, summary, table, to_json};
 
 /// Between looks at what is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 /// After so long without a beginning it is said that perhaps no worker runs.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Skipped objects that are shown to people.
-const SKIPPED_SHOWN: usize = 20;
-
 /// Runs the verb.
 pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
     let host = mds.address();
     block_on(async {
         match command {
             Repo::Create { fs, path, url, endpoint, region, profile, policies, chunk_mib, import, wait, json } => {
-                refuse(&policies)?;
+                let usual = RepositorySettings::new(path, url);
                 let settings = RepositorySettings {
+                    auto_import: carried("--auto-import", &policies.auto_import)?.unwrap_or_default(),
+                    auto_export: carried("--auto-export", &policies.auto_export)?.unwrap_or_default(),
+                    conflict: policies.conflict.unwrap_or_default(),
+                    sync_interval_s: checked_interval(policies.sync_interval)?.unwrap_or(usual.sync_interval_s),
+                    event_source: policies.event_source.unwrap_or_default(),
                     endpoint: endpoint.unwrap_or_default(),
                     region: region.unwrap_or_default(),
                     profile: profile.unwrap_or_default(),
                     chunk_mib: checked_chunk(chunk_mib)?.unwrap_or(0),
                     batch_import: import,
-                    ..RepositorySettings::new(path, url)
+                    ..usual
                 }
                 .checked()?;
                 let admin = admin(&host).await?;
@@ -82,8 +88,14 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 Ok(0)
             }
             Repo::Update { which, policies, chunk_mib, json } => {
-                refuse(&policies)?;
-                let change = RepositoryChange { chunk_mib: checked_chunk(chunk_mib)?, ..RepositoryChange::default() };
+                let change = RepositoryChange {
+                    auto_import: carried("--auto-import", &policies.auto_import)?,
+                    auto_export: carried("--auto-export", &policies.auto_export)?,
+                    chunk_mib: checked_chunk(chunk_mib)?,
+                    conflict: policies.conflict,
+                    sync_interval_s: checked_interval(policies.sync_interval)?,
+                    event_source: policies.event_source,
+                };
                 let admin = admin(&host).await?;
                 let repo = find(&admin, &which).await?;
                 let repo = admin.update_repository(&which.fs, repo.id, change).await?;
@@ -106,10 +118,10 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 say!("{}: {} is linked to {} no more", repo.id, repo.settings.path, repo.settings.url);
                 Ok(0)
             }
-            Repo::Import { which, wait, json } => {
+            Repo::Import { which, sync, wait, json } => {
                 let admin = admin(&host).await?;
                 let repo = find(&admin, &which).await?;
-                let mut repo = admin.start_import(&which.fs, repo.id, false).await?;
+                let mut repo = admin.start_import(&which.fs, repo.id, sync).await?;
                 if wait {
                     repo = settled(&admin, &which.fs, repo).await?;
                 }
@@ -122,20 +134,57 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 }
                 Ok(code(&repo, wait))
             }
+            Repo::Export { which, path, wait, json } => {
+                let admin = admin(&host).await?;
+                let repo = find(&admin, &which).await?;
+                let repo = admin.start_export(&which.fs, repo.id, path.as_ref()).await?;
+                let left = wait.then_some(None);
+                export::status(&admin, &which.fs, vec![repo], left, json).await
+            }
+            Repo::Status { fs, repo, wait, timeout, json } => {
+                let admin = admin(&host).await?;
+                let repos = match repo {
+                    Some(repo) => vec![find(&admin, &WhichRepo { fs: fs.clone(), repo }).await?],
+                    None => admin.list_repositories(&fs).await?,
+                };
+                let left = wait.then(|| timeout.map(Duration::from_secs));
+                export::status(&admin, &fs, repos, left, json).await
+            }
+            Repo::Conflicts { which, json } => {
+                let admin = admin(&host).await?;
+                let repo = find(&admin, &which).await?;
+                export::conflicts(&admin, &which.fs, &repo, json).await
+            }
+            Repo::Resolve { which, key, keep } => {
+                let admin = admin(&host).await?;
+                let repo = find(&admin, &which).await?;
+                export::resolve(&admin, &which.fs, &repo, &key, keep).await
+            }
         }
     })
 }
 
-/// Nothing is carried over by itself yet: to take the wish and not do it would lose changes silently.
-fn refuse(policies: &Policies) -> FsResult<()> {
-    let no = |what: &str, hint: &str| Err(FsError::new(FsCode::NotSupported, what).with_hint(hint));
-    if !policies.auto_import.is_empty() {
-        return no("automatic import is not built yet", "leave --auto-import out, and import with: sateen repo import");
+/// What a list of changes says; `None`: nothing was given.
+fn carried(option: &str, given: &[EventArg]) -> FsResult<Option<RepositoryEvents>> {
+    if given.is_empty() {
+        return Ok(None);
     }
-    if !policies.auto_export.is_empty() {
-        return no("automatic export is not built yet", "leave --auto-export out, and copy results to the bucket");
+    let has = |event| given.contains(&event);
+    if has(EventArg::Off) && given.iter().any(|event| *event != EventArg::Off) {
+        return Err(FsError::new(FsCode::Invalid, format!("{option}: OFF stands alone"))
+            .with_hint("give OFF, or some of NEW,CHANGED,DELETED"));
     }
-    Ok(())
+    let (created, changed, deleted) = (has(EventArg::New), has(EventArg::Changed), has(EventArg::Deleted));
+    Ok(Some(RepositoryEvents { created, changed, deleted }))
+}
+
+/// 0 stands for the usual number on the wire, and is no number of seconds between two things.
+fn checked_interval(seconds: Option<u32>) -> FsResult<Option<u32>> {
+    match seconds {
+        Some(0) => Err(FsError::new(FsCode::Invalid, "--sync-interval 0 is no time").with_hint("give 60 to 604800")),
+        Some(seconds) => RepositorySettings::checked_sync_interval(seconds).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// 0 stands for the usual size on the wire, and is no size.
@@ -198,178 +247,41 @@ fn code(repo: &Repository, waited: bool) -> u8 {
     if waited && repo.import.state == ImportState::Done && repo.import.skipped > 0 { DEGRADED } else { 0 }
 }
 
-fn summary(import: &ImportStatus) -> String {
-    let ImportStatus { objects, created, changed, skipped, bytes: total, .. } = import;
-    format!("{objects} objects: {created} created, {changed} changed, {skipped} skipped; {} to load", bytes(*total))
-}
-
-fn events(events: RepositoryEvents) -> Vec<&'static str> {
-    let RepositoryEvents { created, changed, deleted } = events;
-    [(created, "NEW"), (changed, "CHANGED"), (deleted, "DELETED")].into_iter().filter(|e| e.0).map(|e| e.1).collect()
-}
-
-/// For scripts.
-fn to_json(fs: &FsName, repo: &Repository) -> Value {
-    let (settings, import) = (&repo.settings, &repo.import);
-    let skipped = import.first_skipped.iter().map(|skipped| {
-        json!({ "key": String::from_utf8_lossy(&skipped.key), "code": skipped.code, "message": skipped.message })
-    });
-    json!({
-        "id": repo.id.to_string(),
-        "file_system": fs.as_str(),
-        "path": settings.path.as_str(),
-        "url": settings.url.to_string(),
-        "endpoint": settings.endpoint,
-        "region": settings.region,
-        "profile": settings.profile,
-        "auto_import": events(settings.auto_import),
-        "auto_export": events(settings.auto_export),
-        "chunk_mib": settings.chunk_mib,
-        "state": repo.state.to_string(),
-        "message": repo.message,
-        "created": time(repo.created),
-        "root": repo.root.to_string(),
-        "import": {
-            "state": import.state.to_string(),
-            "message": import.message,
-            "objects": import.objects,
-            "created": import.created,
-            "changed": import.changed,
-            "skipped": import.skipped,
-            "bytes": import.bytes,
-            "started": import.started.map(time),
-            "ended": import.ended.map(time),
-            "first_skipped": skipped.collect::<Vec<_>>(),
-        },
-    })
-}
-
-/// For people.
-fn table(all: &[(FsName, Repository)]) -> String {
-    let row = |(fs, repo): &(FsName, Repository)| {
-        vec![
-            repo.id.to_string(),
-            fs.to_string(),
-            repo.settings.path.to_string(),
-            repo.settings.url.to_string(),
-            repo.state.to_string(),
-            repo.import.state.to_string(),
-            repo.import.objects.to_string(),
-        ]
-    };
-    let head = [
-        ("REPOSITORY", Align::Left),
-        ("FILE SYSTEM", Align::Left),
-        ("DIRECTORY", Align::Left),
-        ("URL", Align::Left),
-        ("STATE", Align::Left),
-        ("IMPORT", Align::Left),
-        ("OBJECTS", Align::Right),
-    ];
-    render(&head, &all.iter().map(row).collect::<Vec<_>>())
-}
-
-fn details(fs: &FsName, repo: &Repository) -> String {
-    let (settings, import) = (&repo.settings, &repo.import);
-    let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
-    let with = |state: &str, why: &str| if why.is_empty() { state.to_owned() } else { format!("{state}: {why}") };
-    let listed = |on: RepositoryEvents| or(&events(on).join(","), "off");
-    let mut lines = vec![
-        ("repository", repo.id.to_string()),
-        ("file system", fs.to_string()),
-        ("directory", settings.path.to_string()),
-        ("url", settings.url.to_string()),
-        ("endpoint", or(&settings.endpoint, "the provider's own")),
-        ("region", settings.region.clone()),
-        ("credentials", settings.profile.clone()),
-        ("auto import", listed(settings.auto_import)),
-        ("auto export", listed(settings.auto_export)),
-        ("stripes", format!("{} MiB", settings.chunk_mib)),
-        ("created", time(repo.created)),
-        ("state", with(&repo.state.to_string(), &repo.message)),
-        ("import", with(&import.state.to_string(), &import.message)),
-    ];
-    if import.state != ImportState::None {
-        lines.push(("imported", summary(import)));
-        lines.extend(import.started.map(|at| ("started", time(at))));
-        lines.extend(import.ended.map(|at| ("ended", time(at))));
-    }
-    let mut text: String = lines.iter().map(|(name, value)| format!("{:<13} {value}\n", format!("{name}:"))).collect();
-    for skipped in import.first_skipped.iter().take(SKIPPED_SHOWN) {
-        let key = String::from_utf8_lossy(&skipped.key).escape_debug().to_string();
-        text.push_str(&format!("skipped:      {key}: {} ({})\n", skipped.message.escape_debug(), skipped.code));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Cli, Command, EventArg};
+    use crate::args::{Cli, Command};
     use clap::Parser;
-    use sateen_types::repository::Skipped;
-    use sateen_types::{Fid, Timestamp};
-
-    fn repo() -> Repository {
-        let url = "s3://bucket/prefix/".parse().expect("a URL");
-        let skipped = Skipped { key: b"a/../b\n".to_vec(), code: "CODE".to_owned(), message: "no path".to_owned() };
-        Repository {
-            id: RepositoryId(0xabc),
-            settings: RepositorySettings::new("/dataset".parse().expect("a path"), url),
-            state: RepositoryState::Available,
-            message: String::new(),
-            created: Timestamp { seconds: 0, nanos: 0 },
-            root: Fid::ROOT,
-            import: ImportStatus {
-                state: ImportState::Done,
-                objects: 3,
-                created: 2,
-                skipped: 1,
-                bytes: 1 << 20,
-                first_skipped: vec![skipped],
-                ..ImportStatus::default()
-            },
-        }
-    }
 
     #[test]
-    fn policies_are_parsed_and_refused_until_they_are_carried_out() {
-        let words = "sateen repo create scratch /d s3://b/p --auto-import NEW,changed --chunk-mib 4";
+    fn policies_are_parsed() {
+        let words = "sateen repo create scratch /d s3://b/p --auto-import NEW,changed --auto-export off --chunk-mib 4 \
+                     --conflict keep-both --event-source listen --sync-interval 60";
         let Ok(Cli { command: Command::Repo { command: Repo::Create { policies, url, .. }, .. } }) =
-            Cli::try_parse_from(words.split(' '))
+            Cli::try_parse_from(words.split_whitespace())
         else {
             panic!("not parsed")
         };
-        assert_eq!(policies.auto_import, [EventArg::New, EventArg::Changed]);
+        let carried_ = |given: &[EventArg]| carried("--auto-import", given);
+        let events = RepositoryEvents { created: true, changed: true, deleted: false };
+        assert_eq!(carried_(&policies.auto_import), Ok(Some(events)));
+        assert_eq!(carried_(&policies.auto_export), Ok(Some(RepositoryEvents::default())));
+        assert_eq!(carried_(&[]), Ok(None));
+        carried_(&[EventArg::Off, EventArg::New]).expect_err("both");
         assert_eq!(url.to_string(), "s3://b/p/");
-        let error = refuse(&policies).expect_err("not built");
-        assert!(error.message.contains("automatic import") && error.hint.is_some());
-        refuse(&Policies { auto_import: vec![], auto_export: vec![EventArg::Deleted] }).expect_err("not built");
-        for bad in ["/d ftp://b/p", "d s3://b/p", "/d s3://b/p --auto-import OLD", "/d/../e s3://b/p"] {
+        for bad in [
+            "/d ftp://b/p",
+            "d s3://b/p",
+            "/d s3://b/p --auto-import OLD",
+            "/d/../e s3://b/p",
+            "/d s3://b/p --conflict none",
+            "/d s3://b/p --event-source sqs:q",
+        ] {
             let words = format!("sateen repo create scratch {bad}");
             Cli::try_parse_from(words.split(' ')).expect_err(bad);
         }
         checked_chunk(Some(0)).expect_err("no size");
-    }
-
-    #[test]
-    fn people_see_lines_and_scripts_see_fields() {
-        let fs: FsName = "scratch".parse().expect("a name");
-        let text = table(&[(fs.clone(), repo())]);
-        let mut lines = text.lines();
-        assert!(lines.next().is_some_and(|head| head.starts_with("REPOSITORY") && head.ends_with("OBJECTS")));
-        let row = "dra-00000000000000abc  scratch      /dataset   s3://bucket/prefix/  AVAILABLE  DONE          3";
-        assert_eq!(lines.next(), Some(row));
-        let shown = details(&fs, &repo());
-        assert!(shown.contains("state:        AVAILABLE\n"), "{shown}");
-        assert!(
-            shown.contains("imported:     3 objects: 2 created, 0 changed, 1 skipped; 1.0 MiB to load\n"),
-            "{shown}"
-        );
-        assert!(shown.contains("skipped:      a/../b\\n: no path (CODE)\n"), "{shown}");
-        let value = to_json(&fs, &repo());
-        assert_eq!(value["id"], "dra-00000000000000abc");
-        assert_eq!(value["import"]["first_skipped"][0]["code"], "CODE");
-        assert_eq!((code(&repo(), true), code(&repo(), false)), (DEGRADED, 0));
+        checked_interval(Some(0)).expect_err("no time");
+        checked_interval(Some(59)).expect_err("too short");
     }
 }

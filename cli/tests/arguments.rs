@@ -126,6 +126,7 @@ fn lfs_is_found_by_verb_and_by_name_and_exits_with_an_errno() {
         (vec!["hsm_state"], libc::EINVAL),
         (vec!["hsm_state", &here], libc::EOPNOTSUPP),
         (vec!["hsm_restore", "-a", "1", "f"], libc::EINVAL),
+        (vec!["hsm_archive", "-a", "2", "f"], libc::EINVAL),
         (vec!["hsm_release", &here], libc::EINVAL),
         (vec!["hsm_restore", "/nonexistent"], libc::ENOENT),
     ] {

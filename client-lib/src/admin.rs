@@ -218,6 +218,11 @@ impl Admin {
         self.channel.clone()
     }
 
+    /// What a call may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     fn cluster(&self) -> ClusterCalls {
         ClusterCalls(ClusterClient::new(self.channel.clone()))
     }

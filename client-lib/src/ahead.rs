@@ -9,7 +9,9 @@
 //!
 //! Nothing is kept of directories and of files with several names (what changes them here cannot be told from their names),
 //! nor of files that are written elsewhere, which are sent without attributes. Files that are open here are the caller's
-//! business. Pure but for the lock; who fetches is in `lookup.rs`.
+//! business. Pure but for the lock; who fetches is in `lookup.rs`. Whole listings are fetched likewise ([`listings`], `listing.rs`).
+
+mod listings;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sateen_types::op::{DirEntry, Mutation};
 use sateen_types::{Attr, Credential, Fid, FileType, Name};
+
+use listings::Listings;
+pub(crate) use listings::{Batch, Listing};
 
 /// So many names in a row make a reader of the directory.
 const RUN: u32 = 3;
@@ -39,6 +44,7 @@ pub(crate) struct Ahead {
     /// How long attributes may be trusted; zero: nothing is fetched.
     trusted: Duration,
     state: Mutex<State>,
+    listings: Mutex<Listings>,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +105,7 @@ pub(crate) struct Page {
 impl Ahead {
     /// Attributes may be `trusted` for so long.
     pub fn new(trusted: Duration) -> Ahead {
-        Ahead { trusted, state: Mutex::default() }
+        Ahead { trusted, state: Mutex::default(), listings: Mutex::default() }
     }
 
     /// Attributes of a name with their age, if they were fetched and not answered yet; and a page that should be fetched.
@@ -126,7 +132,34 @@ impl Ahead {
             return (None, None);
         }
         reader.at(cookie, now, self.trusted);
-        (Some((attr, age)), reader.next_page(dir, pages))
+        let (fid, page) = (attr.fid, reader.next_page(dir, pages));
+        // Nothing older is answered afterwards.
+        self.listings.lock().told(fid);
+        (Some((attr, age)), page)
+    }
+
+    /// A directory from its beginning, if it was fetched and not answered yet, with its age.
+    pub fn find_listing(&self, cred: &Credential, dir: Fid) -> Option<(Listing, Duration)> {
+        if self.trusted.is_zero() {
+            return None;
+        }
+        let now = Instant::now();
+        let found = self.listings.lock().find(cred, dir, now, self.trusted)?;
+        let age = now.saturating_duration_since(found.asked);
+        Some((found, age))
+    }
+
+    /// A directory was listed from its beginning. Gives others that should be listed.
+    pub fn listed(&self, cred: &Credential, dir: Fid, entries: &[DirEntry]) -> Option<Batch> {
+        if self.trusted.is_zero() {
+            return None;
+        }
+        self.listings.lock().listed(cred, dir, entries, (Instant::now(), self.trusted))
+    }
+
+    /// What came of those, in their order. Gives others that should be listed.
+    pub fn fetched_listings(&self, batch: &Batch, listings: Vec<Option<Listing>>) -> Option<Batch> {
+        self.listings.lock().fetched(batch, listings, (Instant::now(), self.trusted))
     }
 
     /// The MDS was asked for a name, and has it at `cookie`. Gives the page that should be fetched.
@@ -187,6 +220,7 @@ impl Ahead {
 
     /// The MDS has told of the file what may be newer: by an open, or because somebody asked.
     pub fn told(&self, fid: Fid) {
+        self.listings.lock().told(fid);
         let state = &mut *self.state.lock();
         if !state.dirs.is_empty() {
             state.forget(fid);
@@ -195,6 +229,7 @@ impl Ahead {
 
     /// This client has made a change, or may have.
     pub fn changed(&self, op: &Mutation, fids: &[Fid]) {
+        self.listings.lock().changed(fids);
         let state = &mut *self.state.lock();
         if state.dirs.is_empty() {
             return;
@@ -225,6 +260,7 @@ impl Ahead {
 
     /// Whatever others did before now must be seen from now on.
     pub fn clear(&self) {
+        self.listings.lock().clear();
         let mut state = self.state.lock();
         *state = State { pages: state.pages, ..State::default() };
     }

@@ -12,12 +12,13 @@ use sateen_types::{
     Attr, Capability, Credential, Fid, FsCode, FsError, FsResult, Grant, Layout, Lock, LockClass, LockRange, Payload,
 };
 
+use crate::closing::linger;
 use crate::inner::Inner;
 use crate::inode::{Inode, Learnt};
 use crate::locks::{self, Holder};
 use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
-use crate::{append, durable, expiry, loads, read, recalls, report, seek, tend, truncate, write};
+use crate::{append, durable, expiry, loads, read, recalls, report, seek, truncate, write};
 
 /// Sessions in which a read is tried that does not end before its session does.
 const READS_MAX: u32 = 8;
@@ -486,24 +487,6 @@ impl Open {
     fn end(&self) -> Option<Registration> {
         self.registration.lock().take()
     }
-}
-
-/// The MDS hears of a close when what was written is durable: others may write then, and nothing of this client may come on
-/// top of that, as it would if an OST lost it and it were sent again. Nobody waits for it.
-fn linger(inner: &Arc<Inner>, inode: &Arc<Inode>, registration: Registration) {
-    if inode.state().is_clean() {
-        return drop(registration);
-    }
-    inode.linger(registration);
-    let (inner_, inode) = (Arc::clone(inner), Arc::clone(inode));
-    let task = async move {
-        if let Err(error) = tend::everything(&inner_, &inode).await {
-            // With the next look at all files.
-            tracing::debug!(%error, fid = %inode.fid, "closed, and not yet durable");
-        }
-        inner_.table.unpin_if_clean(&inode);
-    };
-    inner.tasks.spawn_on(task, &inner.runtime);
 }
 
 impl Drop for Open {

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::budget::{Budget, UNIT_BYTES};
 use crate::cache::ChunkCache;
+use crate::closing::Closing;
 use crate::commit::Committer;
 use crate::fill::Filling;
 use crate::osts::Osts;
@@ -29,6 +30,8 @@ pub(crate) struct Inner {
     pub cache: Arc<ChunkCache>,
     pub budget: Arc<Budget>,
     pub table: Table,
+    /// Files that were closed and are not durable yet.
+    pub closing: Closing,
     /// Who keeps data above this client.
     pub above: Above,
     /// What [`crate::Client::sync`] has told.
@@ -67,6 +70,7 @@ impl Inner {
             cache: Arc::new(ChunkCache::new(options.cache_bytes_max)),
             budget: Arc::new(Budget::new(options.dirty_bytes_max)),
             table: Table::default(),
+            closing: Closing::default(),
             above: Above::default(),
             name_errors: NameErrors::default(),
             atimes: atime::Pending::default(),

@@ -248,7 +248,7 @@ impl Client {
     }
 
     /// One page of a directory: entries with cookies above `after` (at most `max`), whether nothing follows, and the
-    /// directory's own parent.
+    /// directory's own parent. [`Client::read_dir`] says how old it is, too.
     pub async fn readdir(
         &self,
         cred: &Credential,
@@ -257,16 +257,8 @@ impl Client {
         max: u32,
         with_attr: bool,
     ) -> FsResult<(Vec<DirEntry>, bool, Fid)> {
-        let session = &self.inner.session;
-        if with_attr && session.names.known(|tree| tree.has_held_in(fid).then_some(())).is_some() {
-            session.names.told_all(session).await?;
-        }
-        self.told(&[fid]).await?;
-        let (mut entries, end, parent) = self.list(cred, fid, after, max, with_attr).await?;
-        for entry in &mut entries {
-            entry.attr = entry.attr.take().map(|attr| self.merge(self.newest(attr)));
-        }
-        Ok((entries, end, parent))
+        let page = self.read_dir(cred, fid, after, max, with_attr).await?;
+        Ok((page.entries, page.end, page.parent))
     }
 
     /// [`Client::readdir`] as the MDS answers, without what is known here.

@@ -22,9 +22,11 @@ use tonic::transport::Channel;
 use crate::outage::{Approach, Outage};
 use crate::retry::Backoff;
 use crate::session::Session;
-use crate::small::{SMALL_BYTES_MAX, SmallReads};
+use crate::small::{READ_BYTES_MAX, SmallReads, SmallWrites, Way};
 use crate::{Options, admin, transport};
 
+/// Small writes under way to one OST, or waiting for a call that takes them.
+const SMALL_WRITES_MAX: usize = 128;
 const UNREACHABLE: &str = "check that its sateen-oss runs; `sateen status` shows every OST";
 
 /// Everything known about OSTs.
@@ -67,14 +69,17 @@ struct Map {
 struct Server {
     connections: Vec<Connection>,
     next: AtomicUsize,
-    small: Arc<SmallReads>,
+    reads: SmallReads,
+    writes: SmallWrites,
 }
 
 /// The way to one OST.
 #[derive(Debug)]
 struct Gate {
-    /// Requests under way are bounded.
+    /// Requests under way are bounded,
     room: Semaphore,
+    /// and so are small writes, which share requests.
+    small: Semaphore,
     outage: Outage,
 }
 
@@ -137,19 +142,21 @@ impl Osts {
             let answer = call(object_store(target.channel));
             async move { answer.await.map(tonic::Response::into_inner) }
         };
-        self.persist(ost, attempt, || {}).await
+        let gate = self.gate(ost);
+        self.persist((ost, &gate, &gate.room), attempt, || {}).await
     }
 
     /// A Read of `ost`, likewise.
     pub async fn read(&self, ost: OstIndex, request: &oss::ReadRequest) -> FsResult<Lane<oss::ReadReply>> {
         let timeout = self.options.request_timeout;
         let attempt = |Target { mut channel, server }: Target| async move {
-            if request.length > SMALL_BYTES_MAX || request.sealed {
+            if request.length > READ_BYTES_MAX || request.sealed {
                 return bulk::call(&mut channel, bulk::READ_PATH, request, Payload::new(), timeout).await;
             }
-            server.small.read(*request, channel, &self.runtime, timeout).await
+            server.reads.read(*request, Way { channel, runtime: &self.runtime, timeout }).await
         };
-        self.persist(ost, attempt, || {}).await
+        let gate = self.gate(ost);
+        self.persist((ost, &gate, &gate.room), attempt, || {}).await
     }
 
     /// A Write to `ost`, likewise, in the session of `writer` alone. Its generation is set here: what was sent before and
@@ -162,12 +169,20 @@ impl Osts {
         writer: u64,
     ) -> FsResult<oss::WriteReply> {
         let timeout = self.options.request_timeout;
-        let attempt = |Target { mut channel, .. }: Target| {
+        let small = SmallWrites::takes(request, payload);
+        let attempt = |Target { mut channel, server }: Target| {
             let request = oss::WriteRequest { writer, generation: self.generation(), ..request.clone() };
             let payload = payload.clone();
-            async move { bulk::call(&mut channel, bulk::WRITE_PATH, &request, payload, timeout).await }
+            async move {
+                if small {
+                    let way = Way { channel, runtime: &self.runtime, timeout };
+                    return server.writes.write(ost, (request, payload), way).await;
+                }
+                bulk::call(&mut channel, bulk::WRITE_PATH, &request, payload, timeout).await.map(|(reply, _)| reply)
+            }
         };
-        self.change(ost, attempt).await.map(|(reply, _)| reply)
+        let gate = self.gate(ost);
+        self.change((ost, &gate, if small { &gate.small } else { &gate.room }), attempt).await
     }
 
     /// A Punch of `ost`, likewise.
@@ -176,11 +191,12 @@ impl Osts {
             let request = oss::PunchRequest { writer, generation: self.generation(), ..*request };
             async move { object_store(channel).punch(request).await.map(tonic::Response::into_inner) }
         };
-        self.change(ost, attempt).await
+        let gate = self.gate(ost);
+        self.change((ost, &gate, &gate.room), attempt).await
     }
 
     /// A Write or a Punch: one whose fate must be known before the session is closed.
-    async fn change<T, F, Fut>(&self, ost: OstIndex, attempt: F) -> FsResult<T>
+    async fn change<T, F, Fut>(&self, way: (OstIndex, &Gate, &Semaphore), attempt: F) -> FsResult<T>
     where
         F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, tonic::Status>>,
@@ -191,7 +207,7 @@ impl Osts {
             gave_up.store(true, Ordering::Relaxed);
             self.generation.fetch_add(1, Ordering::SeqCst);
         };
-        let changed = self.persist(ost, attempt, give_up).await;
+        let changed = self.persist(way, attempt, give_up).await;
         // One that is done has shut out its earlier attempts. One that was refused may not have.
         if changed.is_ok() || !gave_up.load(Ordering::Relaxed) {
             std::mem::forget(changing);
@@ -203,14 +219,19 @@ impl Osts {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Attempts until there is an answer. `given_up` is called after each attempt whose outcome nobody knows.
-    async fn persist<T, F, Fut>(&self, ost: OstIndex, attempt: F, given_up: impl Fn()) -> FsResult<T>
+    /// Attempts until there is an answer, when there is room. `given_up` is called after each attempt whose outcome nobody knows.
+    async fn persist<T, F, Fut>(
+        &self,
+        (ost, gate, room): (OstIndex, &Gate, &Semaphore),
+        attempt: F,
+        given_up: impl Fn(),
+    ) -> FsResult<T>
     where
         F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, tonic::Status>>,
     {
-        let (gate, came) = (self.gate(ost), Instant::now());
-        let _permit = gate.room.acquire().await.expect("the semaphore is never closed");
+        let came = Instant::now();
+        let _permit = room.acquire().await.expect("the semaphore is never closed");
         let patience = self.options.retry_for;
         let approach = gate.outage.approach(patience, came).await;
         if matches!(approach, Approach::GiveUp) {
@@ -283,8 +304,8 @@ impl Osts {
     }
 
     fn gate(&self, ost: OstIndex) -> Arc<Gate> {
-        let room = || Semaphore::new(self.options.inflight_per_ost);
-        let new = || Arc::new(Gate { room: room(), outage: Outage::default() });
+        let (room, small) = (|| Semaphore::new(self.options.inflight_per_ost), || Semaphore::new(SMALL_WRITES_MAX));
+        let new = || Arc::new(Gate { room: room(), small: small(), outage: Outage::default() });
         Arc::clone(self.gates.lock().entry(ost).or_insert_with(new))
     }
 
@@ -300,7 +321,12 @@ impl Osts {
             Ok(Connection { channel, greeted: OnceCell::new() })
         };
         let connections = (0..self.options.connections_per_oss).map(connection).collect::<FsResult<_>>()?;
-        let server = Arc::new(Server { connections, next: AtomicUsize::new(0), small: Arc::default() });
+        let server = Arc::new(Server {
+            connections,
+            next: AtomicUsize::new(0),
+            reads: SmallReads::default(),
+            writes: SmallWrites::default(),
+        });
         servers.insert(address.to_owned(), Arc::clone(&server));
         Ok(server)
     }

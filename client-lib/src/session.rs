@@ -87,6 +87,8 @@ pub(crate) struct Session {
     options: Options,
     pub facts: Facts,
     current: Mutex<Arc<Incarnation>>,
+    /// Reports of what was written, which share calls.
+    reports: changes::Reports,
     /// Told when it is another.
     pub replaced: Notify,
     /// Writer of the session in which the client listens to recalls: nothing is granted before.
@@ -172,6 +174,7 @@ impl Session {
             options: options.clone(),
             facts,
             current: Mutex::new(Arc::new(incarnation)),
+            reports: changes::reports(),
             replaced: Notify::new(),
             listening: watch::Sender::new(0),
             reopening: tokio::sync::Mutex::default(),

@@ -1,148 +1,160 @@
-//! Small reads of one OSS travel together.
-//!
-//! Most of what a small read costs is its call. While a few calls are under way, reads that come meanwhile wait, and the
-//! next call takes all of them: a lone reader waits for nobody, and many readers share calls in the measure in which
-//! there are many.
+//! Small reads of one OSS, and small writes to one of its OSTs, share calls ([`Together`]).
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use sateen_proto::bulk::{self, Lane};
-use sateen_proto::oss::read_outcome::Outcome;
+use sateen_proto::oss::{read_outcome, write_outcome};
 use sateen_proto::{oss, status};
-use sateen_types::Payload;
-use sateen_types::limits::{READ_MANY_BYTES_MAX, READ_MANY_MAX};
-use tokio::sync::oneshot;
+use sateen_types::limits::{
+    READ_MANY_BYTES_MAX, READ_MANY_MAX, WRITE_MANY_BYTES_MAX, WRITE_MANY_MAX, WRITE_MANY_PARTS_MAX,
+};
+use sateen_types::{OstIndex, Payload};
+use tokio::runtime::Handle;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::together::{Bounds, Together};
+
 /// Reads of at most so many bytes share calls.
-pub(crate) const SMALL_BYTES_MAX: u32 = 32 << 10;
-/// Calls under way for which nothing waits.
-const CALLS_FREE: usize = 2;
-/// Reads that may wait for each call that is under way beyond these.
-const WAITING_PER_CALL: usize = 8;
+pub(crate) const READ_BYTES_MAX: u32 = 32 << 10;
+/// Writes of at most so many bytes do.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+/// Reads of one OSS.
+const READS: Bounds =
+    Bounds { calls_free: 2, waiting_per_call: 8, requests_max: READ_MANY_MAX, bytes_max: READ_MANY_BYTES_MAX };
+/// Writes to one OST.
+const WRITES: Bounds =
+    Bounds { calls_free: 2, waiting_per_call: 32, requests_max: WRITE_MANY_MAX, bytes_max: WRITE_MANY_BYTES_MAX };
 
-type Answer = Result<Lane<oss::ReadReply>, Status>;
+/// How calls are made.
+#[derive(Clone)]
+pub(crate) struct Way<'a> {
+    pub channel: Channel,
+    pub runtime: &'a Handle,
+    /// Longest that one waits for its answer.
+    pub timeout: Duration,
+}
 
-/// Small reads that wait for a call to one OSS. As many may wait as there are readers.
-#[derive(Debug, Default)]
-pub(crate) struct SmallReads(Mutex<Waiting>);
+/// Small reads that wait for a call to one OSS.
+#[derive(Debug)]
+pub(crate) struct SmallReads(Arc<Together<oss::ReadRequest, Result<Lane<oss::ReadReply>, Status>>>);
 
-#[derive(Debug, Default)]
-struct Waiting {
-    reads: VecDeque<(oss::ReadRequest, oneshot::Sender<Answer>)>,
-    /// Calls under way.
-    calls: usize,
+impl Default for SmallReads {
+    fn default() -> SmallReads {
+        SmallReads(Arc::new(Together::new(READS)))
+    }
 }
 
 impl SmallReads {
-    /// One read, in whatever call it fits. Calls are made through `channel` on `runtime` and wait for `timeout`.
-    pub async fn read(
-        self: &Arc<SmallReads>,
-        request: oss::ReadRequest,
-        channel: Channel,
-        runtime: &tokio::runtime::Handle,
-        timeout: Duration,
-    ) -> Answer {
-        let (sender, answer) = oneshot::channel();
-        if self.add(request, sender) {
-            let calling = Calling(Arc::clone(self));
-            runtime.spawn(async move { calling.run(channel, timeout).await });
-        }
-        answer.await.unwrap_or_else(|_| Err(Status::unavailable("the client is going away")))
-    }
-
-    /// Queues a read; `true` if another call is to be made for it.
-    fn add(&self, request: oss::ReadRequest, sender: oneshot::Sender<Answer>) -> bool {
-        let mut waiting = self.0.lock();
-        waiting.reads.push_back((request, sender));
-        let another = waiting.calls < CALLS_FREE.max(waiting.reads.len() / WAITING_PER_CALL);
-        waiting.calls += usize::from(another);
-        another
-    }
-
-    /// What the next call takes: as much as fits, in order.
-    fn take(&self) -> (Vec<oss::ReadRequest>, Vec<oneshot::Sender<Answer>>) {
-        let mut waiting = self.0.lock();
-        let mut room = READ_MANY_BYTES_MAX;
-        let (mut reads, mut senders) = (Vec::new(), Vec::new());
-        while reads.len() < READ_MANY_MAX
-            && let Some((read, sender)) = waiting.reads.pop_front_if(|(read, _)| read.length as usize <= room)
-        {
-            if sender.is_closed() {
-                // Its reader waits no longer.
-                continue;
+    /// One read, in whatever call it fits.
+    pub async fn read(&self, request: oss::ReadRequest, way: Way<'_>) -> Result<Lane<oss::ReadReply>, Status> {
+        let Way { channel, runtime, timeout } = way;
+        let call = || {
+            move |reads: Vec<oss::ReadRequest>| {
+                let mut channel = channel.clone();
+                async move {
+                    let (count, request) = (reads.len(), oss::ReadManyRequest { reads });
+                    let call = bulk::call(&mut channel, bulk::READ_MANY_PATH, &request, Payload::new(), timeout);
+                    delivered_reads(in_time(timeout, call).await, count)
+                }
             }
-            room -= read.length as usize;
-            reads.push(read);
-            senders.push(sender);
-        }
-        (reads, senders)
+        };
+        let answer = self.0.ask((request, request.length as usize), runtime, call).await;
+        answer.unwrap_or_else(|| Err(unanswered()))
     }
 }
 
-/// One of the calls that may be under way; gives its place back when dropped.
-struct Calling(Arc<SmallReads>);
+/// One small write, its payload beside it.
+type SmallWrite = (oss::WriteRequest, Payload);
+type Writes = Together<SmallWrite, Result<oss::WriteReply, Status>>;
 
-impl Calling {
-    async fn run(self, mut channel: Channel, timeout: Duration) {
-        loop {
-            let (reads, senders) = self.0.take();
-            if reads.is_empty() {
-                return;
+/// Small writes that wait for a call to one OSS. Those to different OSTs never share one: one disk may be slow.
+#[derive(Debug, Default)]
+pub(crate) struct SmallWrites(Mutex<HashMap<OstIndex, Arc<Writes>>>);
+
+impl SmallWrites {
+    /// Whether a write is small enough to share a call.
+    pub fn takes(request: &oss::WriteRequest, payload: &Payload) -> bool {
+        payload.len() <= WRITE_BYTES_MAX && request.parts.len() <= WRITE_MANY_PARTS_MAX
+    }
+
+    /// One write, in whatever call it fits.
+    pub async fn write(&self, ost: OstIndex, write: SmallWrite, way: Way<'_>) -> Result<oss::WriteReply, Status> {
+        let Way { channel, runtime, timeout } = way;
+        let call = || {
+            move |writes: Vec<SmallWrite>| {
+                let mut channel = channel.clone();
+                async move {
+                    let count = writes.len();
+                    let (writes, payloads): (Vec<_>, Vec<Payload>) = writes.into_iter().unzip();
+                    let payload = payloads.iter().flat_map(Payload::pieces).cloned().collect();
+                    let request = oss::WriteManyRequest { writes, ..Default::default() };
+                    let call = bulk::call(&mut channel, bulk::WRITE_MANY_PATH, &request, payload, timeout);
+                    delivered_writes(in_time(timeout, call).await, count)
+                }
             }
-            let request = oss::ReadManyRequest { reads };
-            let call = bulk::call(&mut channel, bulk::READ_MANY_PATH, &request, Payload::new(), timeout);
-            let late = |_| Err(Status::deadline_exceeded(format!("no answer within {timeout:?}")));
-            let answers = tokio::time::timeout(timeout, call).await.unwrap_or_else(late);
-            deliver(answers, senders);
-        }
+        };
+        let writes = Arc::clone(self.0.lock().entry(ost).or_insert_with(|| Arc::new(Together::new(WRITES))));
+        let bytes = write.1.len();
+        writes.ask((write, bytes), runtime, call).await.unwrap_or_else(|| Err(unanswered()))
     }
 }
 
-impl Drop for Calling {
-    fn drop(&mut self) {
-        let mut waiting = self.0.0.lock();
-        waiting.calls -= 1;
-        if waiting.calls == 0 {
-            // Only where the runtime has ended: their readers must not wait for a call that nobody makes.
-            waiting.reads.clear();
-        }
-    }
+async fn in_time<T>(timeout: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Err(Status::deadline_exceeded(format!("no answer within {timeout:?}")));
+    tokio::time::timeout(timeout, call).await.unwrap_or_else(late)
 }
 
-/// Hands each reader its part of an answer.
-fn deliver(answer: Result<Lane<oss::ReadManyReply>, Status>, senders: Vec<oneshot::Sender<Answer>>) {
+fn unanswered() -> Status {
+    Status::unavailable("the client is going away")
+}
+
+/// What each of so many reads of a call is answered.
+fn delivered_reads(
+    answer: Result<Lane<oss::ReadManyReply>, Status>,
+    count: usize,
+) -> Vec<Result<Lane<oss::ReadReply>, Status>> {
     let (reply, mut payload) = match answer {
         Ok(answer) => answer,
-        Err(status) => {
-            // A reader that is gone needs no answer.
-            senders.into_iter().for_each(|sender| drop(sender.send(Err(status.clone()))));
-            return;
-        }
+        Err(status) => return vec![Err(status); count],
     };
     let mut outcomes = reply.outcomes.into_iter();
-    for sender in senders {
-        let outcome = outcomes.next().and_then(|o| o.outcome);
-        let _ = sender.send(one(outcome, &mut payload));
-    }
+    (0..count).map(|_| one_read(outcomes.next().and_then(|o| o.outcome), &mut payload)).collect()
 }
 
 /// What one outcome brings.
-fn one(outcome: Option<Outcome>, payload: &mut Payload) -> Answer {
+fn one_read(outcome: Option<read_outcome::Outcome>, payload: &mut Payload) -> Result<Lane<oss::ReadReply>, Status> {
     match outcome {
-        Some(Outcome::Reply(reply)) => {
+        Some(read_outcome::Outcome::Reply(reply)) => {
             let len: u64 = reply.parts.iter().map(|part| u64::from(part.stored_len)).sum();
             let len = usize::try_from(len).ok().filter(|len| *len <= payload.len());
             let len = len.ok_or_else(|| Status::internal("a reply with less payload than its parts say"))?;
             Ok((reply, payload.split_to(len)))
         }
-        Some(Outcome::Error(detail)) => Err(status::to_status(status::from_detail(detail))),
+        Some(read_outcome::Outcome::Error(detail)) => Err(status::to_status(status::from_detail(detail))),
         None => Err(Status::internal("a reply without an outcome for each read")),
     }
+}
+
+/// What each of so many writes of a call is answered.
+fn delivered_writes(
+    answer: Result<Lane<oss::WriteManyReply>, Status>,
+    count: usize,
+) -> Vec<Result<oss::WriteReply, Status>> {
+    let reply = match answer {
+        Ok((reply, _)) => reply,
+        Err(status) => return vec![Err(status); count],
+    };
+    let mut outcomes = reply.outcomes.into_iter();
+    let one = |outcome| match outcome {
+        Some(write_outcome::Outcome::Reply(reply)) => Ok(reply),
+        Some(write_outcome::Outcome::Error(detail)) => Err(status::to_status(status::from_detail(detail))),
+        None => Err(Status::internal("a reply without an outcome for each write")),
+    };
+    (0..count).map(|_| one(outcomes.next().and_then(|o| o.outcome))).collect()
 }
 
 #[cfg(test)]
@@ -151,39 +163,9 @@ mod tests {
     use bytes::Bytes;
     use sateen_types::{FsCode, FsError};
 
-    fn read(length: u32) -> oss::ReadRequest {
-        oss::ReadRequest { length, ..Default::default() }
-    }
-
-    #[test]
-    fn few_readers_wait_for_nobody_and_many_share_calls() {
-        let small = SmallReads::default();
-        let mut answers = Vec::new();
-        let mut add = |length| {
-            let (sender, answer) = oneshot::channel();
-            answers.push(answer);
-            small.add(read(length), sender)
-        };
-        let calls: Vec<bool> = (0..32).map(|_| add(4096)).collect();
-        assert_eq!(calls.iter().filter(|c| **c).count(), 4, "{calls:?}");
-        assert!(calls[0] && calls[1] && !calls[2]);
-        assert_eq!(small.take().0.len(), 32);
-        for _ in 0..100 {
-            add(SMALL_BYTES_MAX);
-        }
-        assert_eq!(small.take().0.len(), READ_MANY_BYTES_MAX / SMALL_BYTES_MAX as usize);
-        for _ in 0..100 {
-            add(1);
-        }
-        small.take();
-        while !small.0.lock().reads.is_empty() {
-            assert!(small.take().0.len() <= READ_MANY_MAX);
-        }
-        assert!(small.take().0.is_empty());
-    }
-
     #[test]
     fn each_reader_gets_its_own_answer_and_a_liar_is_found() {
+        use read_outcome::Outcome;
         let part = |stored_len| oss::Part { stored_len, ..Default::default() };
         let reply = |lens: &[u32]| {
             Outcome::Reply(oss::ReadReply { parts: lens.iter().map(|l| part(*l)).collect(), ..Default::default() })
@@ -192,10 +174,8 @@ mod tests {
         let outcomes = [reply(&[2, 1]), full, reply(&[]), reply(&[3]), reply(&[u32::MAX, u32::MAX])];
         let outcomes = outcomes.into_iter().map(|o| oss::ReadOutcome { outcome: Some(o) }).collect();
         let many = oss::ReadManyReply { outcomes, ..Default::default() };
-        let (senders, answers): (Vec<_>, Vec<_>) = (0..6).map(|_| oneshot::channel()).unzip();
-        deliver(Ok((many, Payload::from(Bytes::from_static(b"abcdef")))), senders);
-        let mut answers =
-            answers.into_iter().map(|mut a| a.try_recv().expect("an answer").map(|(_, p)| p.into_bytes()));
+        let answers = delivered_reads(Ok((many, Payload::from(Bytes::from_static(b"abcdef")))), 6);
+        let mut answers = answers.into_iter().map(|a| a.map(|(_, payload)| payload.into_bytes()));
         let mut next = || answers.next().expect("six");
         assert_eq!(next().expect("good"), "abc");
         assert_eq!(status::from_status(&next().expect_err("an error")).code, FsCode::Corrupt);
@@ -203,5 +183,23 @@ mod tests {
         assert_eq!(next().expect("good"), "def");
         next().expect_err("more than there is");
         next().expect_err("no outcome");
+        let all = delivered_reads(Err(Status::unavailable("gone")), 3);
+        assert!(all.len() == 3 && all.iter().all(Result::is_err));
+    }
+
+    #[test]
+    fn each_writer_gets_its_own_answer() {
+        use write_outcome::Outcome;
+        let good = Outcome::Reply(oss::WriteReply { verifier: vec![1; 16], allocated_delta: 7 });
+        let full = Outcome::Error(status::to_detail(FsError::new(FsCode::NoSpace, "full")));
+        let outcomes = [Some(good), Some(full), None].map(|outcome| oss::WriteOutcome { outcome });
+        let many = oss::WriteManyReply { outcomes: outcomes.into() };
+        let answers = delivered_writes(Ok((many, Payload::new())), 4);
+        assert_eq!(answers[0].as_ref().expect("good").allocated_delta, 7);
+        let code = |i: usize| status::from_status(answers[i].as_ref().expect_err("an error")).code;
+        assert_eq!((answers.len(), code(1)), (4, FsCode::NoSpace));
+        assert!(answers[2].is_err() && answers[3].is_err(), "no outcome");
+        let all = delivered_writes(Err(Status::unavailable("gone")), 3);
+        assert!(all.len() == 3 && all.iter().all(Result::is_err));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use sateen_dev_s3::notify::{self, Target};
 use sateen_dev_s3::sample;
 use sateen_dev_s3::server::{self, Keys, Pace};
 use sateen_dev_s3::store::Store;
@@ -36,6 +37,12 @@ struct Arguments {
     /// Send each object no faster, as a distant store does; 0: as fast as it goes.
     #[arg(long, value_name = "N", default_value_t = 0)]
     bytes_per_second: u64,
+    /// Tell every change of a bucket there, as S3 event JSON.
+    #[arg(long, value_name = "http://HOST:PORT/PATH")]
+    webhook: Option<Target>,
+    /// Make the first so many writes, and answer them with errors all the same: for tests.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    lose_answers: u32,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +63,7 @@ fn start(arguments: &Arguments) -> FsResult<()> {
     telemetry::abort_on_panic();
     let keys = Keys::read(&arguments.access_key_file)?;
     let store = Arc::new(Store::open(&arguments.dir)?);
+    store.lose_answers(arguments.lose_answers);
     if arguments.sample {
         sample::fill(&store)?;
     }
@@ -67,6 +75,9 @@ fn start(arguments: &Arguments) -> FsResult<()> {
     runtime.block_on(async {
         let stop =
             Shutdown::on_signals().map_err(|e| FsError::new(FsCode::Io, format!("cannot listen for signals: {e}")))?;
+        if let Some(target) = arguments.webhook.clone() {
+            tokio::spawn(notify::tell(target, store.changes().listen()));
+        }
         let ready = |address| tracing::info!(%address, "serving");
         server::run(store, arguments.listen, keys, pace, stop, ready).await
     })

@@ -14,6 +14,8 @@ use sateen_types::{FsCode, FsError, FsResult};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::multipart::Uploads;
+use crate::notify::Listening;
 pub use crate::service::Pace;
 use crate::service::Service;
 use crate::store::Store;
@@ -75,7 +77,9 @@ pub async fn run(
             .with_hint("choose a free port with --listen")
     };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
-    let mut builder = S3ServiceBuilder::new(Service { store, pace });
+    let listening = Listening { store: Arc::clone(&store) };
+    let mut builder = S3ServiceBuilder::new(Service { store, pace, uploads: Uploads::default() });
+    builder.set_route(listening);
     builder.set_auth(SimpleAuth::from_single(keys.access_key, keys.secret_key));
     let service = builder.build();
     ready(listener.local_addr().map_err(failed)?);

@@ -11,7 +11,8 @@ use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use sateen_types::{FsCode, FsError};
 
-use crate::store::{Record, Store};
+use crate::multipart::Uploads;
+use crate::store::{About, Incoming, Record, Store};
 
 /// Bytes that are read from a file at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -34,9 +35,11 @@ pub struct Service {
     pub store: Arc<Store>,
     /// How slow.
     pub pace: Pace,
+    /// What is being put together.
+    pub uploads: Uploads,
 }
 
-fn refused(e: FsError) -> S3Error {
+pub(crate) fn refused(e: FsError) -> S3Error {
     match e.code {
         FsCode::NotFound => s3_error!(NoSuchBucket, "{}", e.message),
         FsCode::NameTooLong => s3_error!(KeyTooLongError, "{}", e.message),
@@ -46,7 +49,9 @@ fn refused(e: FsError) -> S3Error {
 }
 
 /// Runs `work` on a thread for such work.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> S3Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> S3Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(e)) => Err(s3_error!(InternalError, "{e}")),
@@ -54,18 +59,73 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
     }
 }
 
-fn etag(record: &Record) -> ETag {
+pub(crate) fn etag(record: &Record) -> ETag {
     ETag::Strong(record.etag())
 }
 
 /// Whether a condition names this object.
-fn names(condition: &ETagCondition, record: &Record) -> bool {
+pub(crate) fn names(condition: &ETagCondition, record: &Record) -> bool {
     condition.is_any() || condition.as_etag().is_some_and(|tag| tag.as_strong() == Some(record.etag().as_str()))
 }
 
+/// Under which conditions something may take a key.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    /// This is there now.
+    pub if_match: Option<ETagCondition>,
+    /// This is not.
+    pub if_none_match: Option<ETagCondition>,
+}
+
+impl Conditions {
+    fn hold(&self, there: Option<&Record>) -> bool {
+        let matches = |condition: &ETagCondition| there.is_some_and(|record| names(condition, record));
+        self.if_match.as_ref().is_none_or(matches) && !self.if_none_match.as_ref().is_some_and(matches)
+    }
+}
+
+/// What is kept beside the bytes of what is written.
+pub(crate) fn about(metadata: Option<Metadata>, content_type: Option<String>) -> About {
+    About { metadata: metadata.unwrap_or_default().into_iter().collect(), content_type }
+}
+
 impl Service {
+    /// The body of a write.
+    pub(crate) async fn receive(&self, bucket: &str, body: Option<StreamingBlob>) -> S3Result<Incoming> {
+        let mut incoming = self.store.begin(bucket).map_err(refused)?;
+        let Some(mut body) = body else { return Ok(incoming) };
+        while let Some(part) = body.next().await {
+            let part = part.map_err(|e| s3_error!(IncompleteBody, "{e}"))?;
+            incoming = blocking(move || incoming.file.write_all(&part).map(|()| incoming)).await?;
+        }
+        Ok(incoming)
+    }
+
+    /// What was received takes its key, if the conditions hold in that moment.
+    pub(crate) fn take_key(
+        &self,
+        bucket: &str,
+        key: &str,
+        incoming: Incoming,
+        about: About,
+        conditions: &Conditions,
+    ) -> S3Result<Record> {
+        let put = self.store.commit(bucket, key, incoming, about, |there| conditions.hold(there)).map_err(refused)?;
+        let record = put.ok_or_else(|| s3_error!(PreconditionFailed))?;
+        self.answer()?;
+        Ok(record)
+    }
+
+    /// What was done is answered, unless a test wants otherwise.
+    pub(crate) fn answer(&self) -> S3Result<()> {
+        match self.store.loses_answer() {
+            true => Err(s3_error!(InternalError, "this answer was lost on purpose")),
+            false => Ok(()),
+        }
+    }
+
     /// The object under a key, if the conditions of a read hold.
-    fn find(
+    pub(crate) fn find(
         &self,
         bucket: &str,
         key: &str,
@@ -82,7 +142,7 @@ impl Service {
         Ok(record)
     }
 
-    async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         if !self.pace.delay.is_zero() {
             tokio::time::sleep(self.pace.delay).await;
         }
@@ -93,7 +153,7 @@ fn metadata(record: &Record) -> Option<HashMap<String, String>> {
     (!record.metadata.is_empty()).then(|| record.metadata.clone().into_iter().collect())
 }
 
-fn size(bytes: u64) -> Option<i64> {
+pub(crate) fn size(bytes: u64) -> Option<i64> {
     i64::try_from(bytes).ok()
 }
 
@@ -195,6 +255,7 @@ impl S3 for Service {
             e_tag: Some(etag(&record)),
             last_modified: Some(record.modified().into()),
             metadata: metadata(&record),
+            content_type: record.content_type.clone(),
             ..HeadObjectOutput::default()
         }))
     }
@@ -243,6 +304,7 @@ impl S3 for Service {
             e_tag: Some(etag(&record)),
             last_modified: Some(record.modified().into()),
             metadata: metadata(&record),
+            content_type: record.content_type.clone(),
             ..GetObjectOutput::default()
         });
         if input.range.is_some() {
@@ -254,22 +316,56 @@ impl S3 for Service {
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         self.wait().await;
         let input = req.input;
-        let mut incoming = self.store.begin(&input.bucket).map_err(refused)?;
-        if let Some(mut body) = input.body {
-            while let Some(part) = body.next().await {
-                let part = part.map_err(|e| s3_error!(IncompleteBody, "{e}"))?;
-                incoming = blocking(move || incoming.file.write_all(&part).map(|()| incoming)).await?;
-            }
-        }
-        // Looked at when the bytes are there: nobody else takes the key in between but by a race that S3 has, too.
-        let there = self.store.get(&input.bucket, &input.key).map_err(refused)?;
-        let matches = |condition: &ETagCondition| there.as_ref().is_some_and(|record| names(condition, record));
-        if input.if_none_match.as_ref().is_some_and(matches) || input.if_match.as_ref().is_some_and(|c| !matches(c)) {
-            return Err(s3_error!(PreconditionFailed));
-        }
-        let metadata = input.metadata.unwrap_or_default().into_iter().collect();
-        let record = self.store.commit(&input.bucket, &input.key, incoming, metadata).map_err(refused)?;
+        let incoming = self.receive(&input.bucket, input.body).await?;
+        let about = about(input.metadata, input.content_type);
+        let conditions = Conditions { if_match: input.if_match, if_none_match: input.if_none_match };
+        let record = self.take_key(&input.bucket, &input.key, incoming, about, &conditions)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(etag(&record)), ..PutObjectOutput::default() }))
+    }
+
+    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+        self.copy(req).await
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        req: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        self.begin_upload(req).await
+    }
+
+    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        self.receive_part(req).await
+    }
+
+    async fn upload_part_copy(
+        &self,
+        req: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        self.copy_part(req).await
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        self.complete_upload(req).await
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        req: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let input = req.input;
+        self.uploads.end(&input.upload_id, &input.bucket, &input.key)?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        req: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        self.list_uploads(req)
     }
 
     async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
@@ -282,7 +378,13 @@ impl S3 for Service {
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.store.delete(&req.input.bucket, &req.input.key).map_err(refused)?;
+        self.wait().await;
+        let input = req.input;
+        let expected = |record: &Record| input.if_match.as_ref().is_none_or(|condition| names(condition, record));
+        if !self.store.delete_if(&input.bucket, &input.key, expected).map_err(refused)? {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        self.answer()?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 }

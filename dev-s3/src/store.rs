@@ -13,11 +13,14 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use sateen_types::{FsCode, FsError, FsResult};
 use serde::{Deserialize, Serialize};
+
+use crate::notify::{Change, Changes};
 
 /// Longest key (S3), in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -33,6 +36,18 @@ pub struct Record {
     pub modified: Duration,
     /// User metadata, without `x-amz-meta-`.
     pub metadata: BTreeMap<String, String>,
+    /// Content-Type, if one was given.
+    #[serde(default)]
+    pub content_type: Option<String>,
+}
+
+/// What is kept of an object beside its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// User metadata, without `x-amz-meta-`.
+    pub metadata: BTreeMap<String, String>,
+    /// Content-Type, if one was given.
+    pub content_type: Option<String>,
 }
 
 impl Record {
@@ -66,15 +81,34 @@ struct Bucket {
 pub struct Store {
     dir: PathBuf,
     buckets: Mutex<BTreeMap<String, Bucket>>,
+    lost_answers: AtomicU32,
+    changes: Changes,
 }
 
-/// An object whose bytes are being received.
+/// An object, or a part of one, whose bytes are being received. Its bytes go when it is dropped without having taken a key.
 #[derive(Debug)]
 pub struct Incoming {
     /// Where the bytes go.
     pub file: File,
     number: u64,
     path: PathBuf,
+    taken: bool,
+}
+
+impl Incoming {
+    /// What its ETag will be, without quotes.
+    pub fn etag(&self) -> String {
+        format!("{:032x}", self.number)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.taken {
+            // Bytes too many are nobody's loss.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// A part of a listing.
@@ -100,14 +134,28 @@ impl Store {
     /// Opens a directory, which is made if it is missing.
     pub fn open(dir: &Path) -> FsResult<Store> {
         std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+        Store::read(dir, true)
+    }
+
+    /// What is in a directory now, which another process may be changing. Nothing can be put there.
+    pub fn peek(dir: &Path) -> FsResult<Store> {
+        Store::read(dir, false)
+    }
+
+    fn read(dir: &Path, changes: bool) -> FsResult<Store> {
         let mut buckets = BTreeMap::new();
         for entry in std::fs::read_dir(dir).map_err(|e| failed(dir, e))? {
             let entry = entry.map_err(|e| failed(dir, e))?;
             if let (true, Ok(name)) = (entry.path().join("log").is_file(), entry.file_name().into_string()) {
-                buckets.insert(name, Bucket::open(&entry.path())?);
+                buckets.insert(name, Bucket::open(&entry.path(), changes)?);
             }
         }
-        Ok(Store { dir: dir.to_owned(), buckets: Mutex::new(buckets) })
+        Ok(Store {
+            dir: dir.to_owned(),
+            buckets: Mutex::new(buckets),
+            lost_answers: AtomicU32::new(0),
+            changes: Changes::default(),
+        })
     }
 
     /// Makes a bucket if it is missing; whether it was.
@@ -123,8 +171,13 @@ impl Store {
         }
         let path = self.dir.join(name);
         std::fs::create_dir_all(path.join("data")).map_err(|e| failed(&path, e))?;
-        buckets.insert(name.to_owned(), Bucket::open(&path)?);
+        buckets.insert(name.to_owned(), Bucket::open(&path, true)?);
         Ok(true)
+    }
+
+    /// Tells of every change.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Names of all buckets.
@@ -152,27 +205,44 @@ impl Store {
         let number = known.next;
         known.next += 1;
         let path = self.data_path(bucket, number);
-        Ok(Incoming { file: File::create(&path).map_err(|e| failed(&path, e))?, number, path })
+        let file = File::options().create_new(true).read(true).write(true).open(&path);
+        Ok(Incoming { file: file.map_err(|e| failed(&path, e))?, number, path, taken: false })
     }
 
-    /// The object is complete and takes its key.
+    /// The object is complete and takes its key, if what is there now is `expected`; `None` if it is not.
     pub fn commit(
         &self,
         bucket: &str,
         key: &str,
-        incoming: Incoming,
-        metadata: BTreeMap<String, String>,
-    ) -> FsResult<Record> {
+        mut incoming: Incoming,
+        about: About,
+        expected: impl FnOnce(Option<&Record>) -> bool,
+    ) -> FsResult<Option<Record>> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(FsError::new(FsCode::NameTooLong, format!("a key of {} bytes", key.len())));
         }
         let size = incoming.file.metadata().map_err(|e| failed(&incoming.path, e))?.len();
         let modified = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let record = Record { number: incoming.number, size, modified, metadata };
+        let About { metadata, content_type } = about;
+        let record = Record { number: incoming.number, size, modified, metadata, content_type };
         let line = Line::Put { key: key.to_owned(), record: record.clone() };
-        let before = self.change(bucket, &line, |objects| objects.insert(key.to_owned(), record.clone()))?;
+        let insert = |objects: &mut BTreeMap<String, Record>| objects.insert(key.to_owned(), record.clone());
+        let Some(before) = self.change(bucket, &line, |objects| expected(objects.get(key)), insert)? else {
+            return Ok(None);
+        };
+        incoming.taken = true;
         self.forget(bucket, before);
-        Ok(record)
+        Ok(Some(record))
+    }
+
+    /// The next `count` writes are made, and answered as if they had failed: for tests of what becomes of lost answers.
+    pub fn lose_answers(&self, count: u32) {
+        self.lost_answers.store(count, Ordering::SeqCst);
+    }
+
+    /// Whether the answer of the write that was made just now is to be lost.
+    pub fn loses_answer(&self) -> bool {
+        self.lost_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
     }
 
     /// Puts an object at once.
@@ -180,16 +250,28 @@ impl Store {
         let mut incoming = self.begin(bucket)?;
         incoming.file.write_all(bytes).map_err(|e| failed(&incoming.path, e))?;
         let metadata = metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        self.commit(bucket, key, incoming, metadata)
+        let about = About { metadata, content_type: None };
+        let put = self.commit(bucket, key, incoming, about, |_| true)?;
+        put.ok_or_else(|| FsError::new(FsCode::Internal, format!("{key:?} was not put")))
     }
 
     /// Removes what is under a key, if anything is.
     pub fn delete(&self, bucket: &str, key: &str) -> FsResult<()> {
-        if self.get(bucket, key)?.is_some() {
-            let before = self.change(bucket, &Line::Delete { key: key.to_owned() }, |objects| objects.remove(key))?;
-            self.forget(bucket, before);
+        self.delete_if(bucket, key, |_| true).map(drop)
+    }
+
+    /// Removes what is under a key if it is `expected`; whether nothing is there any more.
+    pub fn delete_if(&self, bucket: &str, key: &str, expected: impl FnOnce(&Record) -> bool) -> FsResult<bool> {
+        if self.get(bucket, key)?.is_none() {
+            return Ok(true);
         }
-        Ok(())
+        let line = Line::Delete { key: key.to_owned() };
+        let allowed = |objects: &BTreeMap<String, Record>| objects.get(key).is_none_or(expected);
+        let Some(before) = self.change(bucket, &line, allowed, |objects| objects.remove(key))? else {
+            return Ok(false);
+        };
+        self.forget(bucket, before);
+        Ok(true)
     }
 
     /// Keys that begin with `prefix`, behind `after`, at most `max` of them and of beginnings up to `delimiter` behind the prefix.
@@ -225,19 +307,30 @@ impl Store {
         Ok(listing)
     }
 
+    /// Makes a change if it is allowed; nothing else happens in between.
     fn change<T>(
         &self,
         bucket: &str,
         line: &Line,
+        allowed: impl FnOnce(&BTreeMap<String, Record>) -> bool,
         apply: impl FnOnce(&mut BTreeMap<String, Record>) -> T,
-    ) -> FsResult<T> {
+    ) -> FsResult<Option<T>> {
         let mut buckets = self.buckets.lock();
         let known = buckets.get_mut(bucket).ok_or_else(|| no_bucket(bucket))?;
+        if !allowed(&known.objects) {
+            return Ok(None);
+        }
         let mut text =
             serde_json::to_vec(line).map_err(|e| FsError::new(FsCode::Internal, format!("a line of the log: {e}")))?;
         text.push(b'\n');
         known.log.write_all(&text).map_err(|e| failed(&self.dir.join(bucket).join("log"), e))?;
-        Ok(apply(&mut known.objects))
+        let done = apply(&mut known.objects);
+        let (key, object) = match line {
+            Line::Put { key, record } => (key, Some((record.size, record.etag()))),
+            Line::Delete { key } => (key, None),
+        };
+        self.changes.tell(Change { bucket: bucket.to_owned(), key: key.clone(), object });
+        Ok(Some(done))
     }
 
     /// Removes the bytes of an object that nobody finds any more.
@@ -254,9 +347,9 @@ impl Store {
 }
 
 impl Bucket {
-    fn open(path: &Path) -> FsResult<Bucket> {
+    fn open(path: &Path, changes: bool) -> FsResult<Bucket> {
         let log_path = path.join("log");
-        let log = File::options().create(true).append(true).read(true).open(&log_path);
+        let log = File::options().create(changes).append(changes).read(true).open(&log_path);
         let log = log.map_err(|e| failed(&log_path, e))?;
         let text = std::fs::read(&log_path).map_err(|e| failed(&log_path, e))?;
         let mut bucket = Bucket { log, objects: BTreeMap::new(), next: 1 };
@@ -274,7 +367,9 @@ impl Bucket {
                 }
             }
         }
-        bucket.log.set_len(good).map_err(|e| failed(&log_path, e))?;
+        if changes {
+            bucket.log.set_len(good).map_err(|e| failed(&log_path, e))?;
+        }
         // A put that was not finished has a number as well.
         for entry in std::fs::read_dir(path.join("data")).map_err(|e| failed(path, e))?.flatten() {
             if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) {
@@ -319,6 +414,9 @@ mod tests {
         assert_ne!(record.etag(), again.get("data", "a/").expect("bucket").expect("object").etag());
         assert_eq!(std::io::read_to_string(again.data("data", &record).expect("bytes")).expect("read"), "second");
         again.put("data", "z", b"", &[]).expect("the log goes on behind the last good line");
+        let seen = Store::peek(dir.path()).expect("opens");
+        assert!(seen.get("data", "z").expect("bucket").is_some());
+        seen.put("data", "y", b"", &[]).expect_err("only looked at");
         assert!(Store::open(dir.path()).expect("opens").get("data", "z").expect("bucket").is_some());
     }
 

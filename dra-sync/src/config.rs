@@ -18,6 +18,10 @@ pub const PORT_DEFAULT: u16 = 9883;
 const PROFILE_DEFAULT: &str = "default";
 /// Below it two ranges would not fit.
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// Most objects being stored at a time: as many as a worker takes at most.
+pub const EXPORTS_MAX: usize = 256;
+/// Below it parts would not be stored beside each other.
+const EXPORT_MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// Most profiles in a configuration.
 const PROFILES_MAX: usize = 1000;
 
@@ -41,6 +45,8 @@ pub struct Config {
     pub directories: Vec<PathBuf>,
     /// How much is done at once.
     pub limits: LimitsConfig,
+    /// Where stores tell of changes.
+    pub webhook: WebhookConfig,
     /// Where keys come from, by the names that links give.
     pub profiles: BTreeMap<String, Profile>,
     /// Logging.
@@ -57,11 +63,31 @@ pub struct LimitsConfig {
     pub memory: ByteSize,
     /// Objects of an import whose metadata are asked for at once.
     pub heads: usize,
+    /// Objects being stored, copied or deleted.
+    pub exports: usize,
+    /// Memory for their bytes. Files of more than ten thousand times this cannot be stored.
+    pub export_memory: ByteSize,
+}
+
+/// The HTTP endpoint for events of buckets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// HOST:PORT. Empty: nowhere.
+    pub listen: String,
+    /// A file with the token that senders must know, 16 to 512 letters, digits, '-' or '_'.
+    pub token_file: PathBuf,
 }
 
 impl Default for LimitsConfig {
     fn default() -> LimitsConfig {
-        LimitsConfig { assignments: 32, memory: ByteSize(256 << 20), heads: 64 }
+        LimitsConfig {
+            assignments: 32,
+            memory: ByteSize(256 << 20),
+            heads: 64,
+            exports: 64,
+            export_memory: ByteSize(256 << 20),
+        }
     }
 }
 
@@ -74,6 +100,7 @@ impl Default for Config {
             metrics_listen: String::new(),
             directories: Vec::new(),
             limits: LimitsConfig::default(),
+            webhook: WebhookConfig::default(),
             profiles: BTreeMap::new(),
             log: LogConfig::default(),
         }
@@ -106,7 +133,7 @@ impl Config {
         for directory in &self.directories {
             rule(directory.is_absolute(), format!("directories = {directory:?} is not absolute"));
         }
-        let LimitsConfig { assignments, memory, heads } = self.limits;
+        let LimitsConfig { assignments, memory, heads, exports, export_memory } = self.limits;
         rule(
             (1..=TAKE_MAX as usize).contains(&assignments),
             format!("limits.assignments = {assignments} is not between 1 and {TAKE_MAX}"),
@@ -115,7 +142,21 @@ impl Config {
             (MEMORY_BYTES_MIN..=1 << 40).contains(&memory.0),
             format!("limits.memory = {memory} is not between 16MiB and 1TiB"),
         );
+        rule(
+            (1..=EXPORTS_MAX).contains(&exports),
+            format!("limits.exports = {exports} is not between 1 and {EXPORTS_MAX}"),
+        );
+        rule(
+            (EXPORT_MEMORY_BYTES_MIN..=1 << 40).contains(&export_memory.0),
+            format!("limits.export_memory = {export_memory} is not between 32MiB and 1TiB"),
+        );
         rule((1..=1000).contains(&heads), format!("limits.heads = {heads} is not between 1 and 1000"));
+        let WebhookConfig { listen, token_file } = &self.webhook;
+        rule(listen.is_empty() || address(listen), format!("webhook.listen = {listen:?} is not HOST:PORT"));
+        rule(
+            listen.is_empty() || token_file.is_absolute(),
+            format!("webhook.token_file = {token_file:?} is not absolute, and webhook.listen is set"),
+        );
         rule(self.profiles.len() <= PROFILES_MAX, format!("more than {PROFILES_MAX} [profiles.NAME]"));
         for (name, profile) in &self.profiles {
             let file = &profile.file;
@@ -177,9 +218,9 @@ mod tests {
     #[test]
     fn every_broken_rule_is_told_at_once() {
         let text = "listen = \"nowhere\"\nmds = []\ndirectories = [\"data\"]\n[limits]\nheads = 0\n\
-                    [profiles.lab]\nfile = \"keys\"";
+                    [webhook]\nlisten = \"h:1\"\n[profiles.lab]\nfile = \"keys\"";
         let error = parse(text, &[]).validate().expect_err("broken");
-        for part in ["\"nowhere\"", "mds", "\"data\"", "heads = 0", "profiles.lab.file"] {
+        for part in ["\"nowhere\"", "mds", "\"data\"", "heads = 0", "webhook.token_file", "profiles.lab.file"] {
             assert!(error.message.contains(part), "{error}");
         }
     }

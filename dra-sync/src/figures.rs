@@ -3,14 +3,35 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sateen_runtime::metrics::Page;
-use sateen_types::repository::{FetchResult, Work};
+use sateen_types::repository::{DeleteResult, EventsDone, ExportResult, FetchResult, Work};
 
 use crate::remote::{RemoteError, Trouble};
+use crate::watch::event::Told;
 
 /// Kinds of assignments, in the order of [`Figures::running`].
 const KINDS: [&str; 5] = ["check", "import", "fetch", "export", "watch"];
 /// Results of fetches, in the order of [`Figures::fetches`].
 const RESULTS: [&str; 4] = ["loaded", "changed", "gone", "failed"];
+
+/// Results of exports, in the order of [`Figures::exports`].
+const EXPORTS: [&str; 6] = ["stored", "conflict", "changed", "source_gone", "failed", "skipped"];
+/// Results of deletions, in the order of [`Figures::deletes`].
+const DELETES: [&str; 3] = ["deleted", "conflict", "failed"];
+/// Sources of events, in the order of [`Source`].
+const SOURCES: [&str; 3] = ["listen", "sqs", "webhook"];
+/// What the MDS makes of what is told, in the order of [`Figures::answers`].
+const ANSWERS: [&str; 4] = ["created", "changed", "deleted", "later"];
+
+/// Who tells of changes of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The store itself.
+    Listen,
+    /// A queue.
+    Sqs,
+    /// Whoever has the address.
+    Webhook,
+}
 
 /// Counters of one process.
 #[derive(Debug, Default)]
@@ -19,7 +40,11 @@ pub struct Figures {
     pub sessions: AtomicU64,
     running: [AtomicU64; 5],
     fetches: [AtomicU64; 4],
+    exports: [AtomicU64; 6],
+    deletes: [AtomicU64; 3],
     errors: [AtomicU64; Trouble::ALL.len()],
+    /// Bytes of objects that were stored or copied.
+    pub exported_bytes: AtomicU64,
     /// Bytes that were fetched and stored.
     pub fetched_bytes: AtomicU64,
     /// Objects that listings named.
@@ -28,6 +53,37 @@ pub struct Figures {
     pub skipped: AtomicU64,
     /// Assignments that went to another worker while this one was at it.
     pub lost: AtomicU64,
+    events: [AtomicU64; 3],
+    ignored: AtomicU64,
+    unreadable: AtomicU64,
+    watch_failures: [AtomicU64; 3],
+    answers: [AtomicU64; 4],
+    waiting: AtomicU64,
+    /// Keys that were told of and left to the next comparison.
+    pub given_up: AtomicU64,
+}
+
+/// Keys of one link that wait to be looked at; none when it is dropped.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    all: &'a AtomicU64,
+    own: u64,
+}
+
+impl Waiting<'_> {
+    /// So many now.
+    pub fn set(&mut self, keys: usize) {
+        let now = keys as u64;
+        // Wraps around where it falls: the sum is right all the same.
+        self.all.fetch_add(now.wrapping_sub(self.own), Ordering::Relaxed);
+        self.own = now;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// Counts an assignment as running until it is dropped.
@@ -65,6 +121,58 @@ impl Figures {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An export ended.
+    pub fn exported(&self, result: ExportResult) {
+        let count = match result {
+            ExportResult::Stored => &self.exports[0],
+            ExportResult::Conflict => &self.exports[1],
+            ExportResult::Changed => &self.exports[2],
+            ExportResult::SourceGone => &self.exports[3],
+            ExportResult::Failed => &self.exports[4],
+            ExportResult::Skipped => &self.exports[5],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A deletion ended.
+    pub fn deleted(&self, result: DeleteResult) {
+        let count = match result {
+            DeleteResult::Deleted => &self.deletes[0],
+            DeleteResult::Conflict => &self.deletes[1],
+            DeleteResult::Failed => &self.deletes[2],
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody told of keys.
+    pub fn events(&self, source: Source, told: &Told) {
+        self.events[source as usize].fetch_add(told.touched.len() as u64, Ordering::Relaxed);
+        self.ignored.fetch_add(told.ignored, Ordering::Relaxed);
+    }
+
+    /// Somebody told what is no event.
+    pub fn unreadable(&self) {
+        self.unreadable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A source of events did not work.
+    pub fn watch_failed(&self, source: Source) {
+        self.watch_failures[source as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The MDS was told what is under keys.
+    pub fn answered(&self, done: &EventsDone) {
+        let counts = [done.created, done.changed, done.deleted, done.later.len() as u64];
+        for (all, count) in self.answers.iter().zip(counts) {
+            all.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// The keys of a link that wait.
+    pub fn waiting(&self) -> Waiting<'_> {
+        Waiting { all: &self.waiting, own: 0 }
+    }
+
     /// A request to a store failed, whether it was sent again or not.
     pub fn failed(&self, error: &RemoteError) {
         self.errors[error.trouble.index()].fetch_add(1, Ordering::Relaxed);
@@ -85,6 +193,16 @@ impl Figures {
         }
         page.counter("sateen_dra_sync_fetched_bytes_total", "Bytes fetched and stored.")
             .sample(&[], of(&self.fetched_bytes));
+        page.counter("sateen_dra_sync_exports_total", "Exports by result.");
+        for (result, count) in EXPORTS.iter().zip(&self.exports) {
+            page.sample(&[("result", result)], of(count));
+        }
+        page.counter("sateen_dra_sync_exported_bytes_total", "Bytes of objects stored or copied.")
+            .sample(&[], of(&self.exported_bytes));
+        page.counter("sateen_dra_sync_deletes_total", "Deletions of objects by result.");
+        for (result, count) in DELETES.iter().zip(&self.deletes) {
+            page.sample(&[("result", result)], of(count));
+        }
         page.counter("sateen_dra_sync_store_errors_total", "Requests to stores that failed by cause.");
         for trouble in Trouble::ALL {
             page.sample(&[("cause", trouble.name())], of(&self.errors[trouble.index()]));
@@ -95,6 +213,26 @@ impl Figures {
             .sample(&[], of(&self.skipped));
         page.counter("sateen_dra_sync_assignments_lost_total", "Assignments that went to another worker.")
             .sample(&[], of(&self.lost));
+        page.counter("sateen_dra_sync_events_total", "Keys that somebody told of by source.");
+        for (source, count) in SOURCES.iter().zip(&self.events) {
+            page.sample(&[("source", source)], of(count));
+        }
+        page.counter("sateen_dra_sync_events_ignored_total", "Events that tell of nothing made or removed.")
+            .sample(&[], of(&self.ignored));
+        page.counter("sateen_dra_sync_events_unreadable_total", "Messages that are no events.")
+            .sample(&[], of(&self.unreadable));
+        page.counter("sateen_dra_sync_watch_errors_total", "Failures of sources of events.");
+        for (source, count) in SOURCES.iter().zip(&self.watch_failures) {
+            page.sample(&[("source", source)], of(count));
+        }
+        page.gauge("sateen_dra_sync_event_keys_waiting", "Keys that wait to be looked at.")
+            .sample(&[], of(&self.waiting));
+        page.counter("sateen_dra_sync_event_keys_total", "Keys told to the MDS by what it made of them.");
+        for (answer, count) in ANSWERS.iter().zip(&self.answers) {
+            page.sample(&[("answer", answer)], of(count));
+        }
+        page.counter("sateen_dra_sync_event_keys_given_up_total", "Keys left to the next comparison.")
+            .sample(&[], of(&self.given_up));
     }
 }
 

@@ -2,221 +2,175 @@
 //!
 //! Three things go on at once, each bounded: the next page of the listing is asked for, the metadata of some objects are asked for,
 //! and a page is being made durable by the MDS. Nothing is kept here: who goes on gets the place from the MDS.
+//!
+//! Each page has a stamp of the MDS from before it was listed. What was stored or deleted from here since then the MDS leaves alone;
+//! a page that is too old to be told from that is listed again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use sateen_client::{Client, Shift};
-use sateen_types::limits::{
-    ETAG_BYTES_MAX, IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX, PATH_BYTES_MAX, SKIPPED_MESSAGE_BYTES_MAX,
-};
-use sateen_types::repository::{ImportPage, ImportedObject, ObjectPath, Skipped, skip_code};
+use sateen_types::limits::{IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX};
+use sateen_types::repository::ImportPage;
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::mpsc;
 
 use crate::figures::Figures;
-use crate::posix::Kind;
-use crate::remote::{Head, IMPORT_RETRY_FOR, LIST_PAGE_MAX, Listed, Remote, RemoteError, Retries, Trouble};
+use crate::remote::{IMPORT_RETRY_FOR, LIST_PAGE_MAX, Listed, Remote, RemoteError};
+use crate::seen::{Seen, look, retried};
 
 /// Pages that wait for the MDS.
 const PAGES_WAITING_MAX: usize = 2;
 /// Bytes of a page that are left for its frame.
-const PAGE_BYTES_ROOM: usize = 512 << 10;
+pub const PAGE_BYTES_ROOM: usize = 512 << 10;
+/// How often in a row the same place is listed again because the MDS could not use the page. Each time has a newer stamp, so
+/// that twice is rare.
+const AGAIN_MAX: u32 = 20;
+/// Pause before that.
+const AGAIN_PAUSE: Duration = Duration::from_millis(500);
 
-/// What came of one object.
-enum Seen {
-    Object(Box<ImportedObject>),
-    Skipped(Skipped),
-    /// It went away while it was looked at, or is the prefix itself.
-    Nothing(Vec<u8>),
+/// Where an import is.
+#[derive(Debug)]
+pub struct Place {
+    /// Everything up to this key is done.
+    pub after: Vec<u8>,
+    /// The newest stamp of the MDS.
+    pub stamp: u64,
 }
 
-impl Seen {
-    fn key(&self) -> &[u8] {
-        match self {
-            Seen::Object(object) => &object.key,
-            Seen::Skipped(skipped) => &skipped.key,
-            Seen::Nothing(key) => key,
-        }
-    }
-
-    /// Bytes in a message, more or less.
-    fn weight(&self) -> usize {
-        match self {
-            Seen::Object(o) => o.key.len() + o.etag.len() + o.symlink.as_ref().map_or(0, Vec::len),
-            Seen::Skipped(s) => s.key.len() + s.message.len(),
-            Seen::Nothing(_) => 0,
-        }
-    }
-}
-
-/// Imports everything behind the key `after`. The last page ends the assignment. `Stale` if it is not this worker's any more; any other error is
-/// why it cannot go on.
+/// Imports everything behind `place`. The last page ends the assignment. `Stale` if it is not this worker's any more; any other
+/// error is why it cannot go on.
 pub async fn run(
     client: &Client,
     shift: Shift,
     number: u64,
     remote: &Arc<Remote>,
-    after: &[u8],
+    mut place: Place,
     heads: usize,
     figures: &Arc<Figures>,
 ) -> FsResult<()> {
+    let mut in_vain = 0;
+    loop {
+        let before = place.after.clone();
+        if pass(client, shift, number, remote, &mut place, heads, figures).await? {
+            return Ok(());
+        }
+        in_vain = if place.after == before { in_vain + 1 } else { 1 };
+        if in_vain > AGAIN_MAX {
+            let at = String::from_utf8_lossy(&before).into_owned();
+            return Err(FsError::new(FsCode::Io, format!("the page behind {at:?} was listed {in_vain} times in vain")));
+        }
+        tokio::time::sleep(AGAIN_PAUSE).await;
+    }
+}
+
+/// Goes on from `place` and moves it. `false` if the page behind it is to be listed again.
+async fn pass(
+    client: &Client,
+    shift: Shift,
+    number: u64,
+    remote: &Arc<Remote>,
+    place: &mut Place,
+    heads: usize,
+    figures: &Arc<Figures>,
+) -> FsResult<bool> {
     let (send, receive) = mpsc::channel::<ImportPage>(PAGES_WAITING_MAX);
+    let (after, newest) = (place.after.clone(), Arc::new(AtomicU64::new(place.stamp)));
+    let stamps = Arc::clone(&newest);
     let gather = async {
         let (remote, figures) = (Arc::clone(remote), Arc::clone(figures));
-        let objects = listing(Arc::clone(&remote), after.to_vec(), Arc::clone(&figures)).map(move |listed| {
+        let listed = listing(Arc::clone(&remote), after.clone(), stamps, Arc::clone(&figures));
+        let seen = listed.map(move |(stamp, entry)| {
             let (remote, figures) = (Arc::clone(&remote), Arc::clone(&figures));
-            async move { look(&remote, listed?, &figures).await }.boxed()
+            async move {
+                let Some(listed) = entry? else { return Ok((stamp, None)) };
+                let seen = look(&remote, &listed.key, Some(&listed), IMPORT_RETRY_FOR, &figures).await?;
+                Ok((stamp, Some(seen)))
+            }
+            .boxed()
         });
-        pages(objects.buffered(heads).boxed(), after, send).await.map_err(|e| FsError::new(FsCode::Io, e.message))
+        pages(seen.buffered(heads).boxed(), &after, send).await.map_err(|e| FsError::new(FsCode::Io, e.message))
     };
     let tell = async {
         // Gone with the first error, so that nobody waits to be received.
         let mut receive = receive;
         while let Some(page) = receive.recv().await {
+            let done = client.import(shift, number, &page).await?;
+            newest.fetch_max(done.stamp, Ordering::Relaxed);
+            place.stamp = place.stamp.max(done.stamp);
+            if done.again {
+                tracing::debug!(after = %String::from_utf8_lossy(&place.after), "a page is listed again");
+                return Ok(false);
+            }
             figures.skipped.fetch_add(page.skipped.len() as u64, Ordering::Relaxed);
-            let status = client.import(shift, number, &page).await?.status;
-            tracing::debug!(objects = status.objects, created = status.created, "imported a page");
+            tracing::debug!(objects = done.status.objects, created = done.status.created, "imported a page");
+            place.after = page.after;
         }
-        Ok(())
+        FsResult::Ok(true)
     };
     let (gathered, told) = futures::future::join(gather, tell).await;
     // If the MDS refused a page, gathering ended because of that.
-    told.and(gathered)
+    match told? {
+        true => gathered.map(|()| true),
+        false => Ok(false),
+    }
 }
 
-/// The objects of a listing, one after the other.
+/// What a listing names, one after the other, and at its end nothing; each with a stamp from before it was asked for.
 fn listing(
     remote: Arc<Remote>,
     after: Vec<u8>,
+    newest: Arc<AtomicU64>,
     figures: Arc<Figures>,
-) -> BoxStream<'static, Result<Listed, RemoteError>> {
+) -> BoxStream<'static, (u64, Result<Option<Listed>, RemoteError>)> {
     let pages = futures::stream::unfold(Some(after), move |after| {
-        let (remote, figures) = (Arc::clone(&remote), Arc::clone(&figures));
+        let (remote, newest, figures) = (Arc::clone(&remote), Arc::clone(&newest), Arc::clone(&figures));
         async move {
             let after = after?;
-            match retried(&figures, || remote.list(&after, LIST_PAGE_MAX)).await {
+            let stamp = newest.load(Ordering::Relaxed);
+            match retried(IMPORT_RETRY_FOR, &figures, || remote.list(&after, LIST_PAGE_MAX)).await {
                 Ok(page) => {
                     figures.listed.fetch_add(page.objects.len() as u64, Ordering::Relaxed);
-                    let last = page.objects.last().map(|last| last.key.clone());
-                    let objects = page.objects.into_iter().map(Ok).collect::<Vec<_>>();
-                    Some((objects, last.filter(|_| page.more)))
+                    let last = page.objects.last().map(|last| last.key.clone()).filter(|_| page.more);
+                    let mut entries: Vec<_> = page.objects.into_iter().map(|o| (stamp, Ok(Some(o)))).collect();
+                    if last.is_none() {
+                        entries.push((stamp, Ok(None)));
+                    }
+                    Some((entries, last))
                 }
-                Err(e) => Some((vec![Err(e)], None)),
+                Err(e) => Some((vec![(stamp, Err(e))], None)),
             }
         }
     });
     pages.map(futures::stream::iter).flatten().boxed()
 }
 
-/// A request of an import, as often as it is worth it.
-async fn retried<T, Fut>(figures: &Figures, request: impl Fn() -> Fut) -> Result<T, RemoteError>
-where
-    Fut: Future<Output = Result<T, RemoteError>>,
-{
-    let mut retries = Retries::within(IMPORT_RETRY_FOR);
-    loop {
-        match request().await {
-            Ok(answer) => return Ok(answer),
-            Err(e) => {
-                figures.failed(&e);
-                if !retries.pause(&e).await {
-                    return Err(e);
-                }
-            }
-        }
-    }
-}
-
-/// Looks at one object. An error ends the import; what is wrong with the object alone does not.
-async fn look(remote: &Remote, listed: Listed, figures: &Figures) -> Result<Seen, RemoteError> {
-    let key = listed.key.clone();
-    if key.is_empty() {
-        return Ok(Seen::Nothing(key));
-    }
-    let skip = |code: &str, message: String| {
-        Ok(Seen::Skipped(Skipped {
-            key: key.clone(),
-            code: code.to_owned(),
-            message: cut(&message, SKIPPED_MESSAGE_BYTES_MAX),
-        }))
-    };
-    let path = match ObjectPath::parse(&key) {
-        Ok(path) => path,
-        Err(e) => return skip(skip_code::NOT_POSIX, e.message),
-    };
-    let head = match retried(figures, || remote.head(&key)).await {
-        Ok(head) => head,
-        Err(e) => match e.trouble {
-            Trouble::Gone => return Ok(Seen::Nothing(key)),
-            Trouble::Denied => return skip(skip_code::ACCESS_DENIED, e.message),
-            Trouble::Refused => return skip(skip_code::METADATA, e.message),
-            Trouble::Changed | Trouble::Throttled | Trouble::Unavailable => return Err(e),
-        },
-    };
-    let mut symlink = None;
-    match head.posix.kind() {
-        _ if path.directory => {}
-        Kind::Plain => {}
-        Kind::Special => return skip(skip_code::METADATA, "it is a device, pipe or socket".to_owned()),
-        Kind::Symlink if listed.archived => {
-            return skip(skip_code::SYMLINK_TIER, "its target cannot be read at once".to_owned());
-        }
-        Kind::Symlink if head.size == 0 || head.size >= PATH_BYTES_MAX as u64 => {
-            return skip(skip_code::METADATA, format!("a symbolic link to {} bytes", head.size));
-        }
-        Kind::Symlink => match retried(figures, || remote.get_all(&key, &head.etag, head.size)).await {
-            Ok(target) if target.contains(&0) => {
-                return skip(skip_code::METADATA, "a symbolic link to bytes with NUL".to_owned());
-            }
-            Ok(target) => symlink = Some(target),
-            // Written anew in this moment: the next import sees it.
-            Err(e) if e.trouble == Trouble::Changed => return skip(skip_code::ACCESS_DENIED, e.message),
-            Err(e) if e.trouble == Trouble::Gone => return Ok(Seen::Nothing(key)),
-            Err(e) if e.is_retryable() => return Err(e),
-            Err(e) => return skip(skip_code::ACCESS_DENIED, e.message),
-        },
-    }
-    if head.etag.is_empty() || head.etag.len() > ETAG_BYTES_MAX {
-        return skip(skip_code::METADATA, format!("an ETag of {} bytes", head.etag.len()));
-    }
-    Ok(Seen::Object(Box::new(imported(listed, head, symlink))))
-}
-
-/// Size, version and metadata are of one answer, so they are of one version; the listing knows the time more exactly.
-fn imported(listed: Listed, head: Head, symlink: Option<Vec<u8>>) -> ImportedObject {
-    let modified = match head.modified {
-        Some(modified) if head.etag != listed.etag => modified,
-        _ => listed.modified,
-    };
-    ImportedObject {
-        key: listed.key,
-        size: head.size,
-        etag: head.etag,
-        modified,
-        mode: head.posix.mode,
-        uid: head.posix.uid,
-        gid: head.posix.gid,
-        atime: head.posix.atime,
-        mtime: head.posix.mtime,
-        symlink,
-    }
-}
-
-/// Makes pages of what was seen, and a last one. Ends early without an error if nobody receives them any more.
+/// Makes pages of what was seen, and a last one at the end. Ends early without an error if nobody receives them any more.
 async fn pages(
-    mut seen: impl Stream<Item = Result<Seen, RemoteError>> + Unpin,
+    mut seen: impl Stream<Item = Result<(u64, Option<Seen>), RemoteError>> + Unpin,
     after: &[u8],
     send: mpsc::Sender<ImportPage>,
 ) -> Result<(), RemoteError> {
-    let empty = |after: Vec<u8>| ImportPage { objects: Vec::new(), after, skipped: Vec::new(), last: false, stamp: 0 };
+    let empty = |after: Vec<u8>| ImportPage {
+        objects: Vec::new(),
+        after,
+        skipped: Vec::new(),
+        last: false,
+        // That of the oldest listing that the page is of.
+        stamp: u64::MAX,
+    };
     let mut page = empty(after.to_vec());
     let (mut count, mut weight) = (0, 0);
     while let Some(one) = seen.next().await {
-        let one = match one {
-            Ok(one) => one,
+        let (stamp, one) = match one {
+            Ok((stamp, Some(one))) => (stamp, one),
+            Ok((stamp, None)) => {
+                page.stamp = page.stamp.min(stamp);
+                break;
+            }
             Err(e) => {
                 // What was seen before is worth keeping.
                 if count > 0 {
@@ -235,6 +189,7 @@ async fn pages(
         count += 1;
         weight += one.weight();
         page.after = one.key().to_vec();
+        page.stamp = page.stamp.min(stamp);
         match one {
             Seen::Object(object) => page.objects.push(*object),
             Seen::Skipped(skipped) => page.skipped.push(skipped),
@@ -246,33 +201,43 @@ async fn pages(
     Ok(())
 }
 
-/// As much of a text as fits, whole characters.
-pub fn cut(text: &str, bytes_max: usize) -> String {
-    text[..text.floor_char_boundary(bytes_max)].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use sateen_types::Timestamp;
+    use sateen_types::limits::PATH_BYTES_MAX;
+    use sateen_types::repository::{ImportedObject, Skipped};
 
     use super::*;
-    use crate::posix::Posix;
+    use crate::remote::Trouble;
 
     fn object(key: &str) -> Seen {
-        Seen::Object(Box::new(imported(listed(key), head(), None)))
+        Seen::Object(Box::new(imported(key)))
     }
 
-    fn listed(key: &str) -> Listed {
-        let modified = Timestamp { seconds: 10, nanos: 5 };
-        Listed { key: key.into(), size: 1, etag: "a".into(), modified, archived: false }
+    fn imported(key: &str) -> ImportedObject {
+        ImportedObject {
+            key: key.into(),
+            size: 1,
+            etag: "a".into(),
+            modified: Timestamp::default(),
+            mode: None,
+            uid: None,
+            gid: None,
+            atime: None,
+            mtime: None,
+            symlink: None,
+        }
     }
 
-    fn head() -> Head {
-        let modified = Some(Timestamp { seconds: 10, nanos: 0 });
-        Head { size: 1, etag: "a".into(), modified, posix: Posix::default() }
-    }
-
+    /// What was seen with the stamp 7, and the end of the listing.
     async fn paged(seen: Vec<Result<Seen, RemoteError>>) -> (Vec<ImportPage>, Result<(), RemoteError>) {
+        let seen = seen.into_iter().map(|one| one.map(|one| (7, Some(one))));
+        paged_with(seen.chain([Ok((9, None))]).collect()).await
+    }
+
+    async fn paged_with(
+        seen: Vec<Result<(u64, Option<Seen>), RemoteError>>,
+    ) -> (Vec<ImportPage>, Result<(), RemoteError>) {
         let (send, mut receive) = mpsc::channel(1000);
         let done = pages(futures::stream::iter(seen), b"start", send).await;
         let mut all = Vec::new();
@@ -296,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn pages_are_cut_by_size() {
         let seen = (0..IMPORT_PAGE_OBJECTS_MAX).map(|i| {
-            let mut object = imported(listed(&format!("{i:05}")), head(), None);
+            let mut object = imported(&format!("{i:05}"));
             object.symlink = Some(vec![b'x'; PATH_BYTES_MAX - 1]);
             Ok(Seen::Object(Box::new(object)))
         });
@@ -329,18 +294,14 @@ mod tests {
         assert_eq!(pages[0].after, b"c");
     }
 
-    #[test]
-    fn an_object_that_changed_after_the_listing_has_the_newer_time() {
-        let same = imported(listed("k"), head(), None);
-        assert_eq!(same.modified.nanos, 5, "the listing is more exact");
-        let newer = Head { etag: "b".into(), modified: Some(Timestamp { seconds: 99, nanos: 0 }), ..head() };
-        let changed = imported(listed("k"), newer, None);
-        assert_eq!((changed.modified.seconds, changed.etag.as_str()), (99, "b"));
-    }
-
-    #[test]
-    fn messages_are_cut_between_characters() {
-        assert_eq!(cut("aü", 2), "a");
-        assert_eq!(cut("aü", 3), "aü");
+    #[tokio::test]
+    async fn a_page_has_the_stamp_of_the_oldest_listing_that_it_is_of() {
+        let seen = |stamp, i: usize| Ok((stamp, Some(object(&format!("{i:05}")))));
+        let all = (0..600).map(|i| seen(3, i)).chain((600..1100).map(|i| seen(5, i))).chain([Ok((8, None))]);
+        let (pages, _) = paged_with(all.collect()).await;
+        let stamps: Vec<_> = pages.iter().map(|p| (p.objects.len(), p.stamp)).collect();
+        assert_eq!(stamps, [(1000, 3), (100, 5)]);
+        let (empty, _) = paged_with(vec![Ok((8, None))]).await;
+        assert_eq!((empty[0].stamp, empty[0].last), (8, true));
     }
 }

@@ -14,6 +14,13 @@ pub const ATIME: &str = "x-amz-meta-file-atime";
 /// The same.
 pub const MTIME: &str = "x-amz-meta-file-mtime";
 
+/// Who wrote the object.
+pub const USER_AGENT: &str = "x-amz-meta-user-agent";
+/// Number of the assignment that stored the object, 16 hexadecimal digits.
+pub const EXPORT: &str = "x-amz-meta-sateen-export";
+
+/// Bits that give a program its owner's rights: never carried over.
+const SET_IDS: u32 = 0o6000;
 /// The bits of `st_mode` that tell the kind.
 const KIND: u32 = 0o170_000;
 /// Longest value that is looked at, in bytes.
@@ -43,6 +50,8 @@ pub struct Posix {
     pub atime: Option<Timestamp>,
     /// Time of the last change.
     pub mtime: Option<Timestamp>,
+    /// Number of the assignment that stored it, if an export did.
+    pub export: Option<u64>,
 }
 
 impl Posix {
@@ -68,7 +77,32 @@ pub fn parse<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Posix {
         gid: text(GROUP).and_then(decimal),
         atime: text(ATIME).and_then(time),
         mtime: text(MTIME).and_then(time),
+        export: text(EXPORT).and_then(hexadecimal),
     }
+}
+
+/// Names and values of the metadata that say this, for [`parse`] and for FSx.
+pub fn headers(posix: &Posix) -> Vec<(&'static str, String)> {
+    let time = |time: Timestamp| {
+        let ns = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        // Nobody reads more than 64 bits.
+        i64::try_from(ns).ok().map(|ns| format!("{ns}ns"))
+    };
+    let values = [
+        (PERMISSIONS, posix.mode.map(|mode| format!("{:07o}", mode & !SET_IDS))),
+        (OWNER, posix.uid.map(|uid| uid.to_string())),
+        (GROUP, posix.gid.map(|gid| gid.to_string())),
+        (ATIME, posix.atime.and_then(time)),
+        (MTIME, posix.mtime.and_then(time)),
+        (EXPORT, posix.export.map(|number| format!("{number:016x}"))),
+        (USER_AGENT, Some(format!("sateen/{}", env!("CARGO_PKG_VERSION")))),
+    ];
+    values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    plain.then(|| u64::from_str_radix(text, 16).ok())?
 }
 
 fn octal(text: &str) -> Option<u32> {
@@ -146,7 +180,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_written_is_in_the_format_of_fsx() {
+        let posix = Posix {
+            mode: Some(0o106_755),
+            uid: Some(1000),
+            gid: Some(0),
+            atime: None,
+            mtime: Some(Timestamp { seconds: 1_595_002_920, nanos: 1 }),
+            export: Some(0x2a),
+        };
+        let written = headers(&posix);
+        let get = |name: &str| written.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+        assert_eq!(get(PERMISSIONS), Some("0100755"), "neither setuid nor setgid");
+        assert_eq!((get(OWNER), get(GROUP), get(ATIME)), (Some("1000"), Some("0"), None));
+        assert_eq!(get(MTIME), Some("1595002920000000001ns"));
+        assert_eq!(get(EXPORT), Some("000000000000002a"));
+        assert!(get(USER_AGENT).is_some_and(|who| who.starts_with("sateen/")));
+    }
+
+    #[test]
+    fn only_a_number_of_sixteen_digits_is_one_of_an_export() {
+        assert_eq!(of(&[(EXPORT, "00000000000000ff")]).export, Some(255));
+        for bad in ["", "ff", "+0000000000000ff", "00000000000000fg", "000000000000000ff"] {
+            assert_eq!(of(&[(EXPORT, bad)]).export, None, "{bad}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            mode in 0u32..=0o177_777,
+            id in 0..u32::MAX,
+            seconds in -9_000_000_000i64..9_000_000_000,
+            nanos in 0u32..1_000_000_000,
+            number: u64,
+        ) {
+            let time = Some(Timestamp { seconds, nanos });
+            let posix =
+                Posix { mode: Some(mode), uid: Some(id), gid: Some(id), atime: time, mtime: time, export: Some(number) };
+            let written = headers(&posix);
+            let read = parse(|name| written.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_bytes()));
+            prop_assert_eq!(read, Posix { mode: Some(mode & !SET_IDS), ..posix });
+        }
+
         #[test]
         fn every_moment_is_read_as_it_was_written(ns in any::<i64>()) {
             let text = format!("{ns}ns");

@@ -14,6 +14,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
 use crate::figures::Figures;
+use crate::watch::webhook::Webhook;
 use crate::worker;
 
 /// How often the MDS is asked which file systems there are.
@@ -36,6 +37,14 @@ pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr))
         let figures = Arc::clone(&figures);
         metrics::serve(&config.metrics_listen, move |page| figures.fill(page), stop.clone()).await?;
     }
+    let webhook = match config.webhook.listen.as_str() {
+        "" => None,
+        listen => {
+            let hook = Arc::new(Webhook::open(&config.webhook.token_file, Arc::clone(&figures))?);
+            Arc::clone(&hook).serve(listen, stop.clone()).await?;
+            Some(hook)
+        }
+    };
     let (address, health) = serve_health(&config.listen, stop.clone()).await?;
     let mut ready = Some(ready);
     let mut workers: HashMap<FsName, JoinHandle<()>> = HashMap::new();
@@ -49,7 +58,8 @@ pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr))
                 workers.retain(|_, worker| !worker.is_finished());
                 for name in names {
                     workers.entry(name.clone()).or_insert_with(|| {
-                        tokio::spawn(keep_working(name, Arc::clone(&config), Arc::clone(&figures), stop.clone()))
+                        let (config, figures) = (Arc::clone(&config), Arc::clone(&figures));
+                        tokio::spawn(keep_working(name, config, figures, webhook.clone(), stop.clone()))
                     });
                 }
                 if let Some(ready) = ready.take() {
@@ -81,12 +91,19 @@ async fn file_systems(config: &Config) -> FsResult<Vec<FsName>> {
 }
 
 /// Works for a file system, again and again, until it is removed or the process stops.
-async fn keep_working(name: FsName, config: Arc<Config>, figures: Arc<Figures>, stop: Shutdown) {
+async fn keep_working(
+    name: FsName,
+    config: Arc<Config>,
+    figures: Arc<Figures>,
+    webhook: Option<Arc<Webhook>>,
+    stop: Shutdown,
+) {
     let source = MountSource { hosts: config.mds.clone(), fs: name.clone(), subdir: Vec::new() };
     let mut pause = RESTART_PAUSE_FIRST;
     while !stop.is_requested() {
         let began = std::time::Instant::now();
-        match worker::run(source.clone(), Arc::clone(&config), Arc::clone(&figures), stop.clone()).await {
+        let (config, figures) = (Arc::clone(&config), Arc::clone(&figures));
+        match worker::run(source.clone(), config, figures, webhook.as_deref(), stop.clone()).await {
             Ok(()) => return,
             // If it is there after all, the next look finds it.
             Err(e) if e.code == FsCode::NotFound => {

@@ -13,17 +13,22 @@ use sateen_client::{Client, MountSource, Options, Shift};
 use sateen_runtime::Shutdown;
 use sateen_types::limits::{REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX};
 use sateen_types::repository::{
-    Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, Outcome, Work,
+    Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, Outcome,
+    RepositorySettings, Work,
 };
-use sateen_types::{FsCode, FsResult};
-use tokio::sync::Mutex;
-use tokio::task::JoinSet;
+use sateen_types::{FsCode, FsName, FsResult};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch as channel};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::{Config, StoreName};
+use crate::export::Room;
 use crate::figures::Figures;
-use crate::import::cut;
+use crate::import::Place;
 use crate::remote::{CHECK_RETRY_FOR, Remote, Retries};
-use crate::{fetch, import};
+use crate::seen::cut;
+use crate::watch::desk::{self, DELIVERIES_WAITING_MAX};
+use crate::watch::webhook::Webhook;
+use crate::{export, fetch, import, watch};
 
 /// How long the MDS may keep a Take that has nothing to give.
 const TAKE_HOLD: Duration = Duration::from_secs(15);
@@ -36,16 +41,27 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const REMOTE_AGE_MAX: Duration = Duration::from_secs(60);
 /// Stores whose connections are kept.
 const REMOTES_MAX: usize = 64;
-/// Cached chunks of a worker's client: it reads nothing.
+/// Cached chunks of a worker's client: what it reads it reads once.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// Watches that a worker has beside its other assignments: they last for as long as their links, and wait nearly all of the time.
+const WATCHES_MAX: usize = 256;
 
 /// Everything that assignments need.
 #[derive(Debug)]
-struct Shared {
-    client: Client,
-    config: Arc<Config>,
-    figures: Arc<Figures>,
+pub struct Shared {
+    /// The session.
+    pub client: Client,
+    /// What the session is of.
+    pub fs: FsName,
+    /// As it was when the process started.
+    pub config: Arc<Config>,
+    /// Of the process.
+    pub figures: Arc<Figures>,
     remotes: Mutex<HashMap<StoreName, (Instant, Arc<Remote>)>>,
+    /// Exports wait here beyond those that are under way: they may need what is fetched beside them.
+    exports: Semaphore,
+    room: Room,
 }
 
 /// Options of the worker's session.
@@ -61,13 +77,37 @@ fn options(config: &Config) -> Options {
 }
 
 /// Works for a file system until `stop`, or until the session cannot be kept.
-pub async fn run(source: MountSource, config: Arc<Config>, figures: Arc<Figures>, stop: Shutdown) -> FsResult<()> {
+pub async fn run(
+    source: MountSource,
+    config: Arc<Config>,
+    figures: Arc<Figures>,
+    webhook: Option<&Webhook>,
+    stop: Shutdown,
+) -> FsResult<()> {
     let client = Client::connect(&source, options(&config)).await?;
     tracing::info!(%source, "working for the file system");
     figures.sessions.fetch_add(1, Ordering::Relaxed);
-    let shared =
-        Arc::new(Shared { client: client.clone(), config, figures: figures.clone(), remotes: Mutex::default() });
-    let worked = work(&shared, &stop).await;
+    let fs = source.fs;
+    let shared = Arc::new(Shared {
+        client: client.clone(),
+        fs: fs.clone(),
+        exports: Semaphore::new(config.limits.exports),
+        room: Room::new(config.limits.export_memory.0),
+        config,
+        figures: figures.clone(),
+        remotes: Mutex::default(),
+    });
+    let (shift, current) = channel::channel(None);
+    let desk = webhook.map(|webhook| {
+        let (send, deliveries) = mpsc::channel(DELIVERIES_WAITING_MAX);
+        webhook.register(&fs, send);
+        tokio::spawn(desk::run(Arc::clone(&shared), current, deliveries))
+    });
+    let worked = work(&shared, &shift, &stop).await;
+    if let (Some(webhook), Some(desk)) = (webhook, desk) {
+        webhook.leave(&fs);
+        desk.abort();
+    }
     figures.sessions.fetch_sub(1, Ordering::Relaxed);
     let closed = client.close().await;
     worked.and(closed)
@@ -77,7 +117,34 @@ pub async fn run(source: MountSource, config: Arc<Config>, figures: Arc<Figures>
 #[derive(Default)]
 struct Tasks {
     set: JoinSet<u64>,
-    held: HashMap<u64, tokio::task::AbortHandle>,
+    held: HashMap<u64, Held>,
+}
+
+/// One assignment that runs.
+struct Held {
+    handle: AbortHandle,
+    slot: Slot,
+}
+
+/// What an assignment is counted with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// Ranges, imports, looks: at most [`crate::config::LimitsConfig::assignments`].
+    Busy,
+    /// Objects to be stored. The MDS bounds them; they never keep away the ranges that they may be waiting for.
+    Export,
+    /// See [`WATCHES_MAX`].
+    Watch,
+}
+
+impl Slot {
+    fn of(work: &Work) -> Slot {
+        match work {
+            Work::Check | Work::Import { .. } | Work::Fetch(_) => Slot::Busy,
+            Work::Export(_) | Work::Delete { .. } => Slot::Export,
+            Work::Watch => Slot::Watch,
+        }
+    }
 }
 
 impl Tasks {
@@ -89,6 +156,16 @@ impl Tasks {
         lost
     }
 
+    /// How many there are of a kind.
+    fn count(&self, slot: Slot) -> usize {
+        self.held.values().filter(|held| held.slot == slot).count()
+    }
+
+    /// Those that watch have no end of their own.
+    fn stop_watching(&mut self) {
+        self.held.values().filter(|held| held.slot == Slot::Watch).for_each(|held| held.handle.abort());
+    }
+
     fn ended(&mut self, number: Option<u64>) {
         if let Some(number) = number {
             self.held.remove(&number);
@@ -96,12 +173,12 @@ impl Tasks {
     }
 }
 
-async fn work(shared: &Arc<Shared>, stop: &Shutdown) -> FsResult<()> {
+async fn work(shared: &Arc<Shared>, current: &channel::Sender<Option<Shift>>, stop: &Shutdown) -> FsResult<()> {
     let limit = shared.config.limits.assignments;
     let mut tasks = Tasks::default();
     let mut shift: Option<Shift> = None;
     while !stop.is_requested() {
-        let room = limit.saturating_sub(tasks.held.len());
+        let room = limit.saturating_sub(tasks.count(Slot::Busy));
         if room == 0 {
             tokio::select! {
                 () = stop.requested() => break,
@@ -133,15 +210,19 @@ async fn work(shared: &Arc<Shared>, stop: &Shutdown) -> FsResult<()> {
             shared.figures.lost.fetch_add(lost, Ordering::Relaxed);
             tracing::warn!(lost, "the session ended; what was taken in it goes to other workers");
         }
+        current.send_replace(Some(now));
         for assignment in assignments {
             let number = assignment.number;
             if tasks.held.contains_key(&number) {
                 continue;
             }
-            let handle = tasks.set.spawn(execute(Arc::clone(shared), now, assignment).map(move |()| number));
-            tasks.held.insert(number, handle);
+            let slot = Slot::of(&assignment.work);
+            let too_many = slot == Slot::Watch && tasks.count(slot) >= WATCHES_MAX;
+            let handle = tasks.set.spawn(execute(Arc::clone(shared), now, assignment, too_many).map(move |()| number));
+            tasks.held.insert(number, Held { handle, slot });
         }
     }
+    tasks.stop_watching();
     let patience = tokio::time::timeout(STOP_PATIENCE, async { while tasks.set.join_next().await.is_some() {} });
     if patience.await.is_err() {
         tracing::warn!(assignments = tasks.set.len(), "stopping; what is not done goes to other workers");
@@ -151,18 +232,29 @@ async fn work(shared: &Arc<Shared>, stop: &Shutdown) -> FsResult<()> {
 }
 
 /// Executes and reports an assignment.
-async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment) {
+async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment, too_many: bool) {
     let _running = shared.figures.running(&assignment.work);
     let number = assignment.number;
     let repository = assignment.repository;
-    let Some(outcome) = outcome(&shared, shift, &assignment).await else { return };
+    let outcome = match too_many {
+        true => Some(Outcome::Watch { message: format!("this worker watches {WATCHES_MAX} buckets already") }),
+        false => outcome(&shared, shift, &assignment).await,
+    };
+    let Some(outcome) = outcome else { return };
     match &outcome {
         Outcome::Check { message } if !message.is_empty() => {
             tracing::warn!(%repository, message, "the bucket cannot be read")
         }
         Outcome::Import { message } => tracing::warn!(%repository, message, "the import cannot go on"),
+        Outcome::Watch { message } => tracing::warn!(%repository, message, "the bucket is not watched"),
         Outcome::Fetch(FetchOutcome { result, message, .. }) if *result != FetchResult::Loaded => {
             tracing::warn!(%repository, ?result, message, "a range was not loaded");
+        }
+        Outcome::Export(ExportOutcome { result, message, code, .. }) if *result != ExportResult::Stored => {
+            tracing::info!(%repository, ?result, message, code, "a file was not exported");
+        }
+        Outcome::Delete(DeleteOutcome { result, message, .. }) if *result != DeleteResult::Deleted => {
+            tracing::info!(%repository, ?result, message, "an object was not deleted");
         }
         _ => {}
     }
@@ -176,7 +268,7 @@ async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment) {
 }
 
 /// `None` if there is nothing to report.
-async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Option<Outcome> {
+async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) -> Option<Outcome> {
     let failed = |message: String| {
         let message = cut(&message, REPOSITORY_MESSAGE_BYTES_MAX);
         match &assignment.work {
@@ -193,7 +285,7 @@ async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Opti
             Work::Watch => Outcome::Watch { message },
         }
     };
-    let remote = match shared.remote(assignment).await {
+    let remote = match shared.remote(&assignment.settings).await {
         Ok(remote) => remote,
         Err(e) => {
             let hint = e.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -202,11 +294,33 @@ async fn outcome(shared: &Shared, shift: Shift, assignment: &Assignment) -> Opti
     };
     match &assignment.work {
         Work::Check => Some(failed(check(&remote, &shared.figures).await)),
-        Work::Export(_) | Work::Delete { .. } | Work::Watch => Some(failed("not done by this worker".to_owned())),
+        Work::Export(work) => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let (number, room) = (assignment.number, &shared.room);
+            let mut outcome = export::run(&shared.client, shift, number, &remote, work, room, &shared.figures).await?;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Export(outcome))
+        }
+        Work::Delete { key, etag, earlier } => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            let mut outcome = export::delete(&remote, key, etag, earlier, &shared.figures).await;
+            outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
+            Some(Outcome::Delete(outcome))
+        }
+        Work::Watch => match watch::run(shared, shift, assignment).await {
+            Ok(never) => match never {},
+            // Another worker has it, or the link is gone.
+            Err(e) if matches!(e.code, FsCode::Stale | FsCode::NotFound) => {
+                shared.figures.lost.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+            Err(e) => Some(failed(e.to_string())),
+        },
         Work::Import { after, .. } => {
             let heads = shared.config.limits.heads;
             let number = assignment.number;
-            match import::run(&shared.client, shift, number, &remote, after, heads, &shared.figures).await {
+            let place = Place { after: after.clone(), stamp: assignment.stamp };
+            match import::run(&shared.client, shift, number, &remote, place, heads, &shared.figures).await {
                 Ok(()) => {
                     tracing::info!(repository = %assignment.repository, "the import is complete");
                     None
@@ -256,16 +370,16 @@ async fn check(remote: &Remote, figures: &Figures) -> String {
 }
 
 impl Shared {
-    /// The store of an assignment, with its connections and keys. Both are looked up anew now and then.
-    async fn remote(&self, assignment: &Assignment) -> FsResult<Arc<Remote>> {
-        let store = Config::store_of(&assignment.settings);
+    /// The store of a link, with its connections and keys. Both are looked up anew now and then.
+    pub async fn remote(&self, settings: &RepositorySettings) -> FsResult<Arc<Remote>> {
+        let store = Config::store_of(settings);
         let mut remotes = self.remotes.lock().await;
         if let Some((since, remote)) = remotes.get(&store)
             && since.elapsed() < REMOTE_AGE_MAX
         {
             return Ok(Arc::clone(remote));
         }
-        let remote = Arc::new(Remote::open(&assignment.settings, &self.config)?);
+        let remote = Arc::new(Remote::open(settings, &self.config)?);
         if remotes.len() >= REMOTES_MAX {
             remotes.retain(|_, (since, _)| since.elapsed() < REMOTE_AGE_MAX);
         }

@@ -172,3 +172,31 @@ async fn what_is_wrong_is_said_without_the_keys() {
     let dir = format!("file://{}/", served.dir.path().display());
     assert_eq!(open(&served.settings(&dir)).code, FsCode::AccessDenied);
 }
+
+#[tokio::test]
+async fn a_store_tells_who_listens_of_changes_behind_the_prefix() {
+    let served = serve().await;
+    let remote = served.remote("s3://data/p re/");
+    let mut stream = remote.listen().await.expect("opens");
+    served.put("elsewhere", b"");
+    served.put("p re/a b+", b"");
+    served.store.delete("data", "p re/a b+").expect("deleted");
+    let mut text = String::new();
+    while text.lines().filter(|line| line.contains("Records")).count() < 2 || !text.ends_with('\n') {
+        let part = stream.next().await.expect("it goes on").expect("read");
+        text.push_str(std::str::from_utf8(&part).expect("text"));
+    }
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("Records")).collect();
+    assert!(lines[0].contains("s3:ObjectCreated:") && lines[0].contains("p+re/a+b%2B"), "{text}");
+    assert!(lines[1].contains("s3:ObjectRemoved:") && !text.contains("elsewhere"), "{text}");
+
+    let wrong = RepositorySettings { profile: "wrong".to_owned(), ..served.settings("s3://data/") };
+    let wrong = Remote::open(&wrong, &served.config).expect("opens");
+    assert_eq!(wrong.listen().await.err().expect("refused").trouble, Trouble::Denied, "who listens must sign");
+    let error = served.remote("s3://other/").listen().await.err().expect("no such bucket");
+    assert_eq!(error.trouble, Trouble::Refused, "{error}");
+    let directory = RepositorySettings { endpoint: String::new(), ..served.settings("file:///x/") };
+    let config = Config { directories: vec!["/x".into()], ..Config::default() };
+    let directory = Remote::open(&directory, &config).expect("opens");
+    assert_eq!(directory.listen().await.err().expect("cannot").trouble, Trouble::Refused);
+}

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use sateen_types::op::{Mutation, MutationReply};
 use sateen_types::{Credential, Fid, LayoutTemplate, SessionId, Timestamp};
 
-use crate::namespace::repository;
 use crate::namespace::repository::export::Exporting;
+use crate::namespace::{changelog, repository};
 use crate::placement::Candidate;
 use crate::store::Table;
 use crate::store::keys::IntentId;
@@ -71,6 +71,8 @@ pub enum Command {
     },
     /// What has to do with data repositories.
     Repository(Box<repository::Change>),
+    /// Who follows the changelog.
+    Changelog(changelog::Change),
     /// Corrects what a check has found ([`crate::fsck`]).
     Mend(Mend),
 }
@@ -172,6 +174,8 @@ pub enum Outcome {
     },
     /// The answer to a change that has to do with repositories.
     Repository(repository::Answer),
+    /// The answer to a change of who follows.
+    Changelog(changelog::Answer),
     /// The answer to a client.
     Reply {
         /// The answer.

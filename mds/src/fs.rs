@@ -2,6 +2,7 @@
 //! one of these at once is here; what a change does is in [`crate::namespace`].
 
 mod capabilities;
+mod changelog;
 mod held;
 mod locks;
 pub mod repository;

@@ -45,6 +45,10 @@ pub fn fill(page: &mut Page, cluster: &Cluster) {
         page.sample(&[("fs", &fs.info.name.to_string())], fs.lock_counts().1 as u64);
     }
     repositories(page, &file_systems);
+    page.gauge("sateen_mds_changelog_records", "Records of the changelog that are kept by file system.");
+    for fs in &file_systems {
+        page.sample(&[("fs", &fs.info.name.to_string())], fs.changelog_length());
+    }
     exports(page, &file_systems);
     page.gauge("sateen_mds_file_systems", "File systems of the cluster.").sample(&[], file_systems.len() as u64);
     page.gauge("sateen_mds_uptime_seconds", "Seconds since the MDS started.")

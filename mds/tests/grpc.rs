@@ -2,6 +2,8 @@
 
 #[path = "grpc/fencing.rs"]
 mod fencing;
+#[path = "grpc/many.rs"]
+mod many;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -264,6 +266,9 @@ impl ObjectStore for FakeOss {
         Err(Status::unimplemented("not asked by the MDS"))
     }
     async fn read(&self, _: Request<oss::ReadRequest>) -> Answer<oss::ReadReply> {
+        Err(Status::unimplemented("not asked by the MDS"))
+    }
+    async fn write_many(&self, _: Request<oss::WriteManyRequest>) -> Answer<oss::WriteManyReply> {
         Err(Status::unimplemented("not asked by the MDS"))
     }
     async fn read_many(&self, _: Request<oss::ReadManyRequest>) -> Answer<oss::ReadManyReply> {

@@ -8,24 +8,24 @@ pub mod bulk;
 pub mod maintenance;
 mod read;
 pub mod replies;
+mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sateen_proto::convert::{bad, chunk_log2, ended_writers, fs_id, ost_index, parts_from_wire, range, required};
+use sateen_proto::convert::{bad, chunk_log2, ended_writers, fs_id, ost_index, range, required};
 use sateen_proto::oss::object_store_server::ObjectStore;
 use sateen_proto::status::to_status;
 use sateen_proto::{common, oss, version};
 use sateen_types::limits::MESSAGE_BYTES_MAX;
-use sateen_types::{ClusterId, Compression, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex, Payload};
+use sateen_types::{ClusterId, FsCode, FsError, FsId, FsResult, ObjectId, OstIndex, Payload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::ost::Ost;
 use crate::rpc::replies::Replies;
 use crate::store::fence::Fence;
-use crate::store::write::Write;
 use crate::store::{Changed, ObjectAttr};
 
 /// Calls that wait for a commit at once. They hold a thread each, so they have bounds of their own: a slow sync never
@@ -116,29 +116,6 @@ impl Service {
         blocking(work, (memory, thread)).await
     }
 
-    /// Write: the fields of the request, and the payload beside them.
-    async fn write_parts(&self, head: oss::WriteRequest, payload: Payload) -> Result<oss::WriteReply, Status> {
-        let decode = |r: oss::WriteRequest, payload: Payload| {
-            let chunk_log2 = chunk_log2(r.chunk_log2)?;
-            let compression = common::Compression::try_from(r.compression)
-                .map_err(|_| bad("compression", format_args!("{} is unknown", r.compression)))?;
-            let write = Write {
-                object: object(r.object)?,
-                chunk_log2,
-                compression: Compression::try_from(compression)?,
-                parts: parts_from_wire(r.parts, chunk_log2, payload.len())?,
-                fence: Fence::new(r.writer, r.generation),
-                payload,
-            };
-            Ok((self.ost(r.ost)?, write))
-        };
-        let (ost, write) = decode(head, payload).map_err(to_status)?;
-        let bytes = write.payload.len();
-        let changed = self.data(bytes, move || ost.store_or_new(write.object.fs)?.write(write)).await?;
-        let reply = change_reply(changed);
-        Ok(oss::WriteReply { verifier: reply.verifier, allocated_delta: reply.allocated_delta })
-    }
-
     /// Runs a call that waits for a commit.
     async fn durable<T, F>(&self, work: F) -> Result<T, Status>
     where
@@ -226,6 +203,15 @@ impl ObjectStore for Service {
         let mut head = request.into_inner();
         let payload = Payload::from(std::mem::take(&mut head.payload));
         Ok(Response::new(self.write_parts(head, payload).await?))
+    }
+
+    async fn write_many(
+        &self,
+        request: Request<oss::WriteManyRequest>,
+    ) -> Result<Response<oss::WriteManyReply>, Status> {
+        let mut head = request.into_inner();
+        let payload = Payload::from(std::mem::take(&mut head.payload));
+        Ok(Response::new(self.write_many_parts(head, payload).await?))
     }
 
     async fn read(&self, request: Request<oss::ReadRequest>) -> Result<Response<oss::ReadReply>, Status> {

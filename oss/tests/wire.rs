@@ -14,10 +14,12 @@ use sateen_oss::store::index::IndexCache;
 use sateen_proto::common::{self, Compression};
 use sateen_proto::oss::object_store_client::ObjectStoreClient;
 use sateen_proto::oss::*;
-use sateen_proto::status::from_status;
+use sateen_proto::status::{from_detail, from_status};
 use sateen_proto::version;
 use sateen_runtime::Shutdown;
-use sateen_types::limits::{BULK_BYTES_MAX, ENDED_WRITERS_MAX, MESSAGE_BYTES_MAX};
+use sateen_types::limits::{
+    BULK_BYTES_MAX, ENDED_WRITERS_MAX, MESSAGE_BYTES_MAX, WRITE_MANY_BYTES_MAX, WRITE_MANY_MAX,
+};
 use sateen_types::{ClusterId, Fid, FsCode, OstIndex};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
@@ -219,6 +221,62 @@ async fn a_client_whose_session_has_ended_is_refused_and_not_told_to_try_again()
         let refused = from_status(&client.fence(FenceRequest { ended_writers: bad }).await.expect_err("refused"));
         assert!(refused.code == FsCode::Invalid && refused.message.contains("ended_writers"), "{refused}");
     }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_writes_in_one_call_are_made_or_refused_one_by_one() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut running = Running::start(dir.path()).await;
+    let client = &mut running.client;
+    let write = |oid, generation, bytes| WriteRequest { writer: 7, generation, ..write_request(oid, 0, bytes) };
+    let many = |writes: Vec<WriteRequest>| {
+        let payload = writes.iter().flat_map(|write| write.payload.to_vec()).collect::<Vec<u8>>().into();
+        let writes = writes.into_iter().map(|write| WriteRequest { payload: Bytes::new(), ..write }).collect();
+        WriteManyRequest { writes, payload }
+    };
+    let mut damaged = write(3, 0, vec![3; 50]);
+    damaged.payload = vec![4; 50].into();
+    let writes = vec![
+        write(1, 0, vec![1; 100]),
+        WriteRequest { ost: 9, ..write(2, 0, vec![2; 70]) },
+        damaged,
+        write(4, 5, vec![5; 200_000]),
+        // It was given up before the one in front of it.
+        write(1, 4, vec![9; 100]),
+        WriteRequest { parts: Vec::new(), ..write(6, 5, Vec::new()) },
+        write(1, 5, vec![6; 10]),
+    ];
+    let reply = client.write_many(many(writes)).await.expect("an outcome for each").into_inner();
+    let codes = reply.outcomes.iter().map(|outcome| match outcome.outcome.as_ref().expect("one") {
+        write_outcome::Outcome::Reply(reply) => {
+            assert_eq!(reply.verifier.len(), 16);
+            None
+        }
+        write_outcome::Outcome::Error(detail) => Some(from_detail(detail.clone()).code),
+    });
+    let refused = [FsCode::NotFound, FsCode::Corrupt, FsCode::Interrupted, FsCode::Invalid].map(Some);
+    let [unknown, corrupt, interrupted, invalid] = refused;
+    assert_eq!(codes.collect::<Vec<_>>(), [None, unknown, corrupt, None, interrupted, invalid, None]);
+    for (oid, expected) in [(1, [&[6; 10][..], &[1; 90]].concat()), (3, vec![]), (4, vec![5; 200_000])] {
+        let reply = client.read(read_request(oid, 0, 200_000)).await.expect("read").into_inner();
+        assert_eq!(reply.object_size, expected.len() as u64);
+        assert!(opened(&reply)[..expected.len()] == expected);
+    }
+    let one = || write(1, 5, vec![8; 100]);
+    let bad = [
+        many(vec![]),
+        many(vec![one(); WRITE_MANY_MAX + 1]),
+        WriteManyRequest { payload: vec![8; 99].into(), ..many(vec![one()]) },
+        WriteManyRequest { payload: vec![8; 101].into(), ..many(vec![one()]) },
+        WriteManyRequest { writes: vec![one()], payload: vec![8; 100].into() },
+        many(vec![write_request(1, 0, vec![8; WRITE_MANY_BYTES_MAX]), one()]),
+    ];
+    for request in bad {
+        assert_eq!(from_status(&client.write_many(request).await.expect_err("refused")).code, FsCode::Invalid);
+    }
+    let reply = client.read(read_request(1, 0, 1)).await.expect("read").into_inner();
+    assert_eq!(opened(&reply), [6], "nothing of that was done");
     running.stop().await;
 }
 

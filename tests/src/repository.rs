@@ -1,25 +1,30 @@
 //! A cluster with a bucket linked to a directory: S3 server, workers, link.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sateen_client::admin::Admin;
-use sateen_client::{Client, Credential, Fid, FsResult, Name, Options};
+use sateen_client::{Client, Credential, Fid, FsResult, Name, Options, RepositoryChange};
 use sateen_dev_s3::store::Store;
-use sateen_types::repository::{HsmState, ImportState, Repository, RepositoryId, RepositorySettings, RepositoryState};
-use sateen_types::{FsCode, FsError};
+use sateen_types::repository::{
+    Conflict, ConflictPolicy, HsmState, ImportState, Repository, RepositoryId, RepositorySettings, RepositoryState,
+};
+use sateen_types::{FsCode, FsError, Timestamp};
 
 use crate::cluster::{Cluster, ClusterSpec, FS};
 use crate::ports::Port;
 use crate::process::Process;
-use crate::s3::{BUCKET, Pace, S3};
+use crate::s3::{BUCKET, Object, Pace, S3};
 use crate::{bins, metrics, rpc, wait};
 
 /// Where the bucket is linked.
 pub const PATH: &str = "/dataset";
 /// Longest an import of a test's objects may take.
 const IMPORT: Duration = Duration::from_secs(300);
+/// Longest an export of a test's files may take.
+const EXPORT: Duration = Duration::from_secs(180);
 /// Lease of sessions: a worker that was killed is given up after it.
 const LEASE_MS: u32 = 2000;
 /// Longest one call may take.
@@ -31,16 +36,24 @@ pub struct Worker {
     process: Process,
     metrics: Port,
     _listen: Port,
+    /// Kept for as long as the worker has it.
+    _webhook: Option<Port>,
 }
 
 impl Worker {
     /// Starts one and waits until it works.
     #[track_caller]
     fn start(cluster: &Cluster, s3: &S3, number: usize) -> Worker {
+        Worker::start_with(cluster, s3, number, "")
+    }
+
+    /// [`Worker::start`] with more in its configuration.
+    #[track_caller]
+    fn start_with(cluster: &Cluster, s3: &S3, number: usize, more: &str) -> Worker {
         let (listen, port) = (Port::free(), Port::free());
         let config = cluster.dir().join(format!("etc/dra-sync{number}.toml"));
         let text = format!(
-            "mds = [\"{}\"]\nlisten = \"{}\"\nmetrics_listen = \"{}\"\n[profiles.default]\nfile = {:?}\n",
+            "mds = [\"{}\"]\nlisten = \"{}\"\nmetrics_listen = \"{}\"\n{more}[profiles.default]\nfile = {:?}\n",
             cluster.mds_address(),
             listen.address(),
             port.address(),
@@ -55,7 +68,7 @@ impl Worker {
             process.assert_runs();
             rpc::is_serving(listen.address()).then_some(())
         });
-        Worker { process, metrics: port, _listen: listen }
+        Worker { process, metrics: port, _listen: listen, _webhook: None }
     }
 
     /// `kill -9`.
@@ -99,18 +112,42 @@ impl Linked {
         linked
     }
 
+    /// [`Linked::start`] of a link with other settings.
+    #[track_caller]
+    pub fn start_with(
+        label: &'static str,
+        settings: impl FnOnce(&mut RepositorySettings),
+        fill: impl FnOnce(&Store),
+    ) -> Linked {
+        let linked = Linked::begin_with(label, Pace::default(), settings, fill);
+        linked.imported();
+        linked
+    }
+
     /// [`Linked::start`] with a store as slow as this, without waiting.
     #[track_caller]
     pub fn begin(label: &'static str, pace: Pace, fill: impl FnOnce(&Store)) -> Linked {
+        Linked::begin_with(label, pace, |_| {}, fill)
+    }
+
+    /// [`Linked::begin`] of a link with other settings.
+    #[track_caller]
+    pub fn begin_with(
+        label: &'static str,
+        pace: Pace,
+        change: impl FnOnce(&mut RepositorySettings),
+        fill: impl FnOnce(&Store),
+    ) -> Linked {
         let mds_extra = format!("[session]\nlease_ms = {LEASE_MS}\n");
         let cluster = Cluster::start(ClusterSpec { mds_extra, ..ClusterSpec::new(label) });
         let s3 = S3::start(cluster.dir(), pace, fill);
         let worker = Worker::start(&cluster, &s3, 0);
-        let settings = RepositorySettings {
+        let mut settings = RepositorySettings {
             endpoint: s3.endpoint(),
             batch_import: true,
             ..RepositorySettings::new(PATH.parse().expect("a path"), format!("s3://{BUCKET}/").parse().expect("a URL"))
         };
+        change(&mut settings);
         let made = admin(cluster.mds_address(), async |admin| {
             admin.create_repository(&FS.parse().expect("a name"), &settings).await
         });
@@ -151,6 +188,86 @@ impl Linked {
         });
         started.unwrap_or_else(|e| panic!("the import cannot be started: {e}"));
         self.imported()
+    }
+
+    /// Everything in the bucket that is to be there is there, and nothing waits; gives the bucket.
+    #[track_caller]
+    pub fn exported(&self, what: &str, wanted: impl Fn(&BTreeMap<String, Object>) -> bool) -> BTreeMap<String, Object> {
+        let mut last = None;
+        let done = wait::try_until(EXPORT, || {
+            last = self.s3.objects().or(last.take());
+            let seen = last.clone().filter(|seen| wanted(seen))?;
+            (self.now()?.export.queued == 0).then_some(seen)
+        });
+        done.unwrap_or_else(|| {
+            let keys: Vec<_> = last.iter().flatten().map(|(key, o)| (key.clone(), o.bytes.len())).collect();
+            panic!("{what} did not happen: {keys:?}, {:?}", self.now())
+        })
+    }
+
+    /// Keys of which both sides have changed.
+    #[track_caller]
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let list = admin(self.cluster.mds_address(), async |admin| {
+            admin.list_conflicts(&FS.parse().expect("a name"), self.id, b"").await
+        });
+        list.unwrap_or_else(|e| panic!("the conflicts cannot be listed: {e}")).0
+    }
+
+    /// Ends a conflict, when the file is not open any more.
+    #[track_caller]
+    pub fn resolve(&self, key: &str, how: ConflictPolicy) {
+        wait::until("the end of a conflict", EXPORT, || {
+            let done = admin(self.cluster.mds_address(), async |admin| {
+                admin.resolve_conflict(&FS.parse().expect("a name"), self.id, key.as_bytes(), how).await
+            });
+            match done {
+                Ok(()) => Some(()),
+                Err(e) if e.code == FsCode::Busy => None,
+                Err(e) => panic!("the conflict of {key} cannot be ended: {e}"),
+            }
+        });
+    }
+
+    /// Changes the link.
+    #[track_caller]
+    pub fn change(&self, change: RepositoryChange) {
+        let changed = admin(self.cluster.mds_address(), async |admin| {
+            admin.update_repository(&FS.parse().expect("a name"), self.id, change).await
+        });
+        changed.unwrap_or_else(|e| panic!("the link cannot be changed: {e}"));
+    }
+
+    /// Compares bucket and directory, and waits.
+    #[track_caller]
+    pub fn compare(&self) -> Repository {
+        let started = admin(self.cluster.mds_address(), async |admin| {
+            admin.start_import(&FS.parse().expect("a name"), self.id, true).await
+        });
+        started.unwrap_or_else(|e| panic!("the comparison cannot be started: {e}"));
+        self.imported()
+    }
+
+    /// Waits until somebody who hears of changes of the bucket has said so from now on.
+    #[track_caller]
+    pub fn watched(&self) {
+        let since = Timestamp::now();
+        wait::until("somebody who watches the bucket", IMPORT, || {
+            let now = self.now()?;
+            (now.watched.is_some_and(|at| at > since) && now.watch_message.is_empty()).then_some(())
+        });
+    }
+
+    /// Starts one more worker, with a webhook, and has the store tell it of changes from now on.
+    #[track_caller]
+    pub fn tell_webhook(&mut self) {
+        let (port, token) = (Port::free(), "0123456789abcdef-test");
+        let file = self.cluster.dir().join("etc/webhook-token");
+        std::fs::write(&file, token).expect("the token can be written");
+        let more = format!("[webhook]\nlisten = \"{}\"\ntoken_file = {file:?}\n", port.address());
+        let worker = Worker::start_with(&self.cluster, &self.s3, self.workers.len(), &more);
+        self.s3.restart_telling(format!("http://{}/events/{token}", port.address()));
+        self.workers.push(Worker { _webhook: Some(port), ..worker });
     }
 
     /// State of a file, by its path below the link. Asked by a client of its own.

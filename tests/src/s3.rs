@@ -1,6 +1,8 @@
 //! An S3 server with one bucket, as a process: `sateen-dev-s3`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,7 +38,22 @@ pub struct S3 {
     keys: PathBuf,
     port: Port,
     pace: Pace,
+    /// Writes that are made and answered with errors when it starts next.
+    lose_answers: u32,
+    /// Where changes are told.
+    webhook: Option<String>,
     process: Option<Process>,
+}
+
+/// An object as it lies in the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Without quotes.
+    pub etag: String,
+    /// User metadata, without `x-amz-meta-`.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl S3 {
@@ -51,7 +68,7 @@ impl S3 {
         store.create_bucket(BUCKET).expect("a bucket can be made");
         fill(&store);
         drop(store);
-        let mut s3 = S3 { dir, log, keys, port: Port::free(), pace, process: None };
+        let mut s3 = S3 { dir, log, keys, port: Port::free(), pace, lose_answers: 0, webhook: None, process: None };
         s3.run();
         s3
     }
@@ -60,7 +77,7 @@ impl S3 {
     #[track_caller]
     pub fn run(&mut self) {
         assert!(self.process.is_none(), "the S3 server runs already");
-        let args: Vec<OsString> = vec![
+        let mut args: Vec<OsString> = vec![
             "--dir".into(),
             self.dir.clone().into(),
             "--listen".into(),
@@ -71,7 +88,12 @@ impl S3 {
             self.pace.delay.as_millis().to_string().into(),
             "--bytes-per-second".into(),
             self.pace.bytes_per_second.to_string().into(),
+            "--lose-answers".into(),
+            std::mem::take(&mut self.lose_answers).to_string().into(),
         ];
+        if let Some(webhook) = &self.webhook {
+            args.extend(["--webhook".into(), webhook.into()]);
+        }
         let mut process = Process::start("s3", &bins::path("sateen-dev-s3"), &args, &self.log, |_| {});
         wait::until("an S3 server that listens", wait::SERVER, || {
             process.assert_runs();
@@ -86,6 +108,42 @@ impl S3 {
         self.kill9();
         self.pace = pace;
         self.run();
+    }
+
+    /// Starts it again; the first so many writes are made, and answered with errors.
+    #[track_caller]
+    pub fn restart_losing(&mut self, answers: u32) {
+        self.kill9();
+        self.lose_answers = answers;
+        self.run();
+    }
+
+    /// Starts it again; it tells all changes to `webhook`.
+    #[track_caller]
+    pub fn restart_telling(&mut self, webhook: String) {
+        self.kill9();
+        self.webhook = Some(webhook);
+        self.run();
+    }
+
+    /// Everything in the bucket, whatever its key; `None` if it changed in this moment.
+    pub fn objects(&self) -> Option<BTreeMap<String, Object>> {
+        let store = Store::peek(&self.dir).ok()?;
+        let mut all = BTreeMap::new();
+        let mut after = String::new();
+        loop {
+            let page = store.list(BUCKET, "", &after, None, 1000).ok()?;
+            for (key, record) in page.objects {
+                let mut bytes = Vec::new();
+                store.data(BUCKET, &record).ok()?.read_to_end(&mut bytes).ok()?;
+                let object = Object { bytes, etag: record.etag(), metadata: record.metadata };
+                all.insert(key, object);
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Some(all),
+            }
+        }
     }
 
     /// `kill -9`.

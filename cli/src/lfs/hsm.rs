@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::hsm_text::ARCHIVE_ID;
 use super::{Failure, FirstFailure, Outcome, hsm_text, place, print, strerror};
 use crate::getopt::{self, Arg, Spec, opt};
 
@@ -45,7 +46,7 @@ const SPECS: &[Spec<Key>] = &[
     opt(Key::Archive, 'a', &["archive"], Arg::Required),
 ];
 
-/// `lfs hsm_restore` and `lfs hsm_release`: silent where it goes well. As in Lustre nothing is asked for if one of the files is
+/// `lfs hsm_restore`, `hsm_release` and `hsm_archive`: silent where it goes well. As in Lustre nothing is asked for if one of the files is
 /// no regular one.
 pub fn request(verb: &str, operation: &str, words: &[String]) -> Outcome {
     let mut paths = Vec::new();
@@ -55,6 +56,12 @@ pub fn request(verb: &str, operation: &str, words: &[String]) -> Outcome {
             (Key::List, Some(list)) => paths.extend(listed(&list)?),
             // For archives that understand it; none here does.
             (Key::Data, _) => {}
+            (Key::Archive, Some(number)) if operation == "archive" => {
+                if number.parse() != Ok(ARCHIVE_ID) {
+                    let what = format!("error: there is no archive {number}: every repository is archive {ARCHIVE_ID}");
+                    return Err(Failure::usage(verb, what));
+                }
+            }
             _ => {
                 let what = "error: -a is supported only when archiving or removing";
                 return Err(Failure::usage(verb, what));

@@ -5,7 +5,7 @@ use sateen_types::repository::HsmAction;
 use serde::Deserialize;
 
 /// Number of the archive that every repository is in Lustre's words. (FSx has one, too.)
-const ARCHIVE_ID: u32 = 1;
+pub const ARCHIVE_ID: u32 = 1;
 
 /// What the mount tells of a file and its object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -5,6 +5,8 @@
 //!
 //! The exit status is 0 or an errno, as in Lustre. Errors are `lfs VERB: what` and, where there is advice, `hint:`.
 
+mod changelog;
+mod changelog_text;
 mod df;
 mod df_text;
 mod fids;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 use sateen_types::FsError;
 
 /// The verbs, for `--list-commands` and `help`.
-const VERBS: [(&str, &str); 12] = [
+const VERBS: [(&str, &str); 15] = [
     (
         "setstripe",
         "[-c COUNT] [-S SIZE] [-i INDEX] [-o OSTS] [-p POOL] [-E END ...] [-L raid0] [--mode MODE] FILE|DIR... | -d DIR...",
@@ -42,6 +44,9 @@ const VERBS: [(&str, &str); 12] = [
     ("hsm_action", "FILE..."),
     ("hsm_restore", "[-l|--filelist LIST] FILE..."),
     ("hsm_release", "[-l|--filelist LIST] FILE..."),
+    ("changelog", "[-f|--follow] [-u USER] [-m MASK] MDT [START [END]]"),
+    ("changelog_clear", "MDT USER ENDREC"),
+    ("hsm_archive", "[-a|--archive 1] [-l|--filelist LIST] FILE..."),
 ];
 
 /// Why a verb failed.
@@ -130,10 +135,13 @@ pub fn run(words: &[String]) -> ExitCode {
         "path2fid" => fids::path2fid(rest),
         "fid2path" => fids::fid2path(rest),
         "find" => find::run(rest),
+        "changelog" => changelog::run(rest),
+        "changelog_clear" => changelog::clear(rest),
         "hsm_state" => hsm::state(rest),
         "hsm_action" => hsm::action(rest),
         "hsm_restore" => hsm::request(verb, "restore", rest),
         "hsm_release" => hsm::request(verb, "release", rest),
+        "hsm_archive" => hsm::request(verb, "archive", rest),
         _ => Err(Failure::new(libc::EINVAL, "no such command").with_hint("lfs --list-commands shows what there is")),
     };
     match done {

@@ -383,7 +383,7 @@ impl Filesystem for Shell {
             let take = |i: crate::fs::DirItem| {
                 // An entry without attributes (a dot, or one removed meanwhile) is inode 0: listed, not looked up.
                 let (attr, ttl) = match &i.attr {
-                    Some(attr) => (file_attr(&fs, attr), ttl),
+                    Some(attr) => (file_attr(&fs, attr), ttl.saturating_sub(i.age)),
                     None => (nameless(i.ino, i.file_type), Duration::ZERO),
                 };
                 let node = if i.attr.is_some() { INodeNo(i.ino) } else { INodeNo(0) };

@@ -4,17 +4,39 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sateen_proto::{convert, mds as wire};
+use sateen_proto::mds::{execute_outcome::Outcome, execute_request::Op};
+use sateen_proto::{convert, mds as wire, status};
+use sateen_types::limits::{EXECUTE_MANY_BYTES_MAX, EXECUTE_MANY_MAX};
 use sateen_types::op::{Create, Mutation, MutationReply};
 use sateen_types::{Credential, FsCode, FsError, FsResult, Grant, LayoutTemplate, Remote};
 
 use super::{Incarnation, Session};
 use crate::retry::Backoff;
 use crate::slots::Slot;
+use crate::together::{Bounds, Together};
 use crate::{transport, writeback};
 
 /// Times that a create finds a file which goes in the same moment: each time somebody else has removed one.
 const FINDS_MAX: u32 = 100;
+/// Reports of what was written are made by anybody's close and by background tasks, many at a time, and are small.
+const REPORTS: Bounds = Bounds {
+    calls_free: 2,
+    waiting_per_call: EXECUTE_MANY_MAX / 2,
+    requests_max: EXECUTE_MANY_MAX,
+    bytes_max: EXECUTE_MANY_BYTES_MAX,
+};
+
+/// What a report takes at most in a message beside the groups of its user, and what each of those does.
+const REPORT_BYTES: usize = 256;
+const GROUP_BYTES: usize = 5;
+
+/// Reports that wait for a call.
+pub(super) type Reports = Arc<Together<wire::ExecuteRequest, FsResult<wire::ExecuteReply>>>;
+
+/// None.
+pub(super) fn reports() -> Reports {
+    Arc::new(Together::new(REPORTS))
+}
 
 /// What became of a change.
 #[derive(Debug)]
@@ -125,7 +147,7 @@ impl Session {
 
     /// Sends one numbered request until its fate is known; a `bound` one in no other session. Tells if others are waited for.
     async fn execute_to_the_end(
-        &self,
+        self: &Arc<Self>,
         mut incarnation: Arc<Incarnation>,
         mut slot: Slot,
         mut request: wire::ExecuteRequest,
@@ -137,8 +159,16 @@ impl Session {
             request.session_id = incarnation.id.0.to_vec();
             (request.slot, request.number) = (slot.slot, slot.number);
             let route = self.mds.route();
-            let mut client = route.namespace();
-            match transport::within(self.mds.request_timeout, &route.peer, client.execute(request.clone())).await {
+            let attempt = async {
+                match &request.op {
+                    Some(Op::WriteDone(_)) => self.execute_together(request.clone()).await,
+                    _ => {
+                        let mut client = route.namespace();
+                        transport::within(self.mds.request_timeout, &route.peer, client.execute(request.clone())).await
+                    }
+                }
+            };
+            match attempt.await {
                 Ok(mut reply) => {
                     let grant = convert::grant(reply.grant.take())?;
                     let held = reply.held.take().map(LayoutTemplate::try_from).transpose()?;
@@ -180,6 +210,43 @@ impl Session {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// One attempt at a request that waits for nobody, in whatever call it fits.
+    async fn execute_together(self: &Arc<Self>, request: wire::ExecuteRequest) -> FsResult<wire::ExecuteReply> {
+        let groups = request.credential.as_ref().map_or(0, |credential| credential.groups.len());
+        let bytes = REPORT_BYTES + groups * GROUP_BYTES;
+        let call = || {
+            let session = Arc::clone(self);
+            move |changes: Vec<wire::ExecuteRequest>| {
+                let session = Arc::clone(&session);
+                async move { session.execute_many(changes).await }
+            }
+        };
+        self.reports.ask((request, bytes), &self.runtime, call).await.unwrap_or_else(|| Err(closing()))
+    }
+
+    /// One call with several requests; an outcome for each.
+    async fn execute_many(&self, changes: Vec<wire::ExecuteRequest>) -> Vec<FsResult<wire::ExecuteReply>> {
+        let (count, route) = (changes.len(), self.mds.route());
+        let mut client = route.namespace();
+        let call = client.execute_many(wire::ExecuteManyRequest { changes });
+        let reply = match transport::within(self.mds.request_timeout, &route.peer, call).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                if error.code.is_retryable() {
+                    self.mds.failed(&route);
+                }
+                return vec![Err(error); count];
+            }
+        };
+        let mut outcomes = reply.outcomes.into_iter();
+        let one = |outcome| match outcome {
+            Some(Outcome::Reply(reply)) => Ok(reply),
+            Some(Outcome::Error(detail)) => Err(status::from_detail(detail)),
+            None => Err(FsError::new(FsCode::Internal, "the MDS gave no outcome for each of several changes")),
+        };
+        (0..count).map(|_| one(outcomes.next().and_then(|o| o.outcome))).collect()
     }
 }
 

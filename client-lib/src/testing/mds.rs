@@ -56,6 +56,8 @@ pub struct FakeMds {
     pub oss: OnceLock<Arc<FakeOss>>,
     /// Answers of changes that are lost: the change takes effect, the client hears nothing good.
     pub lose_replies: AtomicU64,
+    /// How many changes each ExecuteMany had.
+    pub shared: Mutex<Vec<usize>>,
     /// Changes that took effect.
     pub executed: AtomicU64,
     /// Every request is answered as by a server that is not there.
@@ -114,6 +116,7 @@ impl FakeMds {
             oss_address,
             oss: OnceLock::new(),
             lose_replies: AtomicU64::new(0),
+            shared: Mutex::default(),
             executed: AtomicU64::new(0),
             down: AtomicBool::new(false),
             expire_after_next_report: AtomicBool::new(false),
@@ -386,6 +389,22 @@ impl Namespace for FakeMds {
         Ok(Response::new(mds::ExecuteReply { grant: self.grant(), ..(&reply).into() }))
     }
 
+    async fn execute_many(&self, r: Request<mds::ExecuteManyRequest>) -> Reply<mds::ExecuteManyReply> {
+        let changes = r.into_inner().changes;
+        self.shared.lock().push(changes.len());
+        let mut outcomes = Vec::new();
+        for change in changes {
+            let outcome = match Namespace::execute(self, Request::new(change)).await {
+                Ok(reply) => mds::execute_outcome::Outcome::Reply(reply.into_inner()),
+                // As an error of the whole call.
+                Err(s) if s.details().is_empty() => return Err(s),
+                Err(s) => mds::execute_outcome::Outcome::Error(status::to_detail(status::from_status(&s))),
+            };
+            outcomes.push(mds::ExecuteOutcome { outcome: Some(outcome) });
+        }
+        Ok(Response::new(mds::ExecuteManyReply { outcomes }))
+    }
+
     async fn get_attr(&self, r: Request<mds::GetAttrRequest>) -> Reply<mds::AttrReply> {
         let r = r.into_inner();
         self.check(&r.session_id)?;
@@ -439,6 +458,10 @@ impl Namespace for FakeMds {
     async fn read_dir(&self, _: Request<mds::ReadDirRequest>) -> Reply<mds::ReadDirReply> {
         unknown()
     }
+    async fn read_dirs(&self, _: Request<mds::ReadDirsRequest>) -> Reply<mds::ReadDirsReply> {
+        unknown()
+    }
+
     async fn read_link(&self, _: Request<mds::ReadLinkRequest>) -> Reply<mds::ReadLinkReply> {
         unknown()
     }

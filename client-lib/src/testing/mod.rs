@@ -13,6 +13,7 @@ mod recalls;
 mod released;
 mod repositories;
 mod tests;
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use sateen_proto::oss::{self, object_store_server::ObjectStore, read_outcome::Outcome};
+use sateen_proto::oss::{self, object_store_server::ObjectStore, read_outcome::Outcome, write_outcome};
 use sateen_proto::{convert, status, version};
-use sateen_types::{Compression, FsCode, FsError, FsResult, ObjectId};
+use sateen_types::{Compression, Fid, FsCode, FsError, FsResult, ObjectId};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
@@ -28,6 +28,8 @@ struct Store {
 pub struct FakeOss {
     store: Mutex<Store>,
     pub full: AtomicBool,
+    /// There is no room for this file.
+    pub full_for: Mutex<Option<Fid>>,
     pub flip: AtomicBool,
     /// Answers of Write that are lost: the write takes effect, the client hears nothing good.
     pub lose_write_replies: AtomicU64,
@@ -41,6 +43,8 @@ pub struct FakeOss {
     /// Writes that arrived, answered or not.
     pub attempts: AtomicU64,
     pub commits: AtomicU64,
+    /// How many Writes each WriteMany had.
+    pub writes_shared: Mutex<Vec<usize>>,
     /// How many Reads each ReadMany had.
     pub reads: Mutex<Vec<usize>>,
     /// Bytes asked for by Read.
@@ -56,6 +60,7 @@ impl Default for FakeOss {
         FakeOss {
             store: Mutex::default(),
             full: AtomicBool::new(false),
+            full_for: Mutex::default(),
             flip: AtomicBool::new(false),
             lose_write_replies: AtomicU64::new(0),
             lose_punch_replies: AtomicU64::new(0),
@@ -64,6 +69,7 @@ impl Default for FakeOss {
             writes: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            writes_shared: Mutex::default(),
             reads: Mutex::default(),
             read_bytes: AtomicU64::new(0),
             overtaking: AtomicBool::new(false),
@@ -130,7 +136,7 @@ impl FakeOss {
             }
         }
         tokio::task::yield_now().await;
-        if self.full.load(Ordering::SeqCst) {
+        if self.full.load(Ordering::SeqCst) || *self.full_for.lock() == Some(key.1.fid) {
             self.store.lock().writing.retain(|c| !chunks.contains(c));
             return Err(FsError::new(FsCode::NoSpace, format!("OST {} is full", r.ost)));
         }
@@ -207,6 +213,24 @@ impl ObjectStore for FakeOss {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         let _permit = self.gate.acquire().await.expect("open");
         self.write_now(r.into_inner()).await.map(Response::new).map_err(status::to_status)
+    }
+
+    async fn write_many(&self, r: Request<oss::WriteManyRequest>) -> Reply<oss::WriteManyReply> {
+        let oss::WriteManyRequest { writes, mut payload } = r.into_inner();
+        self.attempts.fetch_add(writes.len() as u64, Ordering::SeqCst);
+        let _permit = self.gate.acquire().await.expect("open");
+        self.writes_shared.lock().push(writes.len());
+        let mut outcomes = Vec::new();
+        for write in writes {
+            let len: u32 = write.parts.iter().map(|part| part.stored_len).sum();
+            let write = oss::WriteRequest { payload: payload.split_to(len as usize), ..write };
+            let outcome = match self.write_now(write).await {
+                Ok(reply) => write_outcome::Outcome::Reply(reply),
+                Err(e) => write_outcome::Outcome::Error(status::to_detail(e)),
+            };
+            outcomes.push(oss::WriteOutcome { outcome: Some(outcome) });
+        }
+        Ok(Response::new(oss::WriteManyReply { outcomes }))
     }
 
     async fn read(&self, r: Request<oss::ReadRequest>) -> Reply<oss::ReadReply> {

@@ -137,6 +137,21 @@ impl Repositories for FakeMds {
     async fn start_import(&self, _: Request<mds::StartImportRequest>) -> Reply<mds::Repository> {
         unknown()
     }
+    async fn start_export(&self, _: Request<mds::StartExportRequest>) -> Reply<mds::Repository> {
+        unknown()
+    }
+    async fn list_conflicts(&self, _: Request<mds::ListConflictsRequest>) -> Reply<mds::ListConflictsReply> {
+        unknown()
+    }
+    async fn resolve_conflict(&self, _: Request<mds::ResolveConflictRequest>) -> Reply<mds::ResolveConflictReply> {
+        unknown()
+    }
+    async fn events(&self, _: Request<mds::EventsRequest>) -> Reply<mds::EventsReply> {
+        unknown()
+    }
+    async fn confirm(&self, _: Request<mds::ConfirmRequest>) -> Reply<mds::ConfirmReply> {
+        unknown()
+    }
     async fn hsm_request(&self, _: Request<mds::HsmRequestRequest>) -> Reply<mds::HsmRequestReply> {
         unknown()
     }

@@ -173,6 +173,8 @@ fn take_in(inner: &Arc<Inner>, changes: &[Change], reply: wire::ApplyReply) -> (
         if let Err(error) = take_one(inner, change, reply, &mut not_held) {
             tracing::warn!(%error, "an answer of the MDS is not understood");
         }
+        // Before the tree forgets what it knows better.
+        inner.session.ahead.changed(&change.op, &super::named(&change.op));
         names.tree.lock().answered();
     }
     {

@@ -7,6 +7,7 @@ pub mod acl;
 pub mod attr;
 pub mod bulk;
 pub mod capability;
+pub mod changelog;
 pub mod fsck;
 pub mod ids;
 pub mod layout;

@@ -57,12 +57,24 @@ pub const RELEASES_MAX: usize = 4096;
 pub const READ_MANY_MAX: usize = 64;
 /// Most bytes that the Reads of one ReadMany may ask for together.
 pub const READ_MANY_BYTES_MAX: usize = 512 << 10;
+/// Most Writes in one WriteMany.
+pub const WRITE_MANY_MAX: usize = 64;
+/// Most parts of each of them: what is not payload fits beside it in a message.
+pub const WRITE_MANY_PARTS_MAX: usize = 8;
+/// Most payload bytes of all Writes of one WriteMany.
+pub const WRITE_MANY_BYTES_MAX: usize = 1 << 20;
+/// Most changes in one ExecuteMany.
+pub const EXECUTE_MANY_MAX: usize = 128;
+/// Bytes of the requests in one ExecuteMany, unless a single one has more (its user is in many groups).
+pub const EXECUTE_MANY_BYTES_MAX: usize = 256 << 10;
 /// Largest gRPC message either side accepts, in bytes: a full bulk payload and its headers.
 pub const MESSAGE_BYTES_MAX: usize = BULK_BYTES_MAX + (64 << 10);
 /// Most bytes in one page of a directory listing.
 pub const READDIR_BYTES_MAX: usize = 1 << 20;
 /// Most entries in one page of a directory listing.
 pub const READDIR_ENTRIES_MAX: u32 = 4096;
+/// Most directories in one `ReadDirs`.
+pub const READ_DIRS_MAX: usize = 64;
 /// Most supplementary groups in one credential (Linux `NGROUPS_MAX`).
 pub const GROUPS_MAX: usize = 65536;
 /// Request slots of one session: how many changes a client may have unanswered at once. One reply record is kept per slot.
@@ -107,6 +119,14 @@ pub const IMPORT_PAGE_BYTES_MAX: usize = 2 << 20;
 pub const EVENTS_MAX: usize = 1000;
 /// Most conflicts in one page of their list.
 pub const CONFLICTS_PAGE_MAX: u32 = 1000;
+/// Most users of a changelog.
+pub const CHANGELOG_USERS_MAX: usize = 64;
+/// Longest name of a user of a changelog (Lustre's).
+pub const CHANGELOG_NAME_MAX: usize = 15;
+/// Most records of a changelog that are kept. The user that is furthest behind is ended then.
+pub const CHANGELOG_RECORDS_MAX: u64 = 4 << 20;
+/// Most records in one answer.
+pub const CHANGELOG_PAGE_MAX: u32 = 4096;
 /// Longest name of a source of events, in bytes.
 pub const EVENT_SOURCE_BYTES_MAX: usize = 1024;
 /// Seconds between two comparisons of bucket and directory where nothing was said.

@@ -1,12 +1,15 @@
 //! A directory of this machine as a repository: files are objects, keys their paths. For tests, and for data on other mounts.
 //!
 //! Directories are keys that end with a slash; symbolic links are objects that say so. Nothing is followed: neither links in the
-//! tree nor any part of a key leads out of the directory. What a file was when it was imported is told by its inode, size and
+//! tree nor any part of a key leads out of the directory. Writing is in [`write`]. What a file was when it was imported is told by its inode, size and
 //! time of change.
+
+mod write;
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +24,9 @@ use sateen_types::{Extent, FsCode, FsError, FsResult, Timestamp};
 
 use super::{Body, Head, Listed, Page, RemoteError, Trouble};
 use crate::posix::Posix;
+
+pub use write::Upload;
+use write::{EXPORT_XATTR, UNFINISHED};
 
 /// Bytes that are read at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -70,6 +76,7 @@ impl Directory {
                     gid: Some(meta.gid()),
                     atime: Some(time(meta.atime(), meta.atime_nsec())),
                     mtime: Some(time(meta.mtime(), meta.mtime_nsec())),
+                    export: export_of(&file),
                 },
             })
         })
@@ -161,6 +168,9 @@ impl Walk<'_> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         for entry in std::fs::read_dir(self.root.join(OsStr::from_bytes(prefix)))? {
             let entry = entry?;
+            if entry.file_name().as_bytes().starts_with(UNFINISHED.as_bytes()) {
+                continue;
+            }
             let mut key = [prefix, entry.file_name().as_bytes()].concat();
             if entry.file_type()?.is_dir() {
                 key.push(b'/');
@@ -232,6 +242,14 @@ fn open(root: &Path, key: &[u8], flags: OFlags) -> Result<File, RemoteError> {
         other => other,
     };
     file.map(File::from).map_err(|e| trouble(&root.join(OsStr::from_bytes(key)), &e.into()))
+}
+
+/// Which assignment stored a file, if it says so.
+fn export_of(file: &File) -> Option<u64> {
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut value = [0; 16];
+    let len = rustix::fs::getxattr(name, EXPORT_XATTR, &mut value[..]).ok()?;
+    u64::from_str_radix(std::str::from_utf8(value.get(..len)?).ok()?, 16).ok()
 }
 
 fn same(meta: &std::fs::Metadata, etag: &str, key: &[u8]) -> Result<(), RemoteError> {

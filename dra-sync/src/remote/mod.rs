@@ -1,14 +1,16 @@
 //! A repository as the worker sees it: listing, attributes and ranges of objects. Knows nothing of files.
 //!
 //! Keys are the bytes behind the prefix of the link. Every request is bounded in size and time; what may pass is tried again
-//! within [`Retries`]' budget. Only this module talks to stores, and only `s3.rs` knows the types of the S3 client.
+//! within [`Retries`]' budget. Only this module talks to stores, and only `s3.rs` and what is below it know the types of the S3 client.
 
 mod directory;
 mod error;
 mod s3;
 mod times;
+mod write;
 mod xml;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,8 @@ use crate::config::Config;
 use crate::posix::Posix;
 
 pub use error::{RemoteError, Retries, Trouble};
+pub use s3::{Refusal, Service};
+pub use write::{COPY_BYTES_MAX, Expected, PART_BYTES_MIN, PARTS_MAX, Stored, Upload};
 
 /// Most objects in one page of a listing: what S3 gives.
 pub const LIST_PAGE_MAX: usize = 1000;
@@ -28,6 +32,8 @@ pub const LIST_PAGE_MAX: usize = 1000;
 pub const IMPORT_RETRY_FOR: Duration = Duration::from_secs(300);
 /// How long the fetch of a range goes on trying: somebody may wait for it.
 pub const FETCH_RETRY_FOR: Duration = Duration::from_secs(30);
+/// How long one request of an export goes on trying; afterwards the MDS lets it be tried later.
+pub const EXPORT_RETRY_FOR: Duration = Duration::from_secs(60);
 /// How long a look at a bucket goes on trying.
 pub const CHECK_RETRY_FOR: Duration = Duration::from_secs(10);
 
@@ -75,7 +81,7 @@ pub type Body = BoxStream<'static, Result<Bytes, RemoteError>>;
 #[derive(Debug)]
 pub enum Remote {
     /// Amazon S3 and its likes.
-    S3(s3::Bucket),
+    S3(Arc<s3::Bucket>),
     /// A directory of this machine.
     Directory(directory::Directory),
 }
@@ -87,7 +93,7 @@ impl Remote {
         match settings.url.scheme() {
             Scheme::S3 => {
                 let credentials = config.credentials(&settings.profile)?;
-                s3::Bucket::open(settings, credentials).map(Remote::S3)
+                s3::Bucket::open(settings, credentials).map(|bucket| Remote::S3(Arc::new(bucket)))
             }
             Scheme::File => directory::Directory::open(&settings.url, &config.directories).map(Remote::Directory),
             other @ (Scheme::Gs | Scheme::Az) => {
@@ -131,6 +137,16 @@ impl Remote {
             Remote::Directory(directory) => directory.get(key, etag, range).await?,
         };
         Ok(exact(body, range.end - range.start))
+    }
+
+    /// What the store tells of changes, as bytes of a stream of JSON lines. `Refused` if it tells of none.
+    pub async fn listen(&self) -> Result<BoxStream<'static, Result<Bytes, RemoteError>>, RemoteError> {
+        match self {
+            Remote::S3(bucket) => bucket.listen().await,
+            Remote::Directory(_) => {
+                Err(RemoteError::new(Trouble::Refused, "a directory does not tell of its changes: it is compared"))
+            }
+        }
     }
 
     /// A small object as a whole.

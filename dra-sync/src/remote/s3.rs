@@ -1,13 +1,20 @@
 //! Amazon S3 and what speaks like it: signed requests for raw keys.
 //!
+//! Reading is here, writing in [`write`].
+//!
 //! object_store brings HTTP, TLS and the signature. Its own store is not used: it cannot name keys that end with a slash, have
 //! empty parts or control characters, and does not tell the metadata with which a listing's objects were written.
 
+mod listen;
+mod service;
+mod write;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{ETAG, HeaderName, HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE};
+use http::header::{CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE};
 use http::{Method, StatusCode};
 use object_store::ClientOptions;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
@@ -24,6 +31,9 @@ use super::{Body, Head, Listed, Page, RemoteError, Trouble, bare_etag, xml};
 use crate::credentials::Credentials;
 use crate::posix;
 
+pub use service::{Refusal, Service};
+pub use write::Upload;
+
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the store may take until it begins to answer.
@@ -34,6 +44,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 const IDLE_CONNECTIONS_MAX: usize = 128;
 /// Largest page of a listing that is read: a thousand keys of a kilobyte, each byte percent-encoded, and their frame.
 const LIST_BYTES_MAX: usize = 6 << 20;
+/// Bodies beyond it are hashed on a thread for such work.
+const SIGN_BYTES_MAX: usize = 256 << 10;
 /// As much of an error is read.
 const ERROR_BYTES_MAX: usize = 16 << 10;
 
@@ -46,8 +58,9 @@ const IN_PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 #[derive(Debug)]
 pub struct Bucket {
     http: HttpClient,
-    credentials: Option<AwsCredential>,
+    credentials: Option<Arc<AwsCredential>>,
     region: String,
+    bucket: String,
     /// `http://HOST:PORT/BUCKET` or `https://BUCKET.s3.REGION.amazonaws.com`, without a slash at the end.
     base: String,
     prefix: String,
@@ -58,28 +71,16 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket of a link. Nothing is sent yet.
     pub fn open(settings: &RepositorySettings, credentials: Option<Credentials>) -> FsResult<Bucket> {
-        let plain = settings.endpoint.starts_with("http://");
-        let options = ClientOptions::new()
-            .with_allow_http(plain)
-            // A machine without certificates can still speak without TLS.
-            .with_no_system_certificates(plain)
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_timeout_disabled()
-            .with_http1_only()
-            .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
-        let http = ReqwestConnector::default()
-            .connect(&options)
+        let http = client(settings.endpoint.starts_with("http://"))
             .map_err(|e| FsError::new(FsCode::Io, format!("cannot prepare connections to {}: {e}", settings.url)))?;
         let bucket = settings.url.bucket();
         let base = base_url(&settings.endpoint, bucket, &settings.region);
         Ok(Bucket {
             http,
-            credentials: credentials.map(|c| AwsCredential {
-                key_id: c.access_key,
-                secret_key: c.secret_key,
-                token: c.token,
-            }),
+            credentials: credentials
+                .map(|c| Arc::new(AwsCredential { key_id: c.access_key, secret_key: c.secret_key, token: c.token })),
             region: settings.region.clone(),
+            bucket: bucket.to_owned(),
             name: format!("bucket {bucket} at {}", base.strip_suffix(bucket).unwrap_or(&base).trim_end_matches('/')),
             base,
             prefix: settings.url.prefix().to_owned(),
@@ -123,9 +124,7 @@ impl Bucket {
             return Err(RemoteError::new(Trouble::Refused, format!("{}: ETag of {} bytes", what(), etag.len())));
         }
         Ok(Head {
-            size: header(&http::header::CONTENT_LENGTH)
-                .and_then(|v| v.parse().ok())
-                .ok_or_else(|| missing("Content-Length"))?,
+            size: header(&CONTENT_LENGTH).and_then(|v| v.parse().ok()).ok_or_else(|| missing("Content-Length"))?,
             etag: etag.to_owned(),
             modified: header(&LAST_MODIFIED).and_then(http_date),
             posix: posix::parse(|key| response.headers().get(key).map(HeaderValue::as_bytes)),
@@ -137,8 +136,7 @@ impl Bucket {
         let what =
             || format!("bytes {}-{} of {:?} in {}", range.start, range.end, String::from_utf8_lossy(key), self.name);
         let refused = |why: &str| RemoteError::new(Trouble::Refused, format!("{}: {why}", what()));
-        let quoted = if etag.starts_with("W/") { etag.to_owned() } else { format!("\"{etag}\"") };
-        let condition = HeaderValue::from_str(&quoted).map_err(|_| refused("the ETag is not one"))?;
+        let condition = HeaderValue::from_str(&quoted(etag)).map_err(|_| refused("the ETag is not one"))?;
         let bytes = HeaderValue::from_str(&format!("bytes={}-{}", range.start, range.end - 1))
             .map_err(|_| refused("the range is not one"))?;
         let headers = [(IF_MATCH, condition), (RANGE, bytes)];
@@ -167,7 +165,7 @@ impl Bucket {
                 Ok(None) => None,
                 Ok(Some(Ok(part))) => Some((Ok(part), Some((parts, name)))),
                 Ok(Some(Err(e))) => Some((Err(told(&about, broken(&e))), None)),
-                Err(_) => Some((Err(told(&about, stalled())), None)),
+                Err(_) => Some((Err(told(&about, stalled(STALL_TIMEOUT))), None)),
             }
         })
         .boxed())
@@ -178,7 +176,7 @@ impl Bucket {
         format!("{}/{}", self.base, percent_encode(&key, IN_PATH))
     }
 
-    /// One request; an answer that is no success is an error. `what` is what was wanted, for messages.
+    /// One request without a body; an answer that is no success is an error. `what` is what was wanted, for messages.
     async fn send(
         &self,
         method: Method,
@@ -186,22 +184,48 @@ impl Bucket {
         headers: &[(HeaderName, HeaderValue)],
         what: &impl Fn() -> String,
     ) -> Result<HttpResponse, RemoteError> {
+        self.send_body(method, url, headers, Bytes::new(), ANSWER_TIMEOUT, what).await
+    }
+
+    /// [`Bucket::send`] with a body, which is signed: the store takes nothing else. The answer begins within `patience`.
+    async fn send_body(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+        patience: Duration,
+        what: &impl Fn() -> String,
+    ) -> Result<HttpResponse, RemoteError> {
         let refused = |why: String| RemoteError::new(Trouble::Refused, format!("{}: {why}", what()));
+        let len = body.len();
+        let empty = matches!(method, Method::GET | Method::HEAD);
         let mut request: HttpRequest = http::Request::builder()
             .method(method)
             .uri(url)
-            .body(HttpRequestBody::empty())
+            .body(if len == 0 { HttpRequestBody::empty() } else { body.into() })
             .map_err(|e| refused(e.to_string()))?;
         request.headers_mut().extend(headers.iter().cloned());
-        if let Some(credentials) = &self.credentials {
-            AwsAuthorizer::new(credentials, "s3", &self.region)
-                .try_authorize(&mut request, None)
-                .map_err(|e| refused(format!("cannot be signed: {e}")))?;
+        if !empty {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
         }
-        let response = match tokio::time::timeout(ANSWER_TIMEOUT, self.http.execute(request)).await {
+        if let Some(credentials) = &self.credentials {
+            let (credentials, region) = (Arc::clone(credentials), self.region.clone());
+            let sign = move || {
+                let signed = AwsAuthorizer::new(&credentials, "s3", &region).try_authorize(&mut request, None);
+                signed.map(|()| request).map_err(|e| e.to_string())
+            };
+            let signed = if len > SIGN_BYTES_MAX {
+                tokio::task::spawn_blocking(sign).await.map_err(|e| e.to_string()).flatten()
+            } else {
+                sign()
+            };
+            request = signed.map_err(|e| refused(format!("cannot be signed: {e}")))?;
+        }
+        let response = match tokio::time::timeout(patience, self.http.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(e)) => return Err(told(what, broken(&e))),
-            Err(_) => return Err(told(what, stalled())),
+            Err(_) => return Err(told(what, stalled(patience))),
         };
         if response.status().is_success() {
             return Ok(response);
@@ -209,13 +233,36 @@ impl Bucket {
         let status = response.status();
         let text = read_all(response, ERROR_BYTES_MAX).await.unwrap_or_default();
         let (code, message) = xml::error(&text);
-        let said = match (code.is_empty(), message.is_empty()) {
-            (true, _) => status.to_string(),
-            (false, true) => format!("{code} ({status})"),
-            (false, false) => format!("{code}: {message} ({status})"),
-        };
-        Err(RemoteError::new(classify(status, &code), format!("{}: {said}", what())))
+        Err(unsuccessful(status, &code, &message, what))
     }
+}
+
+/// Connections, to a store that speaks without TLS if it is `plain`.
+fn client(plain: bool) -> object_store::Result<HttpClient> {
+    let options = ClientOptions::new()
+        .with_allow_http(plain)
+        // A machine without certificates can still speak without TLS.
+        .with_no_system_certificates(plain)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout_disabled()
+        .with_http1_only()
+        .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+    ReqwestConnector::default().connect(&options)
+}
+
+/// An error as the store told it.
+fn unsuccessful(status: StatusCode, code: &str, message: &str, what: &impl Fn() -> String) -> RemoteError {
+    let said = match (code.is_empty(), message.is_empty()) {
+        (true, _) => status.to_string(),
+        (false, true) => format!("{code} ({status})"),
+        (false, false) => format!("{code}: {message} ({status})"),
+    };
+    RemoteError::new(classify(status, code), format!("{}: {said}", what()))
+}
+
+/// An ETag as conditions name it.
+fn quoted(etag: &str) -> String {
+    if etag.starts_with("W/") { etag.to_owned() } else { format!("\"{etag}\"") }
 }
 
 /// Where the objects of a bucket are, without a slash at the end.
@@ -234,7 +281,10 @@ fn classify(status: StatusCode, code: &str) -> Trouble {
         (_, "NoSuchBucket") => Trouble::Refused,
         (_, "InvalidObjectState") => Trouble::Refused,
         (_, "SlowDown" | "TooManyRequests" | "RequestLimitExceeded") => Trouble::Throttled,
-        (_, "RequestTimeout") => Trouble::Unavailable,
+        // Somebody writes the same key in this moment, or the store has a problem that it tells in the body of a success.
+        (_, "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted" | "InternalError") => {
+            Trouble::Unavailable
+        }
         (404, _) => Trouble::Gone,
         // A range behind the end: the object was longer once.
         (412 | 416, _) => Trouble::Changed,
@@ -264,8 +314,8 @@ fn broken(e: &HttpError) -> RemoteError {
     RemoteError::new(trouble, message)
 }
 
-fn stalled() -> RemoteError {
-    RemoteError::new(Trouble::Unavailable, format!("no answer for {} s", ANSWER_TIMEOUT.as_secs()))
+fn stalled(patience: Duration) -> RemoteError {
+    RemoteError::new(Trouble::Unavailable, format!("no answer for {} s", patience.as_secs()))
 }
 
 fn told(what: &impl Fn() -> String, e: RemoteError) -> RemoteError {
@@ -284,7 +334,7 @@ async fn read_all(response: HttpResponse, max: usize) -> Result<Bytes, RemoteErr
                 return Err(RemoteError::new(Trouble::Refused, format!("the answer has more than {max} bytes")));
             }
             Ok(Some(Err(e))) => return Err(broken(&e)),
-            Err(_) => return Err(stalled()),
+            Err(_) => return Err(stalled(STALL_TIMEOUT)),
         }
     }
 }
@@ -324,6 +374,9 @@ mod tests {
         assert_eq!(of(429, ""), Trouble::Throttled);
         assert_eq!(of(500, "InternalError"), Trouble::Unavailable);
         assert_eq!(of(301, "PermanentRedirect"), Trouble::Refused);
+        assert_eq!(of(409, "ConditionalRequestConflict"), Trouble::Unavailable);
+        assert_eq!(of(200, "InternalError"), Trouble::Unavailable, "told in the body of a success");
+        assert_eq!(of(200, "SlowDown"), Trouble::Throttled);
     }
 
     #[tokio::test]

@@ -107,11 +107,7 @@ pub fn list_page(text: &[u8]) -> Result<ListPage, String> {
         Ok(())
     })?;
     if encoded {
-        for object in &mut page.objects {
-            // A plus is a blank here: that is how S3 and its likes write keys in listings.
-            let spaced: Vec<u8> = object.key.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
-            object.key = percent_decode(&spaced).collect();
-        }
+        page.objects.iter_mut().for_each(|object| object.key = decoded(&object.key));
     }
     Ok(page)
 }
@@ -149,6 +145,71 @@ impl Entry {
             archived: self.archived,
         })
     }
+}
+
+/// An answer whose status was a success, and which is none: stores that have begun to answer have no other way to say so.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoSuccess {
+    /// `Code` and `Message` of an error.
+    Error(String, String),
+    /// It cannot be read, or is something else.
+    Malformed(String),
+}
+
+/// The text of the element `field` of an answer whose outermost element is `root`.
+pub fn value(text: &[u8], root: &str, field: &str) -> Result<String, NoSuccess> {
+    let (mut outermost, mut value) = (Vec::new(), None);
+    let read = walk(text, |open, words, moment| {
+        if let ([first], Moment::Begin) = (open, moment) {
+            outermost = first.clone();
+        }
+        if let ([_, name], Moment::End) = (open, moment)
+            && name == field.as_bytes()
+        {
+            value = Some(String::from_utf8_lossy(words).trim().to_owned());
+        }
+        Ok(())
+    });
+    if outermost == b"Error" {
+        let (code, message) = error(text);
+        return Err(NoSuccess::Error(code, message));
+    }
+    read.map_err(NoSuccess::Malformed)?;
+    if outermost != root.as_bytes() {
+        return Err(NoSuccess::Malformed(format!("it is a {:?}", String::from_utf8_lossy(&outermost))));
+    }
+    value.filter(|v| !v.is_empty()).ok_or_else(|| NoSuccess::Malformed(format!("it has no {field}")))
+}
+
+/// Keys and names of uploads that are not complete.
+pub fn uploads(text: &[u8]) -> Result<Vec<(Vec<u8>, String)>, String> {
+    let (mut all, mut encoded) = (Vec::new(), false);
+    let (mut key, mut id) = (Vec::new(), String::new());
+    walk(text, |open, words, moment| {
+        let path: Vec<&[u8]> = open.iter().map(Vec::as_slice).collect();
+        match (&path[..], moment) {
+            ([root], _) if *root != b"ListMultipartUploadsResult" => {
+                return Err(format!("it is a {:?}", String::from_utf8_lossy(root)));
+            }
+            ([_, b"Upload", b"Key"], Moment::End) => key = words.to_vec(),
+            ([_, b"Upload", b"UploadId"], Moment::End) => id = String::from_utf8_lossy(words).into_owned(),
+            ([_, b"Upload"], Moment::End) => all.push((std::mem::take(&mut key), std::mem::take(&mut id))),
+            ([_, b"EncodingType"], Moment::End) => encoded = words == b"url",
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if encoded {
+        all.iter_mut().for_each(|(key, _)| *key = decoded(key));
+    }
+    Ok(all)
+}
+
+/// A key of a listing with `EncodingType`.
+fn decoded(key: &[u8]) -> Vec<u8> {
+    // A plus is a blank here: that is how S3 and its likes write keys in listings.
+    let spaced: Vec<u8> = key.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    percent_decode(&spaced).collect()
 }
 
 /// `Code` and `Message` of an error, as far as they are there.
@@ -241,11 +302,37 @@ mod tests {
         assert_eq!(error(b"\xff\0 not XML"), (String::new(), String::new()));
     }
 
+    #[test]
+    fn a_success_that_is_none_is_told_apart() {
+        let done =
+            "<?xml version=\"1.0\"?>\n <CopyObjectResult xmlns=\"x\"><ETag>&quot;a-2&quot;</ETag></CopyObjectResult>";
+        assert_eq!(value(done.as_bytes(), "CopyObjectResult", "ETag"), Ok("\"a-2\"".to_owned()));
+        let error = "  <Error><Code>InternalError</Code><Message>again</Message></Error>";
+        let told = NoSuccess::Error("InternalError".to_owned(), "again".to_owned());
+        assert_eq!(value(error.as_bytes(), "CopyObjectResult", "ETag"), Err(told));
+        for bad in ["", " ", "<CopyObjectResult><ETag>", "<Other><ETag>a</ETag></Other>", "<CopyObjectResult/>"] {
+            let result = value(bad.as_bytes(), "CopyObjectResult", "ETag");
+            assert!(matches!(result, Err(NoSuccess::Malformed(_))), "{bad:?}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn uploads_are_listed_with_their_keys() {
+        let text = "<ListMultipartUploadsResult><EncodingType>url</EncodingType>\
+                    <Upload><Key>a%2Fb</Key><UploadId>one</UploadId></Upload>\
+                    <Upload><UploadId>two</UploadId><Key>c</Key></Upload></ListMultipartUploadsResult>";
+        let all = vec![(b"a/b".to_vec(), "one".to_owned()), (b"c".to_vec(), "two".to_owned())];
+        assert_eq!(uploads(text.as_bytes()), Ok(all));
+        uploads(b"<Error/>").expect_err("no listing");
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = list_page(&text);
             let _ = error(&text);
+            let _ = value(&text, "a", "b");
+            let _ = uploads(&text);
         }
 
         #[test]

@@ -5,6 +5,7 @@
 //! [`crate::command`]), and a command that fails leaves changes only in the overlay its caller drops.
 
 mod acl;
+pub mod changelog;
 pub mod check;
 mod create;
 pub mod held;
@@ -31,7 +32,7 @@ pub use layout::{inherited_template, refuse_unplaceable};
 pub use perm::{Access, access};
 pub use read::{
     BRIEF_PAGE, Named, PathList, ReadDirPage, default_layout, get_attr, get_attrs, get_layout, get_xattr, inode_count,
-    list_xattr, lookup, open, paths_of, read_dir, read_link,
+    list_xattr, lookup, open, paths_of, read_dir, read_dirs, read_link,
 };
 pub use session::refuse_forbidden;
 pub use tree::{counter, inode};
@@ -91,6 +92,7 @@ fn apply_only(tx: &mut dyn Txn, command: &Command, inputs: &Inputs) -> FsResult<
             Ok(Outcome::Done)
         }
         Command::Repository(change) => repository::apply(tx, change, inputs),
+        Command::Changelog(change) => changelog::apply(tx, change, inputs),
         Command::Mend(correction) => {
             mend::mend(tx, correction)?;
             Ok(Outcome::Done)
@@ -116,8 +118,21 @@ pub fn victim(tx: &dyn ReadTxn, command: &Command) -> FsResult<Option<Fid>> {
     }
 }
 
-/// One client operation, permissions included.
+/// One client operation, permissions included, and its record for those who follow.
 fn mutate(
+    tx: &mut dyn Txn,
+    session: SessionId,
+    who: &Credential,
+    op: &Mutation,
+    inputs: &Inputs,
+) -> FsResult<MutationReply> {
+    let before = changelog::before(tx, op)?;
+    let reply = make(tx, session, who, op, inputs)?;
+    changelog::after(tx, who, op, before, &reply, inputs)?;
+    Ok(reply)
+}
+
+fn make(
     tx: &mut dyn Txn,
     session: SessionId,
     who: &Credential,

@@ -1,6 +1,6 @@
 //! Questions. They read one consistent view and change nothing.
 
-use sateen_types::limits::{PATH_BYTES_MAX, READDIR_BYTES_MAX};
+use sateen_types::limits::{PATH_BYTES_MAX, READDIR_BYTES_MAX, READDIR_ENTRIES_MAX};
 use sateen_types::op::{Access, DirEntry};
 use sateen_types::{Attr, Credential, Fid, FsCode, FsError, FsResult, Layout, LayoutTemplate, Name, XattrName};
 
@@ -85,6 +85,18 @@ pub fn read_dir(tx: &dyn ReadTxn, who: &Credential, fid: Fid, after: u64, max: u
         entries.push(DirEntry { name, fid, file_type, cookie, attr: None });
     }
     Ok(ReadDirPage { end: entries.len() == total, entries, parent: tree::parent_of(tx, fid)? })
+}
+
+/// Directories from their beginning, in their order, each at most `max` entries and all at most [`READDIR_ENTRIES_MAX`]; `None`
+/// for those that are not `wanted`, or cannot be listed, or find no room.
+pub fn read_dirs(tx: &dyn ReadTxn, who: &Credential, dirs: &[(Fid, bool)], max: usize) -> Vec<Option<ReadDirPage>> {
+    let mut room = READDIR_ENTRIES_MAX as usize;
+    let one = |(dir, wanted): &(Fid, bool)| {
+        let page = read_dir(tx, who, *dir, 0, max.min(room)).ok().filter(|_| *wanted && room > 0)?;
+        room -= page.entries.len();
+        Some(page)
+    };
+    dirs.iter().map(one).collect()
 }
 
 /// Attributes of those files that exist, in the order of `fids`.

@@ -2,6 +2,7 @@
 
 mod capabilities;
 pub use capabilities::Service as CapabilitiesRpc;
+mod changelog;
 mod cluster;
 pub use cluster::Service as ClusterRpc;
 mod locks;
@@ -16,6 +17,7 @@ pub use writeback::Service as WriteBackRpc;
 use std::sync::Arc;
 
 use sateen_proto::mds::capabilities_server::CapabilitiesServer;
+use sateen_proto::mds::changelog_server::ChangelogServer;
 use sateen_proto::mds::cluster_server::ClusterServer;
 use sateen_proto::mds::locks_server::LocksServer;
 use sateen_proto::mds::maintenance_server::MaintenanceServer;
@@ -25,7 +27,7 @@ use sateen_proto::mds::write_back_server::WriteBackServer;
 use sateen_proto::status::to_status;
 use sateen_runtime::Shutdown;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
-use sateen_types::{FsCode, FsResult};
+use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
@@ -39,16 +41,26 @@ type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T>(result: FsResult<T>) -> Answer<T> {
     result.map(Response::new).map_err(|error| {
-        if matches!(error.code, FsCode::Internal | FsCode::Corrupt | FsCode::Io) {
-            tracing::error!(code = ?error.code, "answered with: {error}");
-        }
+        log_own(&error);
         to_status(error)
     })
+}
+
+/// Errors that are the server's own stand in its log, too.
+fn log_own(error: &FsError) {
+    if matches!(error.code, FsCode::Internal | FsCode::Corrupt | FsCode::Io) {
+        tracing::error!(code = ?error.code, "answered with: {error}");
+    }
 }
 
 /// The service about capabilities; its streams end when `stop` is requested.
 pub fn capabilities_service(cluster: Arc<Cluster>, stop: Shutdown) -> CapabilitiesServer<capabilities::Service> {
     CapabilitiesServer::new(capabilities::Service { cluster, stop }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service about what happened.
+pub fn changelog_service(cluster: Arc<Cluster>) -> ChangelogServer<changelog::Service> {
+    ChangelogServer::new(changelog::Service { cluster }).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The service about servers and file systems.

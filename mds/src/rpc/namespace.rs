@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::join_all;
 use sateen_proto::convert::{bad, credential, fid, required, session_id, use_from_wire};
 use sateen_proto::mds::namespace_server::Namespace as NamespaceService;
 use sateen_proto::mds::*;
+use sateen_proto::status::to_detail;
 use sateen_proto::version;
-use sateen_types::limits::{CLOSES_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
+use sateen_types::limits::{CLOSES_MAX, EXECUTE_MANY_MAX, READ_DIRS_MAX, READDIR_ENTRIES_MAX, SESSION_SLOTS_MAX};
 use sateen_types::op::Access;
 use sateen_types::{Capability, Fid, FsName, FsResult, Name, SessionId, Space, Using, XattrName};
 use tonic::{Request, async_trait};
 
-use super::{Answer, PROGRAM, answer};
+use super::{Answer, PROGRAM, answer, log_own};
 use crate::clients::OPEN_FILES_MAX;
 use crate::cluster::Cluster;
 use crate::command;
 use crate::fencing;
 use crate::fs::{FileSystem, Looked};
-use crate::namespace::{self, BRIEF_PAGE, Named};
+use crate::namespace::{self, BRIEF_PAGE, Named, ReadDirPage};
 use crate::registry::OstState;
 use crate::store::ReadTxn;
 
@@ -50,6 +52,10 @@ impl NamespaceService for Service {
         answer(self.execute(request.into_inner()).await)
     }
 
+    async fn execute_many(&self, request: Request<ExecuteManyRequest>) -> Answer<ExecuteManyReply> {
+        answer(self.execute_many(request.into_inner()).await)
+    }
+
     async fn lookup(&self, request: Request<LookupRequest>) -> Answer<EntryReply> {
         let r = request.into_inner();
         let found = async {
@@ -78,6 +84,10 @@ impl NamespaceService for Service {
 
     async fn read_dir(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirReply> {
         answer(self.read_dir(request.into_inner()).await)
+    }
+
+    async fn read_dirs(&self, request: Request<ReadDirsRequest>) -> Answer<ReadDirsReply> {
+        answer(self.read_dirs(request.into_inner()).await)
     }
 
     async fn read_link(&self, request: Request<ReadLinkRequest>) -> Answer<ReadLinkReply> {
@@ -254,6 +264,27 @@ impl Service {
         })
     }
 
+    /// All at once, so that few commits carry them.
+    async fn execute_many(&self, r: ExecuteManyRequest) -> FsResult<ExecuteManyReply> {
+        if !(1..=EXECUTE_MANY_MAX).contains(&r.changes.len()) {
+            return Err(bad("changes", format_args!("{} is not 1 to {EXECUTE_MANY_MAX}", r.changes.len())));
+        }
+        if r.changes.iter().any(|change| !matches!(change.op, Some(execute_request::Op::WriteDone(_)))) {
+            // One that waits for other clients would keep the rest from their answers.
+            return Err(bad("changes", format_args!("one of them is not a WriteDone")).with_hint("use Execute"));
+        }
+        let outcomes = join_all(r.changes.into_iter().map(|change| self.execute(change))).await;
+        let outcomes = outcomes.into_iter().map(|outcome| match outcome {
+            Ok(reply) => execute_outcome::Outcome::Reply(reply),
+            Err(error) => {
+                log_own(&error);
+                execute_outcome::Outcome::Error(to_detail(error))
+            }
+        });
+        let outcomes = outcomes.map(|outcome| ExecuteOutcome { outcome: Some(outcome) }).collect();
+        Ok(ExecuteManyReply { outcomes })
+    }
+
     async fn read_dir(&self, r: ReadDirRequest) -> FsResult<ReadDirReply> {
         let (session, fs) = self.fs(&r.session_id)?;
         let (who, dir) = (credential(r.credential)?, fid(r.fid, "fid")?);
@@ -275,6 +306,33 @@ impl Service {
             end: page.end,
             parent: Some(page.parent.into()),
         })
+    }
+
+    async fn read_dirs(&self, r: ReadDirsRequest) -> FsResult<ReadDirsReply> {
+        let (session, fs) = self.fs(&r.session_id)?;
+        let who = credential(r.credential)?;
+        if !(1..=READ_DIRS_MAX).contains(&r.fids.len()) {
+            return Err(bad("fids", format_args!("{} is not 1 to {READ_DIRS_MAX}", r.fids.len())));
+        }
+        if !(1..=READDIR_ENTRIES_MAX).contains(&r.max) {
+            return Err(bad("max", format_args!("{} is not 1 to {READDIR_ENTRIES_MAX}", r.max)));
+        }
+        let dirs = r.fids.into_iter().map(Fid::try_from).collect::<FsResult<Vec<_>>>()?;
+        // One that is free now stays so; nobody is asked to give one up that perhaps nobody wants.
+        let dirs: Vec<_> = dirs.into_iter().map(|dir| (dir, !fs.is_held_elsewhere(session, dir))).collect();
+        let mut pages = fs.read(move |tx| Ok(namespace::read_dirs(tx, &who, &dirs, r.max as usize))).await?;
+        let lengths: Vec<usize> = pages.iter().map(|page| page.as_ref().map_or(0, |page| page.entries.len())).collect();
+        let mut entries: Vec<_> = pages.iter_mut().flatten().flat_map(|page| page.entries.drain(..)).collect();
+        fs.add_attributes(session, &mut entries).await?;
+        let mut entries = entries.iter();
+        let listing = |(page, length): (Option<ReadDirPage>, usize)| DirListing {
+            page: page.map(|page| ReadDirReply {
+                entries: entries.by_ref().take(length).map(Into::into).collect(),
+                end: page.end,
+                parent: Some(page.parent.into()),
+            }),
+        };
+        Ok(ReadDirsReply { listings: pages.into_iter().zip(lengths).map(listing).collect() })
     }
 
     async fn stat_fs(&self, r: &StatFsRequest) -> FsResult<StatFsReply> {

@@ -26,6 +26,8 @@
 //! | `hsm` | fid (16) | `HsmRecord` | what a file has to do with a repository |
 //! | `hsm_keys` | repository (8), key of an object | fid (16) | what was made of an object |
 //! | `loads` | fid (16) | `LoadRecord` | what is loaded of a file that is not all there |
+//! | `changelog` | `r`, number (8) | `ChangeRecord` | what happened, for those who follow it |
+//! | | `u`, user (4) | `ChangeUser` | who does |
 //! | `exports` | `q`, repository (8), number (8) | `WaitRecord` | what waits to be carried over, in order |
 //! | | `f`, fid (16) | `WaitingRecord` | where a file waits |
 //! | | `t`, fid (16) | `PlaceRecord` | where the tree below a directory waits |
@@ -35,7 +37,7 @@
 //! | | `g`, repository (8), key of an object | fid (16) | the file that was last given out to be stored as it |
 //! | | `c`, repository (8), key of an object | `ConflictRecord` | what both sides have changed |
 //! | | `n`, repository (8) | u64 | rows of its queue |
-//! | `config` | `next_sequence` `next_intent` `next_repository` `next_stamp` `next_export` `inodes` `format` | u64 | counters |
+//! | `config` | `next_sequence` `next_intent` `next_repository` `next_stamp` `next_export` `inodes` `format` `changes` `first_change` `change_users` `next_change_user` | u64 | counters |
 //!
 //! Tables of the cluster (`cluster/`): `config` (`next_fs_id` u64), `osts`: OST (2) -> `OstRecord`, `file_systems`:
 //! id (4) -> `FileSystemRecord`, `ended_writers`: writer (8) -> `EndedWriterRecord`.
@@ -50,6 +52,18 @@ pub const NEXT_SEQUENCE: &[u8] = b"next_sequence";
 pub const NEXT_INTENT: &[u8] = b"next_intent";
 /// Counter in `config`: number of the next link to a repository.
 pub const NEXT_REPOSITORY: &[u8] = b"next_repository";
+/// Counter in `config`: number of the newest record of the changelog.
+pub const CHANGES: &[u8] = b"changes";
+/// Counter in `config`: number of the oldest record of the changelog that is kept.
+pub const FIRST_CHANGE: &[u8] = b"first_change";
+/// Counter in `config`: users of the changelog.
+pub const CHANGE_USERS: &[u8] = b"change_users";
+/// Counter in `config`: number of the next user of the changelog.
+pub const NEXT_CHANGE_USER: &[u8] = b"next_change_user";
+/// Prefix in `changelog` of its records.
+pub const CHANGELOG_RECORDS: &[u8] = b"r";
+/// Prefix in `changelog` of its users.
+pub const CHANGELOG_USERS: &[u8] = b"u";
 /// Counter in `config`: no stamp as high as this was given.
 pub const NEXT_STAMP: &[u8] = b"next_stamp";
 /// Counter in `config`: number of the next row in a queue of exports.
@@ -84,6 +98,16 @@ pub fn parent(fid: Fid, parent: Fid, name: &Name) -> Vec<u8> {
 /// `xattrs`.
 pub fn xattr(fid: Fid, name: &[u8]) -> Vec<u8> {
     [&fid.to_bytes()[..], name].concat()
+}
+
+/// `changelog`, one record.
+pub fn change(index: u64) -> Vec<u8> {
+    [CHANGELOG_RECORDS, &index.to_be_bytes()].concat()
+}
+
+/// `changelog`, one user.
+pub fn change_user(id: u32) -> Vec<u8> {
+    [CHANGELOG_USERS, &id.to_be_bytes()].concat()
 }
 
 /// `held`, one directory.

@@ -34,12 +34,13 @@ pub enum Table {
     Hsm,
     HsmKeys,
     Loads,
+    Changelog,
     Exports,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 22;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -59,6 +60,7 @@ impl Table {
         Table::Hsm,
         Table::HsmKeys,
         Table::Loads,
+        Table::Changelog,
         Table::Exports,
     ];
     /// Tables of the cluster registry.
@@ -87,6 +89,7 @@ impl Table {
             Table::Hsm => "hsm",
             Table::HsmKeys => "hsm_keys",
             Table::Loads => "loads",
+            Table::Changelog => "changelog",
             Table::Exports => "exports",
         }
     }

@@ -1,4 +1,4 @@
-//! Read, ReadMany and Write at the level of HTTP bodies; every other method goes to tonic.
+//! Read, ReadMany, Write and WriteMany at the level of HTTP bodies; every other method goes to tonic.
 //!
 //! Same service, same wire format (see [`sateen_proto::bulk`]), but payloads are the pieces they arrived in or were
 //! read into. What a reply takes of the memory for payloads stays counted until the last of it was handed to the
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use sateen_proto::bulk::{self, Bulk, Outgoing, READ_MANY_PATH, READ_PATH, WRITE_PATH};
-use sateen_proto::oss::WriteRequest;
+use sateen_proto::bulk::{self, Bulk, Outgoing, READ_MANY_PATH, READ_PATH, WRITE_MANY_PATH, WRITE_PATH};
 use sateen_proto::oss::object_store_server::ObjectStoreServer;
+use sateen_proto::oss::{WriteManyRequest, WriteRequest};
 use sateen_proto::status::to_status;
 use sateen_types::limits::MESSAGE_BYTES_MAX;
 use sateen_types::{FsCode, FsError, Payload};
@@ -65,25 +65,34 @@ impl tower::Service<Request<Body>> for Lane {
                 let answer = async { service.read_many_parts(message(request.into_body()).await?).await };
                 Ok(send(&service, answer.await))
             }),
-            WRITE_PATH => Box::pin(async move { Ok(write(&service, request.into_body()).await) }),
+            WRITE_PATH => Box::pin(async move {
+                let answer = async {
+                    let (head, payload) = whole::<WriteRequest>(request.into_body()).await?;
+                    Ok((service.write_parts(head, payload).await?, Payload::new()))
+                };
+                Ok(bulk::respond(answer.await))
+            }),
+            WRITE_MANY_PATH => Box::pin(async move {
+                let answer = async {
+                    let (head, payload) = whole::<WriteManyRequest>(request.into_body()).await?;
+                    Ok((service.write_many_parts(head, payload).await?, Payload::new()))
+                };
+                Ok(bulk::respond(answer.await))
+            }),
             _ => self.rest.call(request),
         }
     }
 }
 
-async fn write(service: &Service, body: Body) -> Response<Body> {
-    let answer = async {
-        let (message, _) = bulk::receive::<WriteRequest>(body).await?;
-        let (head, payload) = message.ok_or_else(no_message)?;
-        Ok((service.write_parts(head, payload).await?, Payload::new()))
-    };
-    bulk::respond(answer.await)
+/// The request of a method, and its payload.
+async fn whole<M: Bulk>(body: Body) -> Result<bulk::Lane<M>, Status> {
+    let (message, _) = bulk::receive::<M>(body).await?;
+    message.ok_or_else(no_message)
 }
 
 /// The request of a method that takes no payload.
 async fn message<M: Bulk>(body: Body) -> Result<M, Status> {
-    let (message, _) = bulk::receive::<M>(body).await?;
-    Ok(message.ok_or_else(no_message)?.0)
+    whole(body).await.map(|(message, _)| message)
 }
 
 /// The answer of a method with a payload, which holds its memory until it is sent.

@@ -10,7 +10,9 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use sateen_types::limits::{BULK_BYTES_MAX, MESSAGE_BYTES_MAX};
 use sateen_types::{FsCode, FsError, FsResult, Payload};
 
-use crate::oss::{ReadManyReply, ReadManyRequest, ReadReply, ReadRequest, WriteReply, WriteRequest};
+use crate::oss::{
+    ReadManyReply, ReadManyRequest, ReadReply, ReadRequest, WriteManyReply, WriteManyRequest, WriteReply, WriteRequest,
+};
 
 /// Number of the payload's field in every message that has one.
 const PAYLOAD_FIELD: u32 = 15;
@@ -26,6 +28,8 @@ pub trait Bulk: Message + Default {}
 
 impl Bulk for WriteRequest {}
 impl Bulk for WriteReply {}
+impl Bulk for WriteManyRequest {}
+impl Bulk for WriteManyReply {}
 impl Bulk for ReadRequest {}
 impl Bulk for ReadReply {}
 impl Bulk for ReadManyRequest {}

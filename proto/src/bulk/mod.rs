@@ -1,4 +1,4 @@
-//! The bulk lane: `Read`, `ReadMany` and `Write` of `sateen.oss.v1.ObjectStore` as HTTP/2 bodies whose payload is never copied.
+//! The bulk lane: `Read`, `ReadMany`, `Write` and `WriteMany` of `sateen.oss.v1.ObjectStore` as HTTP/2 bodies whose payload is never copied.
 //!
 //! On the wire it is ordinary gRPC, and any gRPC client may be the peer. The difference is within the process: tonic
 //! copies every message into a buffer when it is sent and out of one when it is received; here the fields in front of
@@ -23,6 +23,8 @@ pub use message::{Bulk, Lane, decode, encode};
 
 /// gRPC path of Write.
 pub const WRITE_PATH: &str = "/sateen.oss.v1.ObjectStore/Write";
+/// gRPC path of WriteMany.
+pub const WRITE_MANY_PATH: &str = "/sateen.oss.v1.ObjectStore/WriteMany";
 /// gRPC path of Read.
 pub const READ_PATH: &str = "/sateen.oss.v1.ObjectStore/Read";
 /// gRPC path of ReadMany.

@@ -4,6 +4,7 @@
 mod attr;
 mod bulk;
 mod capability;
+mod changelog;
 mod fsck;
 mod layout;
 mod lock;
@@ -13,6 +14,7 @@ mod repository;
 pub use attr::{credential, file_type, mode};
 pub use bulk::{chunk_log2, ended_writers, parts_from_wire, parts_to_wire, range};
 pub use capability::{capability, grant, unreported, use_from_wire, use_to_wire, using};
+pub use changelog::{changelog_name, changelog_page, wanted_mask};
 pub use lock::{LockOp, lock_class, lock_mode, lock_range};
 pub use repository::{
     conflict_key, conflict_policy, conflicts_page, cut, events_page, events_to_wire, hold, hsm_operation, import_page,

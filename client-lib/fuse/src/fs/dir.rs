@@ -5,7 +5,7 @@
 //! few KiB at a time; the rest of a page from the MDS waits in the handle, for as long as attributes may be trusted.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sateen_client::{DirEntry, NameErrors};
 use sateen_types::{Attr, Credential, Fid, FileType, FsResult};
@@ -35,6 +35,7 @@ struct Ahead {
     /// Nothing follows the waiting entries.
     end: bool,
     with_attr: bool,
+    /// When it was asked for.
     fetched: Option<Instant>,
 }
 
@@ -50,6 +51,8 @@ pub struct DirItem {
     pub name: Vec<u8>,
     /// Attributes, except for the dots.
     pub attr: Option<Attr>,
+    /// How long ago it was asked for.
+    pub age: Duration,
 }
 
 impl MountedFs {
@@ -115,6 +118,7 @@ impl MountedFs {
                     file_type: entry.file_type,
                     name: entry.name.as_bytes().to_vec(),
                     attr: entry.attr.clone().filter(|_| !self.client.is_shared(entry.fid)),
+                    age: ahead.fetched.map_or(Duration::ZERO, |asked| asked.elapsed()),
                 };
                 if take(item) {
                     return Ok(());
@@ -132,21 +136,21 @@ impl MountedFs {
 
     /// Fetches the page behind cookie `after` and gives the directory's parent.
     async fn fill(&self, dir: &OpenDir, ahead: &mut Ahead, after: u64, with_attr: bool) -> FsResult<Fid> {
-        let (entries, end, parent) = self.client.readdir(&dir.cred, dir.fid, after, PAGE_ENTRIES, with_attr).await?;
+        let page = self.client.read_dir(&dir.cred, dir.fid, after, PAGE_ENTRIES, with_attr).await?;
         *ahead = Ahead {
             after,
             // An empty page that is not the last one would make us ask for ever.
-            end: end || entries.is_empty(),
-            entries: entries.into(),
+            end: page.end || page.entries.is_empty(),
+            entries: page.entries.into(),
             with_attr,
-            fetched: Some(Instant::now()),
+            fetched: Instant::now().checked_sub(page.age),
         };
-        Ok(parent)
+        Ok(page.parent)
     }
 }
 
 impl DirItem {
     fn dot(name: &[u8], ino: u64, position: u64) -> DirItem {
-        DirItem { ino, position, file_type: FileType::Directory, name: name.to_vec(), attr: None }
+        DirItem { ino, position, file_type: FileType::Directory, name: name.to_vec(), attr: None, age: Duration::ZERO }
     }
 }

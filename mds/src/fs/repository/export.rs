@@ -389,9 +389,13 @@ impl FileSystem {
         .await
     }
 
-    /// Ends a conflict.
+    /// Ends a conflict. Where the object stays, an import gives it its name, or its attributes to the file.
     pub async fn resolve_conflict(&self, id: RepositoryId, key: Vec<u8>, how: ConflictPolicy) -> FsResult<()> {
-        self.export_change(ExportChange::Resolve { id, key, how }).await.map(drop)
+        self.export_change(ExportChange::Resolve { id, key, how }).await?;
+        if how != ConflictPolicy::FilesystemWins {
+            self.start_import(id, false).await?;
+        }
+        Ok(())
     }
 
     /// Exports a file, whatever the policy of its link.

@@ -32,6 +32,11 @@ pub fn decided(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Optio
     Ok(how.filter(|how| *how != ConflictPolicy::Manual))
 }
 
+/// Whether there are conflicts.
+pub fn has_conflicts(tx: &dyn ReadTxn, id: RepositoryId) -> FsResult<bool> {
+    Ok(!export::list_conflicts(tx, id, &[], 1)?.0.is_empty())
+}
+
 /// Both sides have changed.
 pub fn note_conflict(tx: &mut dyn Txn, id: RepositoryId, conflict: Conflict) -> FsResult<()> {
     export::note_conflict(tx, id, conflict)

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 
 use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, Name, Timestamp};
 
-use crate::namespace::tree;
+use crate::namespace::{changelog, tree};
 use crate::store::codec::Record;
 use crate::store::records::{Body, Dentry, IndexEntry, Inode};
 use crate::store::{Table, Txn, keys};
@@ -59,6 +59,7 @@ impl Names {
             tree::put_inode(tx, fid, &inode);
         }
         self.made += 1;
+        changelog::named(tx, (parent, name), (fid, file_type), now)?;
         self.insert(tx, (parent, name), (fid, file_type), now)
     }
 

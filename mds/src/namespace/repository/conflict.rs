@@ -4,7 +4,7 @@ use sateen_types::limits::NAME_BYTES_MAX;
 use sateen_types::repository::{
     Conflict, ConflictPolicy, Found, ImportedObject, ObjectPath, RepositoryEvents, skip_code,
 };
-use sateen_types::{Fid, FileType, FsResult, HsmFlags, Name, Timestamp};
+use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, HsmFlags, Name, Timestamp};
 
 use super::import::{Import, Imported};
 use super::rows::delete_hsm;
@@ -154,10 +154,11 @@ fn keep_both(
 
 /// `NAME.conflict-YYYYMMDDTHHMMSSZ`, from the second on with a number; a name that is too long is cut.
 pub(super) fn aside(name: &Name, at: Timestamp, n: u32) -> FsResult<Name> {
-    let (days, seconds) = (at.seconds.div_euclid(86_400), at.seconds.rem_euclid(86_400));
-    let (year, month, day) = date(days);
-    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let mut end = format!(".conflict-{year:04}{month:02}{day:02}T{h:02}{m:02}{s:02}Z");
+    let second = jiff::Timestamp::from_second(at.seconds).map_err(|e| {
+        FsError::new(FsCode::Internal, format!("{} s is no moment: {e}", at.seconds))
+            .with_hint("set the clock of the MDS")
+    })?;
+    let mut end = format!(".conflict-{}", second.strftime("%Y%m%dT%H%M%SZ"));
     if n > 1 {
         end += &format!("-{n}");
     }
@@ -168,18 +169,6 @@ pub(super) fn aside(name: &Name, at: Timestamp, n: u32) -> FsResult<Name> {
         }
     }
     Name::parse(&[&name.as_bytes()[..length], end.as_bytes()].concat())
-}
-
-/// Year, month and day of a day since 1970, in the Gregorian calendar: years begin with March, so that the leap day is their last.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::import::{Import, Looked, existing, policy, running};
 use super::rows::{delete_hsm, file_of_key, known_keys};
 use super::{agree, conflict, hsm, links, opened, put_hsm};
 use crate::command::Inputs;
-use crate::namespace::{tree, unlink};
+use crate::namespace::{changelog, tree, unlink};
 use crate::store::records::{Dentry, HsmRecord};
 use crate::store::{ReadTxn, Txn};
 
@@ -148,6 +148,7 @@ impl Import<'_> {
         }
         agree::forget_further(self.tx, fid, self.id, key)?;
         let (Some(name), Some(parent)) = (path.names.last(), dirs.last()) else { return Ok(Went::Stays) };
+        changelog::unnamed(self.tx, (*parent, name), self.inputs.now)?;
         self.names.remove(self.tx, (*parent, name), &entry, self.inputs.now)?;
         let mut inode = tree::named_inode(self.tx, &entry)?;
         inode.nlink -= 1;
@@ -169,6 +170,7 @@ impl Import<'_> {
         let (Some(name), Some(parent), fid) = (names.last(), dirs.last(), entry.fid) else { return Ok(()) };
         agree::end_conflict(self.tx, self.id, &row.key)?;
         delete_hsm(self.tx, fid)?;
+        changelog::unnamed(self.tx, (*parent, name), self.inputs.now)?;
         self.names.remove(self.tx, (*parent, name), entry, self.inputs.now)?;
         let mut inode = tree::named_inode(self.tx, entry)?;
         inode.nlink = inode.nlink.saturating_sub(1);
@@ -186,6 +188,7 @@ impl Import<'_> {
 
     fn remove_directory(&mut self, names: &[Name], dirs: &[Fid], entry: &Dentry) -> FsResult<()> {
         let (Some(name), Some(parent)) = (names.last(), dirs.last()) else { return Ok(()) };
+        changelog::unnamed(self.tx, (*parent, name), self.inputs.now)?;
         self.names.remove(self.tx, (*parent, name), entry, self.inputs.now)?;
         self.dirs.remove(&(*parent, name.clone()));
         self.templates.remove(&entry.fid);

@@ -11,8 +11,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use sateen_types::limits::IMPORT_FIRST_SKIPPED_MAX;
 use sateen_types::repository::{
-    ImportPage, ImportState, ImportStatus, ImportedObject, ObjectPath, RepositoryEvents, RepositoryState, Skipped,
-    skip_code,
+    ConflictPolicy, ImportPage, ImportState, ImportStatus, ImportedObject, ObjectPath, RepositoryEvents,
+    RepositoryState, Skipped, skip_code,
 };
 use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, HsmFlags, LayoutTemplate, Name, RepositoryId};
 
@@ -185,26 +185,57 @@ pub(super) fn existing(
     tree::entry(tx, dir, name)
 }
 
+/// The directory at the end of a path, if it is there.
+fn directory_at(tx: &dyn ReadTxn, root: Fid, names: &[Name]) -> FsResult<Option<Fid>> {
+    let mut dir = root;
+    for name in names {
+        match tree::entry(tx, dir, name)? {
+            Some(entry) if entry.file_type == FileType::Directory => dir = entry.fid,
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(dir))
+}
+
 /// Files whose data objects may replace.
 pub fn victims(tx: &dyn ReadTxn, id: RepositoryId, objects: &[ImportedObject]) -> FsResult<Vec<Fid>> {
     let Some(record) = links::find(tx, id)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
+    // Most objects of a page are in few directories.
+    let mut dirs: HashMap<&[u8], Option<Fid>> = HashMap::new();
+    let may_win = record.settings.conflict == ConflictPolicy::RepositoryWins || agree::has_conflicts(tx, id)?;
     for object in objects.iter().filter(|o| o.symlink.is_none() && !o.key.ends_with(b"/")) {
-        // Only what the index has can be of this object; what it lacks is from before it, and found by its name.
+        // Only what the index has can be of this object; what it lacks is from before it, and found by its name. So is what was made
+        // here and has the name.
         let by_key = file_of_key(tx, id, &object.key)?;
-        let fid = match by_key {
-            Some(fid) => Some(fid),
-            None => match ObjectPath::parse(&object.key) {
-                Ok(path) => existing(tx, record.root, &path, &mut |_| ())?
-                    .filter(|e| e.file_type == FileType::Regular)
-                    .map(|e| e.fid),
-                Err(_) => None,
-            },
+        let by_name = match by_key {
+            Some(_) if !may_win => None,
+            _ => {
+                let Ok(path) = ObjectPath::parse(&object.key) else { continue };
+                let Some((name, above)) = path.names.split_last() else { continue };
+                let prefix = &object.key[..object.key.len() - name.as_bytes().len()];
+                let dir = match dirs.get(prefix) {
+                    Some(known) => *known,
+                    None => *dirs.entry(prefix).or_insert(directory_at(tx, record.root, above)?),
+                };
+                let entry = match dir {
+                    Some(dir) => tree::entry(tx, dir, name)?,
+                    None => None,
+                };
+                entry.filter(|e| e.file_type == FileType::Regular).map(|e| e.fid)
+            }
         };
-        if let Some(fid) = fid
+        if let Some(fid) = by_key
             && hsm(tx, fid)?.is_some_and(|row| is_of(&row, id, object) && has_other_data(&row, object))
         {
             found.push(fid);
+        }
+        if let Some(fid) = by_name.filter(|fid| Some(*fid) != by_key) {
+            let replaced = match hsm(tx, fid)? {
+                Some(row) if is_of(&row, id, object) => has_other_data(&row, object),
+                _ => may_win,
+            };
+            found.extend(replaced.then_some(fid));
         }
     }
     Ok(found)

@@ -10,7 +10,7 @@ use sateen_types::{
 use crate::command::Inputs;
 use crate::namespace::create::new_inode;
 use crate::namespace::session::alloc_sequence;
-use crate::namespace::{layout, tree};
+use crate::namespace::{changelog, layout, tree};
 use crate::store::codec::Record;
 use crate::store::records::{Body, RepositoryRecord, Sync};
 use crate::store::{ReadTxn, Table, Txn, keys};
@@ -237,5 +237,6 @@ pub(super) fn make_directory(
     }
     tree::add_inode(tx, fid, &inode)?;
     tree::insert_name(tx, (parent, name), (fid, FileType::Directory), None, inputs.now)?;
+    changelog::named(tx, (parent, name), (fid, FileType::Directory), inputs.now)?;
     Ok(fid)
 }

@@ -26,6 +26,7 @@ use sateen_types::{
     RepositorySettings, SessionId,
 };
 
+use super::changelog::{self, HsmEvent};
 use super::held::NOBODY;
 use super::tree;
 use crate::command::{Inputs, Outcome};
@@ -177,7 +178,11 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
         }
         Change::Prepare { fid, range } => Answer::Prepared(load::prepare(tx, *fid, *range, inputs)?.map(Box::new)),
         Change::Loaded { fid, etag, range, allocated_delta } => {
-            Answer::Remote(load::loaded(tx, *fid, etag, *range, *allocated_delta)?)
+            let left = load::loaded(tx, *fid, etag, *range, *allocated_delta)?;
+            if left.is_none() {
+                changelog::hsm(tx, *fid, HsmEvent::Restore, inputs.now)?;
+            }
+            Answer::Remote(left)
         }
         Change::Lost { fid, etag } => {
             load::lost(tx, *fid, etag)?;
@@ -202,6 +207,7 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
         }
         Change::Release { fid, who } => {
             load::release(tx, *fid, who, inputs)?;
+            changelog::hsm(tx, *fid, HsmEvent::Release, inputs.now)?;
             Answer::Done
         }
         Change::Export(change) => Answer::Export(export::apply(tx, change, inputs)?),

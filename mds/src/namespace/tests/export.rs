@@ -17,6 +17,9 @@ use crate::namespace::repository::{self, Answer, Change};
 use crate::store::MemStore;
 use crate::store::records::Waits;
 
+/// Contents and attributes by key.
+type Objects = BTreeMap<Vec<u8>, (String, (u32, u32, u32))>;
+
 const PATIENT: Look = Look { copy: true, patient: true };
 const EVERY: RepositoryEvents = RepositoryEvents { created: true, changed: true, deleted: true };
 
@@ -166,7 +169,7 @@ impl<'s> World<'s> {
                     }
                     _ => {
                         self.bucket.remove(&key);
-                        exported(&mut self.b, ExportChange::Deleted { id, key, number, stamp: number }).expect("notes");
+                        exported(&mut self.b, ExportChange::Deleted { id, key, number, stamp: 0 }).expect("notes");
                     }
                 }
                 true
@@ -302,7 +305,7 @@ impl<'s> World<'s> {
     }
 
     /// What the bucket should have.
-    fn expected(&self, dir: Fid, at: &str, out: &mut BTreeMap<Vec<u8>, (String, (u32, u32, u32))>) {
+    fn expected(&self, dir: Fid, at: &str, out: &mut Objects) {
         for n in self.b.list(dir) {
             let attr = self.b.lookup(dir, &n).expect("listed");
             let (mut key, attributes) = (format!("{at}{n}"), (attr.mode, attr.uid, attr.gid));

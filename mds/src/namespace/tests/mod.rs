@@ -3,6 +3,7 @@
 
 mod acl;
 pub(crate) mod bench;
+mod changelog;
 mod export;
 mod files;
 mod held;

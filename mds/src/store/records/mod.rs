@@ -1,6 +1,7 @@
 //! Values of the tables, one module per subject. Each has a version byte, a round-trip property and golden bytes.
 
 mod admin;
+mod changelog;
 mod export;
 mod inode;
 mod layout;

@@ -9,6 +9,7 @@ use super::super::{delete_hsm, hsm, links, loads, put_hsm};
 use super::note::object_unwanted;
 use super::plan::{Look, Plan, Wanted, owner, plan, wanted};
 use super::queue;
+use crate::namespace::changelog::{self, HsmEvent};
 use crate::namespace::tree;
 use crate::store::Txn;
 use crate::store::records::{ConflictRecord, FurtherRecord, Given, HsmRecord, Inode};
@@ -204,6 +205,9 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
         attributes_changed: stored.attributes != (inode.mode, inode.uid, inode.gid),
     };
     put_hsm(tx, fid, &row)?;
+    if inode.is_regular() {
+        changelog::hsm(tx, fid, HsmEvent::Archive, now)?;
+    }
     if let Some(old) = before.filter(|old| old.repository != id || old.key != *key) {
         object_unwanted(tx, fid, (old.repository, &old.key), &old.etag, Vec::new(), now)?;
     }

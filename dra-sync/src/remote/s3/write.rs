@@ -1,0 +1,320 @@
+//! Writing to a bucket: conditional requests, uploads in parts, copies that the store makes.
+//!
+//! What a store answers to a write is looked at in full: some say "200" first and in the body what went wrong.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use http::{Method, StatusCode};
+use parking_lot::Mutex;
+use percent_encoding::percent_encode;
+use quick_xml::escape::escape;
+use sateen_types::limits::ETAG_BYTES_MAX;
+use sateen_types::{Extent, Timestamp};
+
+use super::super::times::http_date;
+use super::super::write::{Expected, PARTS_MAX, Stored};
+use super::super::xml::NoSuccess;
+use super::{
+    ANSWER_TIMEOUT, Bucket, HttpResponse, IN_PATH, LIST_BYTES_MAX, RemoteError, Trouble, UNRESERVED, bare_etag, quoted,
+    read_all, unsuccessful, xml,
+};
+use crate::posix::{self, Kind, Posix};
+
+/// A store that takes bytes no faster than this many in a second counts as one that does not answer.
+const SEND_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+/// How long a store may take to copy an object, or to put parts together.
+const COMPOSE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Largest answer to a write.
+const REPLY_BYTES_MAX: usize = 64 << 10;
+/// Most uploads of one key that are cleaned up at a time: what S3 gives in one page.
+const UPLOADS_MAX: usize = 1000;
+/// Longest name of an upload.
+const UPLOAD_ID_BYTES_MAX: usize = 2048;
+
+const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
+const COPY_SOURCE_IF_MATCH: HeaderName = HeaderName::from_static("x-amz-copy-source-if-match");
+const COPY_SOURCE_RANGE: HeaderName = HeaderName::from_static("x-amz-copy-source-range");
+const METADATA_DIRECTIVE: HeaderName = HeaderName::from_static("x-amz-metadata-directive");
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+impl Bucket {
+    /// See [`super::super::Remote::put`].
+    pub async fn put(
+        &self,
+        key: &[u8],
+        bytes: Bytes,
+        about: &Posix,
+        expected: &Expected,
+    ) -> Result<Stored, RemoteError> {
+        let what = self.about("storing", key);
+        let mut headers = described(key, about, &what)?;
+        headers.push(condition(expected, &what)?);
+        let patience = patience(bytes.len());
+        let response = self.send_body(Method::PUT, &self.object_url(key), &headers, bytes, patience, &what).await?;
+        Ok(Stored { etag: etag_of(&response, &what)?, modified: date_of(response.headers()) })
+    }
+
+    /// See [`super::super::Remote::copy`].
+    pub async fn copy(
+        &self,
+        source: &[u8],
+        etag: &str,
+        key: &[u8],
+        about: &Posix,
+        expected: &Expected,
+    ) -> Result<Stored, RemoteError> {
+        let what = self.about("copying", key);
+        let mut headers = described(key, about, &what)?;
+        headers.push(condition(expected, &what)?);
+        headers.extend(self.source(source, etag, &what)?);
+        headers.push((METADATA_DIRECTIVE, HeaderValue::from_static("REPLACE")));
+        let url = self.object_url(key);
+        let response = self.send_body(Method::PUT, &url, &headers, Bytes::new(), COMPOSE_TIMEOUT, &what).await?;
+        let modified = date_of(response.headers());
+        let etag = composed(response, "CopyObjectResult", &what).await?;
+        Ok(Stored { etag, modified })
+    }
+
+    /// See [`super::super::Remote::delete`]. Not every store deletes conditionally: it is looked at right before as well.
+    pub async fn delete(&self, key: &[u8], etag: &str) -> Result<(), RemoteError> {
+        let what = self.about("deleting", key);
+        let now = self.head(key).await?;
+        if now.etag != etag {
+            return Err(RemoteError::new(
+                Trouble::Changed,
+                format!("{}: its ETag is {}, not {etag}", what(), now.etag),
+            ));
+        }
+        let condition = (IF_MATCH, header(&quoted(etag), &what)?);
+        let url = self.object_url(key);
+        match self.send(Method::DELETE, &url, std::slice::from_ref(&condition), &what).await {
+            // One that knows no such condition says so, and has deleted nothing.
+            Err(e) if e.trouble == Trouble::Refused => self.send(Method::DELETE, &url, &[], &what).await.map(drop),
+            done => done.map(drop),
+        }
+    }
+
+    /// Aborts uploads of this very key: attempts to store it that were given up, for nobody else stores it.
+    pub async fn clean(&self, key: &[u8]) -> Result<usize, RemoteError> {
+        let what = self.about("uploads of", key);
+        let full = [self.prefix.as_bytes(), key].concat();
+        let url = format!(
+            "{}/?uploads=&encoding-type=url&max-uploads={UPLOADS_MAX}&prefix={}",
+            self.base,
+            percent_encode(&full, UNRESERVED)
+        );
+        let response = self.send(Method::GET, &url, &[], &what).await?;
+        let text = read_all(response, LIST_BYTES_MAX).await?;
+        let malformed = |e: String| RemoteError::new(Trouble::Refused, format!("{}: no listing: {e}", what()));
+        let found = xml::uploads(&text).map_err(malformed)?;
+        let mut count = 0;
+        for (_, id) in found.iter().filter(|(other, _)| *other == full) {
+            match self.abort(key, id).await {
+                Ok(()) => count += 1,
+                Err(e) if e.trouble == Trouble::Gone => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(count)
+    }
+
+    async fn abort(&self, key: &[u8], id: &str) -> Result<(), RemoteError> {
+        let what = self.about("giving up an upload of", key);
+        let url = format!("{}?uploadId={}", self.object_url(key), percent_encode(id.as_bytes(), UNRESERVED));
+        self.send(Method::DELETE, &url, &[], &what).await.map(drop)
+    }
+
+    /// Headers that name what is copied.
+    fn source(&self, key: &[u8], etag: &str, what: &impl Fn() -> String) -> Result<Headers, RemoteError> {
+        let full = [self.prefix.as_bytes(), key].concat();
+        let path = format!("/{}/{}", self.bucket, percent_encode(&full, IN_PATH));
+        Ok(vec![(COPY_SOURCE, header(&path, what)?), (COPY_SOURCE_IF_MATCH, header(&quoted(etag), what)?)])
+    }
+
+    /// What is done, for messages.
+    fn about(&self, doing: &str, key: &[u8]) -> impl Fn() -> String {
+        let text = format!("{doing} {:?} in {}", String::from_utf8_lossy(key), self.name);
+        move || text.clone()
+    }
+}
+
+/// See [`super::super::Upload`].
+#[derive(Debug)]
+pub struct Upload {
+    bucket: Arc<Bucket>,
+    key: Vec<u8>,
+    id: String,
+    /// ETags of parts, by their numbers from 1 on.
+    parts: Mutex<BTreeMap<u64, String>>,
+    over: AtomicBool,
+}
+
+impl Upload {
+    /// See [`super::super::Remote::upload`].
+    pub async fn begin(bucket: &Arc<Bucket>, key: &[u8], about: &Posix) -> Result<Upload, RemoteError> {
+        let what = bucket.about("beginning to store", key);
+        let headers = described(key, about, &what)?;
+        let url = format!("{}?uploads=", bucket.object_url(key));
+        let response = bucket.send(Method::POST, &url, &headers, &what).await?;
+        let text = read_all(response, REPLY_BYTES_MAX).await?;
+        let id = xml::value(&text, "InitiateMultipartUploadResult", "UploadId").map_err(|e| no_success(e, &what))?;
+        if id.len() > UPLOAD_ID_BYTES_MAX {
+            let long = format!("{}: the name of the upload has {} bytes", what(), id.len());
+            return Err(RemoteError::new(Trouble::Refused, long));
+        }
+        let (bucket, key) = (Arc::clone(bucket), key.to_vec());
+        Ok(Upload { bucket, key, id, parts: Mutex::default(), over: AtomicBool::new(false) })
+    }
+
+    /// See [`super::super::Upload::part`].
+    pub async fn part(&self, index: u64, bytes: Bytes) -> Result<(), RemoteError> {
+        let what = self.bucket.about("storing a part of", &self.key);
+        let url = self.part_url(index, &what)?;
+        let patience = patience(bytes.len());
+        let response = self.bucket.send_body(Method::PUT, &url, &[], bytes, patience, &what).await?;
+        self.parts.lock().insert(index + 1, etag_of(&response, &what)?);
+        Ok(())
+    }
+
+    /// See [`super::super::Upload::copy_part`].
+    pub async fn copy_part(&self, index: u64, source: &[u8], etag: &str, range: Extent) -> Result<(), RemoteError> {
+        let what = self.bucket.about("copying a part of", &self.key);
+        let mut headers = self.bucket.source(source, etag, &what)?;
+        let bytes = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        headers.push((COPY_SOURCE_RANGE, header(&bytes, &what)?));
+        let url = self.part_url(index, &what)?;
+        let sent = self.bucket.send_body(Method::PUT, &url, &headers, Bytes::new(), COMPOSE_TIMEOUT, &what);
+        let etag = composed(sent.await?, "CopyPartResult", &what).await?;
+        self.parts.lock().insert(index + 1, etag);
+        Ok(())
+    }
+
+    /// See [`super::super::Upload::complete`].
+    pub async fn complete(&self, expected: &Expected) -> Result<Stored, RemoteError> {
+        let what = self.bucket.about("putting together", &self.key);
+        let mut text = String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+        for (number, etag) in self.parts.lock().iter() {
+            let etag = quoted(etag);
+            // Writing to a string does not fail.
+            let _ = write!(text, "<Part><PartNumber>{number}</PartNumber><ETag>{}</ETag></Part>", escape(&*etag));
+        }
+        text.push_str("</CompleteMultipartUpload>");
+        let headers = [condition(expected, &what)?, (CONTENT_TYPE, HeaderValue::from_static("application/xml"))];
+        let url = self.url();
+        let sent = self.bucket.send_body(Method::POST, &url, &headers, text.into(), COMPOSE_TIMEOUT, &what);
+        let response = sent.await?;
+        let modified = date_of(response.headers());
+        let etag = composed(response, "CompleteMultipartUploadResult", &what).await?;
+        self.over.store(true, Ordering::Release);
+        Ok(Stored { etag, modified })
+    }
+
+    /// See [`super::super::Upload::abort`].
+    pub async fn abort(&self) -> Result<(), RemoteError> {
+        self.over.store(true, Ordering::Release);
+        self.bucket.abort(&self.key, &self.id).await
+    }
+
+    fn url(&self) -> String {
+        let id = percent_encode(self.id.as_bytes(), UNRESERVED);
+        format!("{}?uploadId={id}", self.bucket.object_url(&self.key))
+    }
+
+    fn part_url(&self, index: u64, what: &impl Fn() -> String) -> Result<String, RemoteError> {
+        if index >= PARTS_MAX {
+            let many = format!("{}: more than {PARTS_MAX} parts", what());
+            return Err(RemoteError::new(Trouble::Refused, many));
+        }
+        let id = percent_encode(self.id.as_bytes(), UNRESERVED);
+        Ok(format!("{}?partNumber={}&uploadId={id}", self.bucket.object_url(&self.key), index + 1))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.over.load(Ordering::Acquire) {
+            return;
+        }
+        // Whoever was at it was stopped. Parts that stay cost somebody money.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (bucket, key, id) = (Arc::clone(&self.bucket), self.key.clone(), self.id.clone());
+            runtime.spawn(async move {
+                if let Err(error) = bucket.abort(&key, &id).await
+                    && error.trouble != Trouble::Gone
+                {
+                    tracing::warn!(%error, "parts of an upload stay in the bucket");
+                }
+            });
+        }
+    }
+}
+
+/// How long an answer to so many bytes may take.
+fn patience(bytes: usize) -> Duration {
+    ANSWER_TIMEOUT + Duration::from_secs(bytes as u64 / SEND_BYTES_PER_SECOND_MIN)
+}
+
+fn header(value: &str, what: &impl Fn() -> String) -> Result<HeaderValue, RemoteError> {
+    let refused = |_| RemoteError::new(Trouble::Refused, format!("{}: {value:?} cannot be sent", what()));
+    HeaderValue::from_str(value).map_err(refused)
+}
+
+fn condition(expected: &Expected, what: &impl Fn() -> String) -> Result<(HeaderName, HeaderValue), RemoteError> {
+    match expected {
+        Expected::Nothing => Ok((IF_NONE_MATCH, HeaderValue::from_static("*"))),
+        Expected::Object(etag) => Ok((IF_MATCH, header(&quoted(etag), what)?)),
+    }
+}
+
+/// Headers that say what the object is.
+fn described(key: &[u8], about: &Posix, what: &impl Fn() -> String) -> Result<Headers, RemoteError> {
+    let kind = match about.kind() {
+        _ if key.ends_with(b"/") => "application/x-directory; charset=UTF-8",
+        Kind::Symlink => "application/symlink; charset=utf-8",
+        _ => "application/octet-stream",
+    };
+    let mut headers = vec![(CONTENT_TYPE, HeaderValue::from_static(kind))];
+    for (name, value) in posix::headers(about) {
+        headers.push((HeaderName::from_static(name), header(&value, what)?));
+    }
+    Ok(headers)
+}
+
+fn checked(etag: &str, what: &impl Fn() -> String) -> Result<String, RemoteError> {
+    let etag = bare_etag(etag);
+    if etag.is_empty() || etag.len() > ETAG_BYTES_MAX {
+        return Err(RemoteError::new(Trouble::Refused, format!("{}: an ETag of {} bytes", what(), etag.len())));
+    }
+    Ok(etag.to_owned())
+}
+
+fn etag_of(response: &HttpResponse, what: &impl Fn() -> String) -> Result<String, RemoteError> {
+    checked(response.headers().get(ETAG).and_then(|v| v.to_str().ok()).unwrap_or_default(), what)
+}
+
+/// The store's clock.
+fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
+    headers.get(DATE).and_then(|v| v.to_str().ok()).and_then(http_date)
+}
+
+/// The ETag in the answer to a copy or a completion.
+async fn composed(response: HttpResponse, root: &str, what: &impl Fn() -> String) -> Result<String, RemoteError> {
+    let text = read_all(response, REPLY_BYTES_MAX).await?;
+    let etag = xml::value(&text, root, "ETag").map_err(|e| no_success(e, what))?;
+    checked(&etag, what)
+}
+
+fn no_success(e: NoSuccess, what: &impl Fn() -> String) -> RemoteError {
+    match e {
+        NoSuccess::Error(code, message) => unsuccessful(StatusCode::OK, &code, &message, what),
+        // The answer may have been cut off: what became of the request is unknown.
+        NoSuccess::Malformed(why) => RemoteError::new(Trouble::Unavailable, format!("{}: {why}", what())),
+    }
+}
