@@ -195,9 +195,10 @@ impl Linked {
     pub fn exported(&self, what: &str, wanted: impl Fn(&BTreeMap<String, Object>) -> bool) -> BTreeMap<String, Object> {
         let mut last = None;
         let done = wait::try_until(EXPORT, || {
+            // First: what is stored after a look at the bucket would be missing.
+            let waits = self.now()?.export.queued;
             last = self.s3.objects().or(last.take());
-            let seen = last.clone().filter(|seen| wanted(seen))?;
-            (self.now()?.export.queued == 0).then_some(seen)
+            last.clone().filter(|seen| waits == 0 && wanted(seen))
         });
         done.unwrap_or_else(|| {
             let keys: Vec<_> = last.iter().flatten().map(|(key, o)| (key.clone(), o.bytes.len())).collect();

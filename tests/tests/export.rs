@@ -258,6 +258,7 @@ fn nothing_is_lost_when_worker_and_mds_and_store_are_killed() {
     fs::remove_file(linked.on(&mount, "f001")).expect("removed");
     let bucket = linked.exported("everything", |bucket| {
         let files = (2..FILES).all(|i| has(bucket, &format!("f{i:03}"), format!("bytes of {i}").as_bytes()));
+        let files = files && [0, 50, 100].iter().all(|from| bucket.contains_key(&format!("large{from}")));
         files && has(bucket, "g000", b"bytes of 0") && !bucket.contains_key("f000") && !bucket.contains_key("f001")
     });
     for from in [0, 50, 100] {

@@ -57,8 +57,10 @@ fn a_mount_that_was_cut_off_for_longer_than_its_lease_overwrites_nothing_and_see
     for cut in Cut::ALL {
         let name = format!("{cut:?}");
         let (here, there) = (cut_off.join(&name), other.join(&name));
-        fs::write(&here, "a".repeat(LEN)).expect("write");
+        // Nothing of it is closed, so that nothing of what is written later is stored on the way.
+        fs::File::create(&here).expect("create");
         let mut writer = Locker::start(LOCKER, &here);
+        writer.ok(&format!("write 0 0 {}", "a".repeat(LEN)));
         writer.ok("sync 0");
         wait::until("the name on the other mount", wait::SERVER, || there.exists().then_some(()));
         writer.ok(&format!("write 0 0 {}", "b".repeat(OURS)));

@@ -1,3 +1,5 @@
+//! What goes over the wire comes back, and what breaks a rule does not.
+
 use sateen_types::limits::{FETCH_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX};
 use sateen_types::repository::*;
 use sateen_types::{Extent, Fid, FsCode, LayoutTemplate, Timestamp};
