@@ -36,7 +36,7 @@ impl FileSystem {
     }
 
     /// The part of [`FileSystem::renew`] that does not wait. Gives what is open now and was not before.
-    fn take_statement(
+    pub(super) fn take_statement(
         &self,
         session: SessionId,
         open_files: Option<&[Stated]>,
