@@ -31,7 +31,7 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 let usual = RepositorySettings::new(path, url);
                 let settings = RepositorySettings {
                     auto_import: carried("--auto-import", &policies.auto_import)?.unwrap_or_default(),
-                    auto_export: exported(&policies.auto_export)?.unwrap_or_default(),
+                    auto_export: carried("--auto-export", &policies.auto_export)?.unwrap_or_default(),
                     conflict: policies.conflict.unwrap_or_default(),
                     sync_interval_s: checked_interval(policies.sync_interval)?.unwrap_or(usual.sync_interval_s),
                     event_source: policies.event_source.unwrap_or_default(),
@@ -90,7 +90,7 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
             Repo::Update { which, policies, chunk_mib, json } => {
                 let change = RepositoryChange {
                     auto_import: carried("--auto-import", &policies.auto_import)?,
-                    auto_export: exported(&policies.auto_export)?,
+                    auto_export: carried("--auto-export", &policies.auto_export)?,
                     chunk_mib: checked_chunk(chunk_mib)?,
                     conflict: policies.conflict,
                     sync_interval_s: checked_interval(policies.sync_interval)?,
@@ -162,24 +162,6 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
             }
         }
     })
-}
-
-/// Set to 1 by those who try export by itself.
-const TRY_EXPORT: &str = "SATEEN_EXPERIMENTAL_EXPORT";
-
-/// Export by itself has corners that are open (decision 0018): nobody gets it without knowing.
-fn exported(given: &[EventArg]) -> FsResult<Option<RepositoryEvents>> {
-    let events = carried("--auto-export", given)?;
-    let wanted = events.is_some_and(|events| events != RepositoryEvents::default());
-    if wanted && std::env::var_os(TRY_EXPORT).is_none_or(|value| value != "1") {
-        return Err(FsError::new(
-            FsCode::NotSupported,
-            "automatic export is experimental: files that are renamed while a \
-            worker dies may not be exported, or leave an object behind",
-        )
-        .with_hint(format!("to try it with data that you can lose, set {TRY_EXPORT}=1")));
-    }
-    Ok(events)
 }
 
 /// What a list of changes says; `None`: nothing was given.

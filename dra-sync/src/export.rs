@@ -15,7 +15,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use sateen_client::{Access, Advice, Client, Credential, Fid, File, Shift};
 use sateen_types::limits::EXPORT_BYTES_MAX;
-use sateen_types::repository::{CopySource, DeleteOutcome, DeleteResult, Export, ExportOutcome, ExportResult, Found};
+use sateen_types::repository::{
+    CopySource, DeleteOutcome, DeleteResult, Export, ExportOutcome, ExportResult, Found, LookOutcome,
+};
 use sateen_types::{FsCode, FsResult, Timestamp};
 use tokio::sync::OnceCell;
 
@@ -208,8 +210,10 @@ impl<S: Source> Job<'_, S> {
     fn judge(&self, now: Option<&Head>, known: Expected) -> Result<Expected, Stop> {
         match (now, &known) {
             (None, Expected::Nothing) => Ok(known),
-            // What somebody has decided to replace is gone by itself.
-            (None, Expected::Object(_)) if !self.work.overrule_etag.is_empty() => Ok(Expected::Nothing),
+            // What was to be deleted, or somebody has decided to replace, is gone.
+            (None, Expected::Object(_)) if self.work.may_be_gone || !self.work.overrule_etag.is_empty() => {
+                Ok(Expected::Nothing)
+            }
             (Some(head), Expected::Object(etag)) if head.etag == *etag => Ok(known),
             (Some(head), _) if head.posix.export.is_some_and(|number| self.work.earlier.contains(&number)) => {
                 Ok(Expected::Object(head.etag.clone()))
@@ -335,6 +339,13 @@ async fn delete_known(
         }
     }
     Err(RemoteError::new(Trouble::Changed, "what is under the key does not stay the same"))
+}
+
+/// What is under a key, and who put it there. Never with a message.
+pub async fn look_at(remote: &Remote, key: &[u8], figures: &Figures) -> Result<LookOutcome, RemoteError> {
+    let head = look(remote, key, figures).await?;
+    let number = head.as_ref().and_then(|head| head.posix.export);
+    Ok(LookOutcome { object: head.as_ref().map(found), number, message: String::new() })
 }
 
 /// The object under a key, asked for as often as it is worth it.

@@ -103,7 +103,7 @@ impl Figures {
             Work::Check => &self.running[0],
             Work::Import { .. } => &self.running[1],
             Work::Fetch(_) => &self.running[2],
-            Work::Export(_) | Work::Delete { .. } => &self.running[3],
+            Work::Export(_) | Work::Delete { .. } | Work::Look { .. } => &self.running[3],
             Work::Watch => &self.running[4],
         };
         count.fetch_add(1, Ordering::Relaxed);

@@ -13,8 +13,8 @@ use sateen_client::{Client, MountSource, Options, Shift};
 use sateen_runtime::Shutdown;
 use sateen_types::limits::{REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX};
 use sateen_types::repository::{
-    Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, Outcome,
-    RepositorySettings, Work,
+    Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, LookOutcome,
+    Outcome, RepositorySettings, Work,
 };
 use sateen_types::{FsCode, FsName, FsResult};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch as channel};
@@ -141,7 +141,7 @@ impl Slot {
     fn of(work: &Work) -> Slot {
         match work {
             Work::Check | Work::Import { .. } | Work::Fetch(_) => Slot::Busy,
-            Work::Export(_) | Work::Delete { .. } => Slot::Export,
+            Work::Export(_) | Work::Delete { .. } | Work::Look { .. } => Slot::Export,
             Work::Watch => Slot::Watch,
         }
     }
@@ -282,6 +282,7 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             Work::Delete { .. } => {
                 Outcome::Delete(DeleteOutcome { result: DeleteResult::Failed, message, object: None })
             }
+            Work::Look { .. } => Outcome::Look(LookOutcome { object: None, number: None, message }),
             Work::Watch => Outcome::Watch { message },
         }
     };
@@ -306,6 +307,13 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             let mut outcome = export::delete(&remote, key, etag, earlier, &shared.figures).await;
             outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
             Some(Outcome::Delete(outcome))
+        }
+        Work::Look { key } => {
+            let _slot = shared.exports.acquire().await.ok()?;
+            match export::look_at(&remote, key, &shared.figures).await {
+                Ok(seen) => Some(Outcome::Look(seen)),
+                Err(e) => Some(failed(e.message)),
+            }
         }
         Work::Watch => match watch::run(shared, shift, assignment).await {
             Ok(never) => match never {},

@@ -13,7 +13,7 @@ mod work;
 
 pub use export::{
     Conflict, ConflictPolicy, CopySource, DeleteOutcome, DeleteResult, EventsDone, EventsPage, Export, ExportOutcome,
-    ExportResult, ExportStatus, Found, ImportDone,
+    ExportResult, ExportStatus, Found, ImportDone, LookOutcome,
 };
 pub use hsm::{HsmAction, HsmFlags, HsmOperation, HsmState};
 pub use key::{ObjectPath, skip_code};

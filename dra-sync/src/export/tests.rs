@@ -109,6 +109,7 @@ fn work(key: &str, size: usize) -> Export {
         copy: None,
         earlier: Vec::new(),
         overrule_etag: String::new(),
+        may_be_gone: false,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Broken, Check, Facts, Remedy};
 use crate::store::codec::Record;
 use crate::store::keys::{self, exports};
 use crate::store::records::{
-    ConflictRecord, Counter, FurtherRecord, Inode, PlaceRecord, WaitRecord, WaitingRecord, Waits,
+    ConflictRecord, Counter, FurtherRecord, Inode, KeyRecord, PlaceRecord, WaitRecord, WaitingRecord, Waits,
 };
 use crate::store::{ReadTxn, Table};
 
@@ -42,7 +42,7 @@ fn place_of(id: RepositoryId, what: &Waits) -> Vec<u8> {
     match what {
         Waits::File(fid) => exports::waiting(*fid),
         Waits::Tree { dir, .. } => exports::tree(*dir),
-        Waits::Delete { key, .. } => exports::deletion(id, key),
+        Waits::Delete { key } => exports::deletion(id, key),
     }
 }
 
@@ -118,17 +118,21 @@ fn row(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<Broken>> 
             }
             format!("an object is said to be a further name of {fid}, and is not")
         }
-        Some(exports::GIVEN) => {
-            let (Ok((id, object)), Ok(fid)) = (exports::parse_object(key), keys::parse_fid(&value)) else {
+        Some(exports::OBJECT) => {
+            let (Ok((id, object)), Ok(record)) = (exports::parse_object(key), KeyRecord::from_bytes(&value)) else {
                 return bad();
             };
+            let Some(fid) = record.fid else { return Ok(None) };
             let waiting = exports::waiting(fid);
             draft.sees(Table::Exports, waiting.clone());
             let row = Stored::<WaitingRecord>::read(tx, Table::Exports, &waiting)?;
-            if row == Stored::Bad || row.good().is_some_and(|w| !w.earlier(id, &object).is_empty()) {
+            if row == Stored::Bad || row.good().is_some_and(|w| w.keys.iter().any(|(i, k)| *i == id && *k == object)) {
                 return Ok(None);
             }
-            format!("an object is said to be given out for {fid}, and is not")
+            // What may be under the key is still so.
+            let what = format!("an object is said to be stored for {fid}, which does not wait for that");
+            draft.tx().put(Table::Exports, key.to_vec(), KeyRecord { fid: None, ..record }.to_bytes());
+            return Ok(Some(facts.broken(FindingKind::Attribute, what, Remedy::Mend(draft.finish()?))));
         }
         Some(exports::CONFLICT) => {
             if exports::parse_object(key).is_ok() && ConflictRecord::from_bytes(&value).is_ok() {

@@ -141,6 +141,8 @@ pub struct Export {
     pub earlier: Vec<u64>,
     /// An object that somebody has decided to replace; empty: none.
     pub overrule_etag: String,
+    /// The known object was to be deleted: perhaps nothing is under the key any more.
+    pub may_be_gone: bool,
 }
 
 /// See [`Export::copy`].
@@ -182,6 +184,17 @@ pub enum ExportResult {
     Failed,
     /// Cannot be exported as it is.
     Skipped,
+}
+
+/// What is under a key, and who put it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookOutcome {
+    /// The object; `None`: there is none, or it could not be looked at.
+    pub object: Option<Found>,
+    /// Number of the assignment that stored it, if it says so.
+    pub number: Option<u64>,
+    /// Why it could not be looked at, at most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`]; empty if it was.
+    pub message: String,
 }
 
 /// What came of a deletion.

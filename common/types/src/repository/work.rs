@@ -1,6 +1,6 @@
 //! What workers are given to do, and what they answer.
 
-use super::{DeleteOutcome, Export, ExportOutcome, RepositoryId, RepositorySettings, Skipped};
+use super::{DeleteOutcome, Export, ExportOutcome, LookOutcome, RepositoryId, RepositorySettings, Skipped};
 use crate::attr::Timestamp;
 use crate::ids::Fid;
 use crate::layout::{Extent, Layout};
@@ -45,6 +45,11 @@ pub enum Work {
         /// Numbers of assignments of which nobody heard; an object with one of them is as good as the known one.
         earlier: Vec<u64>,
     },
+    /// Find out what is under a key: an assignment may have stored it that nobody reported.
+    Look {
+        /// Within the prefix.
+        key: Vec<u8>,
+    },
     /// Tell of changes of the bucket until that is not wanted any more.
     Watch,
 }
@@ -87,6 +92,8 @@ pub enum Outcome {
     Export(ExportOutcome),
     /// Of [`Work::Delete`].
     Delete(DeleteOutcome),
+    /// Of [`Work::Look`].
+    Look(LookOutcome),
     /// Of [`Work::Watch`]: why the bucket cannot be watched.
     Watch {
         /// At most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`].

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use sateen_types::limits::SKIPPED_MESSAGE_BYTES_MAX;
 use sateen_types::repository::{
-    Assignment, Conflict, ConflictPolicy, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, LinkPath, Skipped,
-    Work,
+    Assignment, Conflict, ConflictPolicy, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, LinkPath,
+    LookOutcome, Skipped, Work,
 };
 use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, Repository, RepositoryId, SessionId, Timestamp};
 
 use super::table::exports::{Item, Next, REFILL};
 use super::{not_yours, unexpected};
 use crate::fs::FileSystem;
-use crate::namespace::repository::export::{self, ExportChange, Exported, Plan, Store, Stored};
+use crate::namespace::repository::export::{self, Deletion, ExportChange, Exported, Plan, Store, Stored};
 use crate::namespace::repository::{self, Answer, Change};
 use crate::namespace::tree;
 use crate::store::ReadTxn;
-use crate::store::records::Waits;
+use crate::store::records::{HsmRecord, Waits};
 
 /// Parts of queues that are read before something is picked.
 const REFILLS_MAX: usize = 8;
@@ -31,6 +31,8 @@ const KEY_BUSY: Duration = Duration::from_millis(200);
 const LOADING: Duration = Duration::from_secs(1);
 /// A file without a name that is read from its object is looked at again after this.
 const UNNAMED: Duration = Duration::from_secs(30);
+/// An object whose name waits to be exported is looked at again after this.
+const NAME_WAITS: Duration = Duration::from_secs(1);
 /// A link that cannot be used is looked at again after this.
 const NOT_AVAILABLE: Duration = Duration::from_secs(5);
 
@@ -109,9 +111,7 @@ impl FileSystem {
         let looked = match item.what.clone() {
             Waits::File(fid) => self.look_at((number, stamp), &item, fid).await,
             Waits::Tree { .. } => self.walk(&item).await.map(Err),
-            Waits::Delete { key, etag, earlier } => {
-                self.assign_deletion((number, stamp), &item, Work::Delete { key, etag, earlier }).await
-            }
+            Waits::Delete { key } => self.assign_deletion((number, stamp), &item, key).await,
         };
         let next = match looked {
             Ok(Ok(assignment)) => return Some(assignment),
@@ -138,29 +138,45 @@ impl FileSystem {
         Ok(Next::Now)
     }
 
-    async fn assign_deletion(&self, (number, stamp): (u64, u64), item: &Item, work: Work) -> FsResult<Looked> {
-        let (id, row) = (item.id, item.number);
-        let question = move |tx: &dyn ReadTxn| Ok((repository::get(tx, id)?, export::is_queued(tx, id, row)?));
-        let (link, queued) = self.ask(question).await?;
-        if !queued {
-            return Ok(Err(Next::Done));
-        }
+    async fn assign_deletion(&self, (number, stamp): (u64, u64), item: &Item, key: Vec<u8>) -> FsResult<Looked> {
+        let (id, row, of) = (item.id, item.number, key.clone());
+        let question = move |tx: &dyn ReadTxn| Ok((repository::get(tx, id)?, export::deletion(tx, id, &of, row)?));
+        let (link, deletion) = self.ask(question).await?;
+        let work = match deletion {
+            Deletion::Gone => return Ok(Err(Next::Done)),
+            Deletion::Unwanted => {
+                self.export_change(ExportChange::Kept { id, key, number: row }).await?;
+                return Ok(Err(Next::Done));
+            }
+            Deletion::Wait => return Ok(Err(Next::Later(NAME_WAITS))),
+            Deletion::Look => Work::Look { key },
+            Deletion::Delete { etag, earlier } => Work::Delete { key, etag, earlier },
+        };
         Ok(Ok(Assignment { number, repository: id, settings: link.settings, work, stamp }))
     }
 
     async fn look_at(&self, (number, stamp): (u64, u64), item: &Item, fid: Fid) -> FsResult<Looked> {
         // It was marked as looked at before: who opens it for writing from here on overtakes.
-        if self.may_be_written_by_clients(fid) {
-            return Ok(Err(Next::Open));
-        }
+        let is_open = self.may_be_written_by_clients(fid);
         let look = self.shared.repositories.lock().exports.look(item);
         let found = self.ask(move |tx| export::plan(tx, fid, look)).await?;
         let store = match found {
+            // What is found is all of the file only if nobody writes to it, which nobody knows yet after a restart.
+            Plan::Look(..) if self.shared.clients.lock().is_recovering() => return Ok(Err(Next::Open)),
+            Plan::Look(id, key) => {
+                let link = self.ask(move |tx| repository::get(tx, id)).await?;
+                if !self.shared.repositories.lock().exports.reserve(fid, (id, &key), number) {
+                    return Ok(Err(Next::Later(KEY_BUSY)));
+                }
+                let (settings, work) = (link.settings, Work::Look { key });
+                return Ok(Ok(Assignment { number, repository: id, settings, work, stamp }));
+            }
+            _ if is_open => return Ok(Err(Next::Open)),
             Plan::Store(store) => store,
             other => return self.without_worker(item, fid, other).await.map(Err),
         };
         let (id, key) = (store.id, store.export.key.clone());
-        if !self.shared.repositories.lock().exports.reserve(id, &key, number) {
+        if !self.shared.repositories.lock().exports.reserve(fid, (id, &key), number) {
             return Ok(Err(Next::Later(KEY_BUSY)));
         }
         let begin = ExportChange::Begin { fid, id, key: key.clone(), number, look };
@@ -175,10 +191,7 @@ impl FileSystem {
         };
         let store = match begun {
             Ok(store) => store,
-            Err(next) => {
-                self.shared.repositories.lock().exports.free(id, &key, number);
-                return next.map(Err);
-            }
+            Err(next) => return next.map(Err),
         };
         let assignment = Assignment {
             number,
@@ -189,7 +202,6 @@ impl FileSystem {
         };
         let given = self.shared.repositories.lock().exports.given(fid, number, store);
         if !given {
-            self.shared.repositories.lock().exports.free(id, &key, number);
             self.export_change(ExportChange::NotStored { fid, number }).await?;
             return Ok(Err(Next::Open));
         }
@@ -202,7 +214,7 @@ impl FileSystem {
         Ok(match plan {
             Plan::Gone => Next::Done,
             Plan::Settle => after(self.export_change(ExportChange::Settle { fid }).await?),
-            Plan::Store(_) => Next::Now,
+            Plan::Store(_) | Plan::Look(..) => Next::Now,
             Plan::Decided(id, key) => match self.export_change(ExportChange::Decide { id, key }).await {
                 Ok(exported) => after(exported),
                 Err(e) if matches!(e.code, FsCode::Busy | FsCode::Unavailable) => Next::Later(LOADING),
@@ -278,6 +290,7 @@ impl FileSystem {
                     key: export.key,
                     object,
                     change: store.change,
+                    of: store.of,
                     attributes: (export.mode & 0o7777, export.uid, export.gid),
                     copied,
                     overtaken,
@@ -318,6 +331,7 @@ impl FileSystem {
                 Ok(Next::Failed)
             }
             (ExportResult::Skipped, _) => {
+                self.export_change(ExportChange::NotStored { fid, number }).await?;
                 let message = cut(outcome.message);
                 self.skip(fid, id, Skipped { key: export.key, code: outcome.code, message }).await?;
                 Ok(Next::Done)
@@ -325,9 +339,47 @@ impl FileSystem {
         }
     }
 
+    /// What is under a key, of which nobody had heard what was put there.
+    pub(super) async fn looked(&self, number: u64, item: &Item, outcome: LookOutcome) -> FsResult<()> {
+        let place = match &item.what {
+            Waits::File(fid) => self.shared.repositories.lock().exports.key_of(*fid, number),
+            Waits::Delete { key } => Some((item.id, key.clone())),
+            Waits::Tree { .. } => None,
+        };
+        let taken = match place {
+            _ if !outcome.message.is_empty() => {
+                self.shared.repositories.lock().exports.count_failed(item.id, &outcome.message);
+                Ok(Next::Failed)
+            }
+            Some((id, key)) => self.take_look(id, key, outcome).await,
+            None => Err(unexpected()),
+        };
+        let next = taken.as_ref().copied().unwrap_or(Next::Failed);
+        self.shared.repositories.lock().export_ended(number, next, Instant::now());
+        self.shared.repositories.tell();
+        taken.map(drop)
+    }
+
+    async fn take_look(&self, id: RepositoryId, key: Vec<u8>, outcome: LookOutcome) -> FsResult<Next> {
+        let of = key.clone();
+        let record = self.ask(move |tx| export::record(tx, id, &of)).await?;
+        let given = record.and_then(|record| record.given);
+        let overtaken = given.is_some_and(|given| self.may_be_written_by_clients(given.fid));
+        let LookOutcome { object, number, .. } = outcome;
+        let stamp = self.stamp().await?;
+        self.export_change(ExportChange::Looked { id, key, object, number, overtaken, stamp }).await?;
+        Ok(Next::Now)
+    }
+
+    /// Whether the object of a file may have been stored anew without anybody having heard of it.
+    pub(super) async fn is_unsettled(&self, row: &HsmRecord) -> FsResult<bool> {
+        let (id, key) = (row.repository, row.key.clone());
+        self.ask(move |tx| export::is_unsettled(tx, id, &key)).await
+    }
+
     /// What came of a deletion.
     pub(super) async fn deletion_finished(&self, number: u64, item: &Item, outcome: DeleteOutcome) -> FsResult<()> {
-        let Waits::Delete { key, .. } = item.what.clone() else { return Err(unexpected()) };
+        let Waits::Delete { key } = item.what.clone() else { return Err(unexpected()) };
         let id = item.id;
         let change = match outcome.result {
             DeleteResult::Deleted => {

@@ -200,6 +200,7 @@ impl FileSystem {
             ) || match (task, &outcome) {
                 (Task::Export(item), Outcome::Export(_)) => matches!(item.what, Waits::File(_)),
                 (Task::Export(item), Outcome::Delete(_)) => matches!(item.what, Waits::Delete { .. }),
+                (Task::Export(_), Outcome::Look(_)) => true,
                 _ => false,
             }
         };
@@ -241,6 +242,7 @@ impl FileSystem {
             }
             (Task::Export(item), Outcome::Export(outcome)) => self.export_finished(number, &item, outcome).await,
             (Task::Export(item), Outcome::Delete(outcome)) => self.deletion_finished(number, &item, outcome).await,
+            (Task::Export(item), Outcome::Look(outcome)) => self.looked(number, &item, outcome).await,
             _ => Err(FsError::new(FsCode::Internal, "a report that does not fit its assignment was taken")),
         }
     }
@@ -290,6 +292,11 @@ impl FileSystem {
             {
                 // It was stored elsewhere, or anew, from here: there it is fetched from.
                 self.shared.repositories.lock().give_back(number, false, Instant::now());
+                return Ok(());
+            }
+            FetchResult::Changed | FetchResult::Gone if self.is_unsettled(&row).await? => {
+                // It may have been stored anew, and nobody has heard of it yet.
+                self.shared.repositories.lock().give_back(number, true, Instant::now());
                 return Ok(());
             }
             FetchResult::Changed | FetchResult::Gone => {

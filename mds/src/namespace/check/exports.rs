@@ -8,7 +8,9 @@ use super::{Found, all};
 use crate::namespace::tree;
 use crate::store::codec::Record;
 use crate::store::keys::{self, exports};
-use crate::store::records::{ConflictRecord, Counter, FurtherRecord, PlaceRecord, WaitRecord, WaitingRecord, Waits};
+use crate::store::records::{
+    ConflictRecord, Counter, FurtherRecord, KeyRecord, PlaceRecord, WaitRecord, WaitingRecord, Waits,
+};
 use crate::store::{ReadTxn, Table};
 
 /// See the module.
@@ -17,7 +19,7 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
     let mut counted: BTreeMap<RepositoryId, i64> = BTreeMap::new();
     let (mut queued, mut places) = (BTreeSet::new(), BTreeSet::new());
     let (mut further, mut owned) = (BTreeSet::new(), BTreeSet::new());
-    let (mut given, mut givers) = (BTreeSet::new(), BTreeSet::new());
+    let (mut waiting, mut stored) = (BTreeSet::new(), BTreeSet::new());
     for (key, value) in all(tx, Table::Exports)? {
         match key.first().copied() {
             Some(exports::QUEUE) => {
@@ -29,7 +31,7 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
                 let at = match WaitRecord::from_bytes(&value)?.what {
                     Waits::File(fid) => exports::waiting(fid),
                     Waits::Tree { dir, .. } => exports::tree(dir),
-                    Waits::Delete { key, .. } => exports::deletion(id, &key),
+                    Waits::Delete { key } => exports::deletion(id, &key),
                 };
                 queued.insert((at, id, number));
             }
@@ -38,7 +40,7 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
                 if !found.inodes.contains_key(&fid) {
                     found.wrong(format!("{fid} waits for export and does not exist"));
                 }
-                given.extend(row.given.into_iter().map(|g| (fid, g.repository, g.key)));
+                waiting.extend(row.keys.into_iter().map(|(id, key)| (fid, id, key)));
                 places.insert((key, row.repository, row.number));
             }
             Some(exports::TREE) => {
@@ -61,9 +63,9 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
                 let (id, object) = exports::parse_object(&key)?;
                 owned.insert((keys::parse_fid(&value)?, id, object));
             }
-            Some(exports::GIVEN) => {
+            Some(exports::OBJECT) => {
                 let (id, object) = exports::parse_object(&key)?;
-                givers.insert((keys::parse_fid(&value)?, id, object));
+                stored.extend(KeyRecord::from_bytes(&value)?.fid.map(|fid| (fid, id, object)));
             }
             Some(exports::CONFLICT) => {
                 exports::parse_object(&key)?;
@@ -83,8 +85,9 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
         let object = String::from_utf8_lossy(object);
         found.wrong(format!("the further name {object:?} of {fid} is known from one side only"));
     }
-    for (fid, _, object) in givers.difference(&given) {
-        found.wrong(format!("{:?} was not given out for {fid}", String::from_utf8_lossy(object)));
+    for (fid, _, object) in stored.symmetric_difference(&waiting) {
+        let object = String::from_utf8_lossy(object);
+        found.wrong(format!("that {object:?} is stored for {fid} is known from one side only"));
     }
     // Counts come before what is counted.
     for (id, difference) in counted.into_iter().filter(|(_, difference)| *difference != 0) {

@@ -11,9 +11,10 @@ pub fn waits(tx: &dyn ReadTxn, fid: Fid) -> FsResult<bool> {
     Ok(export::waiting(tx, fid)?.is_some())
 }
 
-/// Whether an object waits to be deleted: what is under its key then is found out by that.
-pub fn awaits_deletion(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<bool> {
-    Ok(export::deletion(tx, id, key)?.is_some())
+/// Whether an object waits to be deleted, or may be one that is being stored from here: what is under its key then is found out by
+/// that.
+pub fn is_ours_to_settle(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<bool> {
+    Ok(export::is_to_be_deleted(tx, id, key)? || export::is_unsettled(tx, id, key)?)
 }
 
 /// A file is to be looked at, whether it is to be exported.

@@ -342,7 +342,7 @@ impl<'a> Import<'a> {
         if !self.policy.created {
             return Ok(Imported::Same);
         }
-        if agree::awaits_deletion(self.tx, self.id, &object.key)? {
+        if agree::is_ours_to_settle(self.tx, self.id, &object.key)? {
             return Ok(Imported::Later);
         }
         if let Some(fid) = file_of_key(self.tx, self.id, &object.key)?

@@ -5,7 +5,7 @@ use sateen_types::{
     ComponentId, Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositorySettings,
 };
 
-use super::{delete_loads, hsm, links, loads, opened, put_hsm};
+use super::{delete_loads, export, hsm, links, loads, opened, put_hsm};
 use crate::command::Inputs;
 use crate::namespace::{intents, layout, perm, tree};
 use crate::store::codec::Record;
@@ -134,6 +134,8 @@ pub fn release(tx: &mut dyn Txn, fid: Fid, who: &Credential, inputs: &Inputs) ->
         Some("was changed since it was imported")
     } else if !row.flags.has(HsmFlags::ARCHIVED) || row.flags.has(HsmFlags::LOST) {
         Some("is not in its repository")
+    } else if export::is_unsettled(tx, row.repository, &row.key)? {
+        Some("is being exported, or was and nobody knows yet what came of it")
     } else if row.flags.has(HsmFlags::NO_RELEASE) {
         Some("is never to be released")
     } else if links::find(tx, row.repository)?.is_none_or(|link| link.state == RepositoryState::Deleting) {

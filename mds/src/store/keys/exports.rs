@@ -18,8 +18,8 @@ pub const DELETION: u8 = b'd';
 pub const FURTHER: u8 = b'l';
 /// First byte of the same, by object.
 pub const FURTHER_OBJECT: u8 = b'k';
-/// First byte of objects that assignments may have stored without anybody having heard.
-pub const GIVEN: u8 = b'g';
+/// First byte of objects that are being stored, or that no file has any more.
+pub const OBJECT: u8 = b'g';
 /// First byte of conflicts.
 pub const CONFLICT: u8 = b'c';
 /// First byte of how many rows wait of a link.
@@ -83,14 +83,14 @@ pub fn further_objects(id: RepositoryId) -> Vec<u8> {
     of_link(FURTHER_OBJECT, id, &[])
 }
 
-/// The file that was last given out to be stored as an object.
-pub fn given(id: RepositoryId, object: &[u8]) -> Vec<u8> {
-    of_link(GIVEN, id, object)
+/// What may be under a key.
+pub fn object(id: RepositoryId, object: &[u8]) -> Vec<u8> {
+    of_link(OBJECT, id, object)
 }
 
-/// All objects of a link that were given out.
-pub fn given_objects(id: RepositoryId) -> Vec<u8> {
-    of_link(GIVEN, id, &[])
+/// The same of all keys of a link.
+pub fn objects(id: RepositoryId) -> Vec<u8> {
+    of_link(OBJECT, id, &[])
 }
 
 /// The conflict of an object.
@@ -163,9 +163,12 @@ mod tests {
             for key in [waiting(fid), tree(fid)] {
                 prop_assert_eq!(parse_file(&key).expect("own key"), fid);
             }
-            for key in [deletion(id, &object), further_object(id, &object), given(id, &object), conflict(id, &object)] {
+            for key in [deletion(id, &object), further_object(id, &object), conflict(id, &object)] {
                 prop_assert_eq!(parse_object(&key).expect("own key"), (id, object.clone()));
             }
+            let stored = super::object(id, &object);
+            prop_assert!(stored.starts_with(&objects(id)));
+            prop_assert_eq!(parse_object(&stored).expect("own key"), (id, object.clone()));
             let key = further(fid, id, &object);
             prop_assert!(key.starts_with(&further_of(fid)));
             prop_assert_eq!(parse_further(&key).expect("own key"), (fid, id, object));

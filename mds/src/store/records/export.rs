@@ -7,8 +7,8 @@ use sateen_types::{Fid, RepositoryId, Timestamp};
 use super::repository::text;
 use crate::store::codec::{Reader, Record, Writer};
 
-/// Smallest stored assignment, bytes: bounds a count before anything is allocated for it.
-const GIVEN_BYTES_MIN: usize = 20;
+/// Smallest stored name of an object, bytes: bounds a count before anything is allocated for it.
+const OBJECT_BYTES_MIN: usize = 12;
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +26,8 @@ pub enum Waits {
     },
     /// An object that is to be deleted.
     Delete {
-        /// Within the prefix.
+        /// Within the prefix. What may be under it is in its [`KeyRecord`].
         key: Vec<u8>,
-        /// Of the object that is known; empty: only one of `earlier` may be there.
-        etag: String,
-        /// Assignments that may have stored it without anybody having heard.
-        earlier: Vec<u64>,
     },
 }
 
@@ -59,12 +55,9 @@ impl Record for WaitRecord {
                 out.u64(*after);
                 out.u8(u8::from(*forced));
             }
-            Waits::Delete { key, etag, earlier } => {
+            Waits::Delete { key } => {
                 out.u8(3);
                 out.bytes(key);
-                out.bytes(etag.as_bytes());
-                out.u32(earlier.len() as u32);
-                earlier.iter().for_each(|number| out.u64(*number));
             }
         }
     }
@@ -73,26 +66,95 @@ impl Record for WaitRecord {
         let what = match input.u8()? {
             1 => Waits::File(input.fid()?),
             2 => Waits::Tree { dir: input.fid()?, after: input.u64()?, forced: input.bool()? },
-            3 => Waits::Delete {
-                key: input.bytes()?.to_vec(),
-                etag: text(input)?,
-                earlier: (0..input.count(8)?).map(|_| input.u64()).collect::<Option<_>>()?,
-            },
+            3 => Waits::Delete { key: input.bytes()?.to_vec() },
             _ => return None,
         };
         Some(WaitRecord { since, what })
     }
 }
 
-/// An assignment that was given out and of which nothing was heard.
+/// An assignment that was given out to store an object, and of which nothing was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
     /// Its number.
     pub number: u64,
-    /// For which link.
-    pub repository: RepositoryId,
-    /// To store this object.
-    pub key: Vec<u8>,
+    /// What is stored.
+    pub fid: Fid,
+    /// Version of the file.
+    pub change: u64,
+    /// ETag in the row in `hsm` of the file then; empty: there was none.
+    pub of: String,
+    /// The data is copied from that object, and not read here.
+    pub copied: bool,
+    /// Permission bits, owner and group.
+    pub attributes: (u32, u32, u32),
+}
+
+/// What may be under a key, as far as rows of files do not say it: somebody is storing it, or no file has the object any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Of the object of ours; empty: none is known.
+    pub etag: String,
+    /// The file that is stored here, and waits.
+    pub fid: Option<Fid>,
+    /// What may have been put in place.
+    pub given: Option<Given>,
+    /// Assignments that had put nothing in place when that was looked at; the oldest first, at most [`EARLIER_EXPORTS_MAX`]. An object of
+    /// one of them is ours.
+    pub earlier: Vec<u64>,
+}
+
+impl KeyRecord {
+    /// What was given out had put nothing in place.
+    pub fn not_there(&mut self) {
+        if let Some(given) = self.given.take() {
+            self.earlier.push(given.number);
+            let surplus = self.earlier.len().saturating_sub(EARLIER_EXPORTS_MAX);
+            self.earlier.drain(..surplus);
+        }
+    }
+}
+
+impl Record for KeyRecord {
+    const WHAT: &'static str = "object that is stored";
+    fn write(&self, out: &mut Writer) {
+        out.bytes(self.etag.as_bytes());
+        out.u8(u8::from(self.fid.is_some()));
+        if let Some(fid) = self.fid {
+            out.fid(fid);
+        }
+        out.u8(u8::from(self.given.is_some()));
+        if let Some(given) = &self.given {
+            out.u64(given.number);
+            out.fid(given.fid);
+            out.u64(given.change);
+            out.bytes(given.of.as_bytes());
+            out.u8(u8::from(given.copied));
+            for n in [given.attributes.0, given.attributes.1, given.attributes.2] {
+                out.u32(n);
+            }
+        }
+        out.u32(self.earlier.len() as u32);
+        self.earlier.iter().for_each(|number| out.u64(*number));
+    }
+    fn read(input: &mut Reader<'_>) -> Option<KeyRecord> {
+        let etag = text(input)?;
+        let fid = if input.bool()? { Some(input.fid()?) } else { None };
+        let given = if input.bool()? {
+            Some(Given {
+                number: input.u64()?,
+                fid: input.fid()?,
+                change: input.u64()?,
+                of: text(input)?,
+                copied: input.bool()?,
+                attributes: (input.u32()?, input.u32()?, input.u32()?),
+            })
+        } else {
+            None
+        };
+        let earlier = (0..input.count(8)?).map(|_| input.u64()).collect::<Option<_>>()?;
+        Some(KeyRecord { etag, fid, given, earlier })
+    }
 }
 
 /// Where a file waits.
@@ -104,22 +166,8 @@ pub struct WaitingRecord {
     pub number: u64,
     /// Whatever the policy of the link.
     pub forced: bool,
-    /// At most [`EARLIER_EXPORTS_MAX`], the oldest first.
-    pub given: Vec<Given>,
-}
-
-impl WaitingRecord {
-    /// Numbers of assignments that may have stored an object.
-    pub fn earlier(&self, id: RepositoryId, key: &[u8]) -> Vec<u64> {
-        self.given.iter().filter(|g| g.repository == id && g.key == key).map(|g| g.number).collect()
-    }
-
-    /// One more was given out; of too many the oldest are forgotten.
-    pub fn give(&mut self, given: Given) {
-        self.given.push(given);
-        let surplus = self.given.len().saturating_sub(EARLIER_EXPORTS_MAX);
-        self.given.drain(..surplus);
-    }
+    /// Keys whose [`KeyRecord`] has this file.
+    pub keys: Vec<(RepositoryId, Vec<u8>)>,
 }
 
 impl Record for WaitingRecord {
@@ -128,20 +176,18 @@ impl Record for WaitingRecord {
         out.u64(self.repository.0);
         out.u64(self.number);
         out.u8(u8::from(self.forced));
-        out.u32(self.given.len() as u32);
-        for given in &self.given {
-            out.u64(given.number);
-            out.u64(given.repository.0);
-            out.bytes(&given.key);
+        out.u32(self.keys.len() as u32);
+        for (id, key) in &self.keys {
+            out.u64(id.0);
+            out.bytes(key);
         }
     }
     fn read(input: &mut Reader<'_>) -> Option<WaitingRecord> {
         let (repository, number, forced) = (RepositoryId(input.u64()?), input.u64()?, input.bool()?);
-        let given = (0..input.count(GIVEN_BYTES_MIN)?).map(|_| {
-            let (number, repository) = (input.u64()?, RepositoryId(input.u64()?));
-            Some(Given { number, repository, key: input.bytes()?.to_vec() })
-        });
-        Some(WaitingRecord { repository, number, forced, given: given.collect::<Option<_>>()? })
+        let keys = (0..input.count(OBJECT_BYTES_MIN)?)
+            .map(|_| Some((RepositoryId(input.u64()?), input.bytes()?.to_vec())))
+            .collect::<Option<_>>()?;
+        Some(WaitingRecord { repository, number, forced, keys })
     }
 }
 
@@ -278,17 +324,22 @@ mod tests {
             let whats = [
                 Waits::File(fid),
                 Waits::Tree { dir: fid, after: number, forced: flag },
-                Waits::Delete { key: key.clone(), etag: etag.clone(), earlier: numbers.clone() },
+                Waits::Delete { key: key.clone() },
             ];
             for what in whats {
                 again(&WaitRecord { since, what });
             }
-            let mut waiting = WaitingRecord { repository, number, forced: flag, given: Vec::new() };
+            let keys = numbers.iter().map(|n| (RepositoryId(*n), key.clone())).collect();
+            again(&WaitingRecord { repository, number, forced: flag, keys });
+            let given = Given { number, fid, change: number, of: etag.clone(), copied: flag, attributes: (n, n, n) };
+            let mut stored = KeyRecord { etag: etag.clone(), fid: flag.then_some(fid), ..KeyRecord::default() };
             for number in numbers {
-                waiting.give(Given { number, repository, key: key.clone() });
+                stored.given = Some(Given { number, ..given.clone() });
+                again(&stored);
+                stored.not_there();
+                again(&stored);
             }
-            prop_assert!(waiting.given.len() <= EARLIER_EXPORTS_MAX);
-            again(&waiting);
+            prop_assert!(stored.earlier.len() <= EARLIER_EXPORTS_MAX);
             again(&PlaceRecord { repository, number });
             again(&FurtherRecord { etag: etag.clone(), of: etag.clone(), change: number, stamp: number, mode: n, uid: n, gid: n });
             let object = flag.then(|| Found { size: number, etag: etag.clone(), modified: since });
@@ -301,7 +352,7 @@ mod tests {
         fn strange_bytes_of_exports_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let bytes = [&[1][..], &bytes].concat();
             let _ = (WaitRecord::from_bytes(&bytes), WaitingRecord::from_bytes(&bytes), PlaceRecord::from_bytes(&bytes));
-            let _ = (FurtherRecord::from_bytes(&bytes), ConflictRecord::from_bytes(&bytes));
+            let _ = (FurtherRecord::from_bytes(&bytes), ConflictRecord::from_bytes(&bytes), KeyRecord::from_bytes(&bytes));
         }
     }
 }

@@ -13,7 +13,7 @@ pub use admin::{
     DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent,
     TruncateObject,
 };
-pub use export::{ConflictRecord, FurtherRecord, Given, PlaceRecord, WaitRecord, WaitingRecord, Waits};
+pub use export::{ConflictRecord, FurtherRecord, Given, KeyRecord, PlaceRecord, WaitRecord, WaitingRecord, Waits};
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;

@@ -6,7 +6,7 @@ use sateen_types::limits::{
 };
 use sateen_types::repository::{
     Conflict, ConflictPolicy, CopySource, DeleteOutcome, DeleteResult, EventsDone, EventsPage, Export, ExportOutcome,
-    ExportResult, ExportStatus, Found, ImportedObject, RepositoryId,
+    ExportResult, ExportStatus, Found, ImportedObject, LookOutcome, RepositoryId,
 };
 use sateen_types::{FsError, FsResult};
 
@@ -153,6 +153,7 @@ impl From<&Export> for mds::ExportWork {
             copy: e.copy.as_ref().map(source),
             earlier: e.earlier.clone(),
             overrule_etag: e.overrule_etag.clone(),
+            may_be_gone: e.may_be_gone,
         }
     }
 }
@@ -187,6 +188,7 @@ impl TryFrom<mds::ExportWork> for Export {
             copy: w.copy.map(source).transpose()?,
             earlier: w.earlier,
             overrule_etag: etag(w.overrule_etag)?,
+            may_be_gone: w.may_be_gone,
         })
     }
 }
@@ -226,6 +228,21 @@ impl TryFrom<mds::ExportOutcome> for ExportOutcome {
         }
         let message = cut(&w.message, REPOSITORY_MESSAGE_BYTES_MAX);
         Ok(ExportOutcome { result, message, code: cut(&w.code, SKIPPED_MESSAGE_BYTES_MAX), object })
+    }
+}
+
+impl From<&LookOutcome> for mds::LookOutcome {
+    fn from(o: &LookOutcome) -> mds::LookOutcome {
+        let object = o.object.as_ref().map(Into::into);
+        mds::LookOutcome { object, number: o.number, message: o.message.clone() }
+    }
+}
+
+impl TryFrom<mds::LookOutcome> for LookOutcome {
+    type Error = FsError;
+    fn try_from(w: mds::LookOutcome) -> FsResult<LookOutcome> {
+        let message = cut(&w.message, REPOSITORY_MESSAGE_BYTES_MAX);
+        Ok(LookOutcome { object: found(w.object)?, number: w.number, message })
     }
 }
 

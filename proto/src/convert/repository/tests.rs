@@ -37,6 +37,7 @@ fn export() -> Work {
         copy: Some(CopySource { key: b"o".to_vec(), etag: "f".to_owned(), size: 4 }),
         earlier: vec![1, 2],
         overrule_etag: "g".to_owned(),
+        may_be_gone: true,
     }))
 }
 
@@ -116,6 +117,7 @@ fn a_link_and_its_work_survive_the_wire() {
         Work::Watch,
         export(),
         delete(),
+        Work::Look { key: b"k".to_vec() },
     ] {
         let a = Assignment { number: 3, repository: RepositoryId(1), settings: settings(), work, stamp: 9 };
         assert_eq!(Assignment::try_from(mds::Assignment::from(&a)), Ok(a));
@@ -128,6 +130,8 @@ fn a_link_and_its_work_survive_the_wire() {
         Outcome::Fetch(fetched),
         exported(),
         deleted(),
+        Outcome::Look(LookOutcome { object: Some(found()), number: Some(0), message: String::new() }),
+        Outcome::Look(LookOutcome { object: None, number: None, message: "m".to_owned() }),
     ] {
         assert_eq!(Outcome::try_from(mds::finish_request::Outcome::from(&outcome)), Ok(outcome));
     }

@@ -34,6 +34,7 @@ impl From<&Assignment> for mds::Assignment {
             Work::Delete { key, etag, earlier } => {
                 Wire::Delete(mds::DeleteWork { key: key.clone(), etag: etag.clone(), earlier: earlier.clone() })
             }
+            Work::Look { key } => Wire::Look(mds::LookWork { key: key.clone() }),
             Work::Watch => Wire::Watch(mds::WatchWork {}),
             Work::Fetch(f) => Wire::Fetch(mds::FetchWork {
                 fid: Some(f.fid.into()),
@@ -70,6 +71,7 @@ impl TryFrom<mds::Assignment> for Assignment {
                 }
                 Work::Delete { key: key(d.key, "key")?, etag: etag(d.etag)?, earlier: d.earlier }
             }
+            Wire::Look(l) => Work::Look { key: key(l.key, "key")? },
             Wire::Watch(_) => Work::Watch,
             Wire::Fetch(f) => {
                 let range = loaded_range(f.range)?;
@@ -106,6 +108,7 @@ impl From<&Outcome> for mds::finish_request::Outcome {
             Outcome::Import { message } => Self::Import(mds::ImportOutcome { message: message.clone() }),
             Outcome::Export(e) => Self::Export(e.into()),
             Outcome::Delete(d) => Self::Delete(d.into()),
+            Outcome::Look(l) => Self::Look(l.into()),
             Outcome::Watch { message } => Self::Watch(mds::WatchOutcome { message: message.clone() }),
             Outcome::Fetch(f) => {
                 let result = match f.result {
@@ -135,6 +138,7 @@ impl TryFrom<mds::finish_request::Outcome> for Outcome {
             O::Import(i) => Outcome::Import { message: message(&i.message) },
             O::Export(e) => Outcome::Export(e.try_into()?),
             O::Delete(d) => Outcome::Delete(d.try_into()?),
+            O::Look(l) => Outcome::Look(l.try_into()?),
             O::Watch(w) => Outcome::Watch { message: message(&w.message) },
             O::Fetch(f) => {
                 let result = match known(f.result, "result")? {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sateen_types::op::{Access, Create, Mutation, MutationReply, SetAttr, WriteDone};
 use sateen_types::repository::{
     Assignment, DeleteOutcome, DeleteResult, Export, ExportOutcome, ExportResult, Found, HsmAction, HsmOperation,
-    Outcome, RepositoryEvents, Work,
+    LookOutcome, Outcome, RepositoryEvents, Work,
 };
 use sateen_types::{Credential, Fid, FsCode, HsmFlags, Name, RepositoryId, SessionId, Timestamp};
 
@@ -61,6 +61,13 @@ fn export(assignment: &Assignment) -> &Export {
 fn stored(etag: &str) -> Outcome {
     let object = Some(Found { size: 100, etag: etag.to_owned(), modified: Timestamp::default() });
     Outcome::Export(ExportOutcome { result: ExportResult::Stored, message: String::new(), code: String::new(), object })
+}
+
+/// What a worker sees under a key: an object, and the assignment that stored it.
+fn seen(object: Option<(&str, u64)>) -> Outcome {
+    let found = |etag: &str| Found { size: 100, etag: etag.to_owned(), modified: Timestamp::default() };
+    let (object, number) = (object.map(|(etag, _)| found(etag)), object.map(|(_, number)| number));
+    Outcome::Look(LookOutcome { object, number, message: String::new() })
 }
 
 async fn queued(fs: &FileSystem, id: RepositoryId) -> u64 {
@@ -134,6 +141,9 @@ async fn attributes_and_names_go_by_copy_and_old_objects_go_after_that() {
     assert_eq!((export(&work).key.as_slice(), export(&work).known_etag.as_str()), (&b"m"[..], ""));
     // The worker is gone before it says what became of it.
     fs.close_session(WORKER).await.expect("ends");
+    let look = take(&fs, OTHER, &[]).await;
+    assert_eq!(look.work, Work::Look { key: b"m".to_vec() }, "it may have been stored");
+    fs.finish(OTHER, look.number, seen(None)).await.expect("takes");
     let again = take(&fs, OTHER, &[]).await;
     assert_eq!(export(&again).earlier, [work.number]);
     fs.finish(OTHER, again.number, stored("e3")).await.expect("takes");
@@ -162,9 +172,14 @@ async fn a_restarted_server_knows_what_waits_and_what_may_have_been_stored() {
         fs.renew(session, Some(&[]), 0).await.expect("lives");
     }
     assert_eq!(fs.finish(WORKER, work.number, stored("e1")).await.expect_err("of before").code, FsCode::Stale);
-    let again = take(&fs, WORKER, &[]).await;
-    assert_eq!(export(&again).earlier, [work.number]);
-    fs.finish(WORKER, again.number, stored("e1")).await.expect("takes");
+    let look = take(&fs, WORKER, &[]).await;
+    assert_eq!(look.work, Work::Look { key: b"n".to_vec() });
+    let refused = fs.hsm_request(CLIENT, Credential::ROOT, file, HsmOperation::Release).await;
+    assert_eq!(refused.expect_err("nothing is known of it").code, FsCode::NoData);
+    // It was stored: that is as good as its report.
+    fs.finish(WORKER, look.number, seen(Some(("e1", work.number)))).await.expect("takes");
+    nothing_to_take(&fs, WORKER).await;
+    assert_eq!(flags(&fs, file).await.to_string(), "(0x00000009) exists archived");
     assert_eq!(queued(&fs, id).await, 0);
     ask(&fs, 3, Mutation::SetAttr(SetAttr { mode: Some(0o600), ..SetAttr::new(file) })).await;
     assert_eq!(fs.delete_repository(id, false).await.expect_err("something waits").code, FsCode::Busy);

@@ -109,6 +109,8 @@ struct Looking {
     number: u64,
     overtaken: bool,
     store: Option<Box<Store>>,
+    /// The key that was reserved for it.
+    key: Option<(RepositoryId, Vec<u8>)>,
 }
 
 /// See the module.
@@ -250,7 +252,7 @@ impl ExportTable {
                 let Some(row) = window.rows.get_mut(&number).filter(|row| row.state == State::Ready) else { continue };
                 let what = row.what.clone();
                 match &what {
-                    Waits::Delete { key, .. } => {
+                    Waits::Delete { key } => {
                         if self.keys.contains_key(&(id, key.clone())) {
                             let at = now + BACKOFF;
                             row.state = State::Later(at);
@@ -260,7 +262,7 @@ impl ExportTable {
                         self.keys.insert((id, key.clone()), assignment);
                     }
                     Waits::File(fid) => {
-                        let looking = Looking { number: assignment, overtaken: false, store: None };
+                        let looking = Looking { number: assignment, overtaken: false, store: None, key: None };
                         self.files.insert(*fid, looking);
                         self.open.remove(fid);
                     }
@@ -280,9 +282,21 @@ impl ExportTable {
         Look { copy: row.is_none_or(|row| row.copy), patient: row.is_none_or(|row| row.patience > 0) }
     }
 
-    /// A key is changed by this assignment and no other. False if it is changed by another one.
-    pub fn reserve(&mut self, id: RepositoryId, key: &[u8], assignment: u64) -> bool {
-        *self.keys.entry((id, key.to_vec())).or_insert(assignment) == assignment
+    /// A key is changed, or looked at, by this assignment for a file and no other, until that ends. False if another one has it.
+    pub fn reserve(&mut self, fid: Fid, (id, key): (RepositoryId, &[u8]), assignment: u64) -> bool {
+        let Some(looking) = self.files.get_mut(&fid).filter(|looking| looking.number == assignment) else {
+            return false;
+        };
+        let is_its = *self.keys.entry((id, key.to_vec())).or_insert(assignment) == assignment;
+        if is_its {
+            looking.key = Some((id, key.to_vec()));
+        }
+        is_its
+    }
+
+    /// The key that is looked at for a file.
+    pub fn key_of(&self, fid: Fid, assignment: u64) -> Option<(RepositoryId, Vec<u8>)> {
+        self.files.get(&fid).filter(|looking| looking.number == assignment)?.key.clone()
     }
 
     /// Whether a key is being stored, copied or deleted.
@@ -336,17 +350,16 @@ impl ExportTable {
         if let Waits::File(fid) = &item.what
             && self.files.get(fid).is_some_and(|looking| looking.number == assignment)
             && let Some(looking) = self.files.remove(fid)
-            && let Some(store) = looking.store
+            && let Some((id, key)) = looking.key
         {
-            self.free(store.id, &store.export.key, assignment);
+            self.free(id, &key, assignment);
         }
-        if let Waits::Delete { key, .. } = &item.what {
+        if let Waits::Delete { key } = &item.what {
             self.free(item.id, key, assignment);
         }
     }
 
-    /// A key that was reserved is not changed after all.
-    pub fn free(&mut self, id: RepositoryId, key: &[u8], assignment: u64) {
+    fn free(&mut self, id: RepositoryId, key: &[u8], assignment: u64) {
         let at = (id, key.to_vec());
         if self.keys.get(&at) == Some(&assignment) {
             self.keys.remove(&at);

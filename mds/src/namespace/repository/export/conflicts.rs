@@ -87,7 +87,8 @@ fn decided_without_file(
     queue::forget_conflict(tx, id, key)?;
     match (how, object) {
         (ConflictPolicy::FilesystemWins, Some(object)) => {
-            queue::note_deletion(tx, (id, key), &object.etag, Vec::new(), now)
+            super::objects::is_ours_only(tx, id, key, &object.etag)?;
+            queue::note_deletion(tx, (id, key), now)
         }
         // The object stays, and its name comes back with the next import.
         _ => Ok(()),

@@ -1,13 +1,12 @@
 //! Exports are begun and end: what was stored is known from then on, in the same transaction in which the object that it takes the
 //! place of is noted for deletion.
 
-use sateen_types::limits::EARLIER_EXPORTS_MAX;
 use sateen_types::repository::{ConflictPolicy, Found};
 use sateen_types::{Fid, FsResult, HsmFlags, RepositoryId, Timestamp};
 
 use super::super::{delete_hsm, hsm, links, loads, put_hsm};
-use super::note::object_unwanted;
-use super::plan::{Look, Plan, Wanted, owner, plan, wanted};
+use super::objects::{self, owner};
+use super::plan::{Look, Plan, Wanted, plan, wanted};
 use super::queue;
 use crate::namespace::changelog::{self, HsmEvent};
 use crate::namespace::tree;
@@ -32,7 +31,9 @@ pub struct Stored {
     pub change: u64,
     /// Permission bits, owner and group that it was stored with.
     pub attributes: (u32, u32, u32),
-    /// Its data is that of an object that was known, and was not read here.
+    /// See [`super::Store::of`].
+    pub of: String,
+    /// Its data is that of that object, and was not read here.
     pub copied: bool,
     /// Somebody opened the file for writing meanwhile.
     pub overtaken: bool,
@@ -42,35 +43,42 @@ pub struct Stored {
 
 /// What is to be done for a file. If one object is to be stored, this one, under this number, that is remembered: nobody may ever
 /// hear what became of it.
-pub fn begin(tx: &mut dyn Txn, fid: Fid, object: (RepositoryId, &[u8]), number: u64, look: Look) -> FsResult<Plan> {
+pub fn begin(
+    tx: &mut dyn Txn,
+    fid: Fid,
+    object: (RepositoryId, &[u8]),
+    number: u64,
+    (look, now): (Look, Timestamp),
+) -> FsResult<Plan> {
     let mut found = plan(tx, fid, look)?;
     if let Plan::Store(store) = &mut found
         && (store.id, &store.export.key[..]) == object
-        && let Some(mut waiting) = queue::waiting(tx, fid)?
     {
-        let earlier = &mut store.export.earlier;
-        earlier.sort_unstable();
-        earlier.dedup();
-        let surplus = earlier.len().saturating_sub(EARLIER_EXPORTS_MAX);
-        earlier.drain(..surplus);
-        // What others may have stored under the key is this one's to find from now on.
-        let known = waiting.earlier(object.0, object.1);
-        let inherited = earlier.iter().copied().filter(|n| !known.contains(n));
-        for number in inherited.chain([number]).collect::<Vec<_>>() {
-            waiting.give(Given { number, repository: object.0, key: object.1.to_vec() });
-        }
-        queue::put_waiting(tx, fid, &waiting)?;
+        let attributes = (store.export.mode & 0o7777, store.export.uid, store.export.gid);
+        let (change, of, copied) = (store.change, store.of.clone(), store.export.copy.is_some());
+        let given = Given { number, fid, change, of, copied, attributes };
+        store.export.earlier = objects::give_out(tx, object, given, store.settings.auto_export.changed, now)?;
     }
     Ok(found)
 }
 
-/// Nothing was put in place by this assignment.
-pub fn not_stored(tx: &mut dyn Txn, fid: Fid, number: u64) -> FsResult<()> {
-    if let Some(mut waiting) = queue::waiting(tx, fid)? {
-        waiting.given.retain(|given| given.number != number);
-        queue::put_waiting(tx, fid, &waiting)?;
+/// Somebody has looked at what is under a key: an object, and the number of the assignment that stored it.
+pub fn looked(
+    tx: &mut dyn Txn,
+    (id, key): (RepositoryId, &[u8]),
+    (object, number): (Option<&Found>, Option<u64>),
+    (overtaken, stamp): (bool, u64),
+    now: Timestamp,
+) -> FsResult<()> {
+    let given = objects::record(tx, id, key)?.and_then(|record| record.given);
+    let Some(given) = given else { return Ok(()) };
+    if let Some(object) = object.filter(|_| number == Some(given.number)) {
+        let Given { fid, change, of, copied, attributes, .. } = given;
+        let (key, object) = (key.to_vec(), object.clone());
+        let late = Stored { fid, id, key, object, change, attributes, of, copied, overtaken, stamp };
+        return stored(tx, &late, now).map(drop);
     }
-    Ok(())
+    objects::not_there(tx, id, key)
 }
 
 /// If nothing is left to be stored: objects that are not wanted any more are noted for deletion, and the file waits no longer.
@@ -84,10 +92,9 @@ pub fn settle(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<bool> {
 
 /// The file waits no longer; objects that are not wanted any more are noted for deletion, but for one with data that is nowhere else.
 pub fn forget(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
-    let waited = queue::forget_file(tx, fid)?;
+    let waited = objects::forget_file(tx, fid)?;
     let Some(inode) = tree::find_inode(tx, fid)? else { return Ok(()) };
     let wanted = wanted(tx, &links::all(tx)?, fid, &inode)?;
-    let earlier = |id, key: &[u8]| waited.as_ref().map_or_else(Vec::new, |w| w.earlier(id, key));
     let row = hsm(tx, fid)?;
     let further = queue::further_of(tx, fid)?;
     if let Some(row) = &row
@@ -96,21 +103,18 @@ pub fn forget(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
         && links::find(tx, row.repository)?.is_some_and(|link| link.settings.auto_export.deleted)
     {
         delete_hsm(tx, fid)?;
-        object_unwanted(tx, fid, (row.repository, &row.key), &row.etag, earlier(row.repository, &row.key), now)?;
+        objects::unwanted(tx, fid, (row.repository, &row.key), Some(&row.etag), now)?;
         inherit(tx, (fid, &inode), row, &wanted)?;
     }
     for (id, key, record) in &further {
         if !wanted.has(*id, key) {
             queue::forget_further(tx, fid, *id, key)?;
-            object_unwanted(tx, fid, (*id, key), &record.etag, earlier(*id, key), now)?;
+            objects::unwanted(tx, fid, (*id, key), Some(&record.etag), now)?;
         }
     }
-    for given in waited.iter().flat_map(|w| &w.given) {
-        let (id, key) = (given.repository, &given.key);
-        let is_known = row.as_ref().is_some_and(|row| row.repository == id && row.key == *key)
-            || further.iter().any(|(i, k, _)| *i == id && k == key);
-        if !is_known && !wanted.has(id, key) {
-            object_unwanted(tx, fid, (id, key), "", earlier(id, key), now)?;
+    for (id, key) in waited.iter().flat_map(|w| &w.keys) {
+        if owner(tx, *id, key)? != Some(fid) {
+            objects::unwanted(tx, fid, (*id, key), None, now)?;
         }
     }
     Ok(())
@@ -142,38 +146,41 @@ fn inherit(tx: &mut dyn Txn, (fid, inode): (Fid, &Inode), row: &HsmRecord, wante
     Ok(())
 }
 
-/// An object has taken the place of another file's: that file has none any more.
-fn lose(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<()> {
-    queue::forget_further(tx, fid, id, key)?;
-    if let Some(row) = hsm(tx, fid)?.filter(|row| row.repository == id && row.key == key) {
-        if loads(tx, fid)?.is_some() {
-            return put_hsm(tx, fid, &HsmRecord { flags: row.flags.set(HsmFlags::LOST, true), ..row });
-        }
-        delete_hsm(tx, fid)?;
-    }
-    Ok(())
-}
-
 /// An object is in place. Gives whether the file waits no longer.
 pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<bool> {
     let Stored { fid, id, key, object, .. } = stored;
     let (fid, id) = (*fid, *id);
-    queue::forget_deletion(tx, id, key)?;
     queue::forget_conflict(tx, id, key)?;
-    if let Some(other) = owner(tx, id, key)?.filter(|other| *other != fid) {
-        lose(tx, other, id, key)?;
-    }
     let Some(inode) = tree::find_inode(tx, fid)? else {
-        object_unwanted(tx, fid, (id, key), &object.etag, Vec::new(), now)?;
+        objects::is_ours_only(tx, id, key, &object.etag)?;
+        objects::unwanted(tx, fid, (id, key), None, now)?;
         return Ok(true);
     };
-    if let Some(mut waiting) = queue::waiting(tx, fid)? {
-        waiting.given.retain(|given| given.repository != id || given.key != *key);
-        queue::put_waiting(tx, fid, &waiting)?;
-    }
-    let same_data = !stored.overtaken && inode.change == stored.change;
     let wanted = wanted(tx, &links::all(tx)?, fid, &inode)?;
+    let same_data = !stored.overtaken && inode.change == stored.change;
     let before = hsm(tx, fid)?;
+    // What it was stored from may be another thing by now: then nobody can say what the object has.
+    let same_source = before.as_ref().map_or("", |row| &row.etag) == stored.of;
+    let has_data = match stored.copied {
+        true => same_source || before.is_none() && same_data,
+        false => same_source || loads(tx, fid)?.is_none(),
+    };
+    if !has_data {
+        if before.as_ref().is_some_and(|row| row.repository == id && row.key == *key) && loads(tx, fid)?.is_none() {
+            delete_hsm(tx, fid)?;
+        }
+        queue::forget_further(tx, fid, id, key)?;
+        objects::is_ours_only(tx, id, key, &object.etag)?;
+        if !wanted.has(id, key) {
+            objects::unwanted(tx, fid, (id, key), None, now)?;
+        }
+        queue::note_file(tx, fid, id, false, now)?;
+        return settle(tx, fid, now);
+    }
+    objects::settled(tx, id, key)?;
+    if let Some(other) = owner(tx, id, key)?.filter(|other| *other != fid) {
+        objects::lose(tx, other, id, key)?;
+    }
     let is_further = before.as_ref().is_some_and(|row| {
         let same = row.repository == id && row.key == *key;
         !same && wanted.has(row.repository, &row.key)
@@ -209,7 +216,7 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
         changelog::hsm(tx, fid, HsmEvent::Archive, now)?;
     }
     if let Some(old) = before.filter(|old| old.repository != id || old.key != *key) {
-        object_unwanted(tx, fid, (old.repository, &old.key), &old.etag, Vec::new(), now)?;
+        objects::unwanted(tx, fid, (old.repository, &old.key), Some(&old.etag), now)?;
     }
     settle(tx, fid, now)
 }
@@ -222,7 +229,8 @@ pub fn conflicting(
     (object, known_etag): (Option<&Found>, &str),
     now: Timestamp,
 ) -> FsResult<bool> {
-    not_stored(tx, fid, number)?;
+    objects::not_stored(tx, fid, number)?;
+    objects::settled(tx, id, key)?;
     if tree::find_inode(tx, fid)?.is_none() {
         return Ok(true);
     }
@@ -239,7 +247,15 @@ pub fn conflicting(
 
 /// An object is gone, or was there no more.
 pub fn deleted(tx: &mut dyn Txn, id: RepositoryId, key: &[u8], number: u64) -> FsResult<()> {
-    if queue::deletion(tx, id, key)?.is_some_and(|(n, ..)| n == number) {
+    if queue::deletion(tx, id, key)? == Some(number) {
+        objects::settled(tx, id, key)?;
+    }
+    Ok(())
+}
+
+/// An object is not to be deleted after all.
+pub fn kept(tx: &mut dyn Txn, id: RepositoryId, key: &[u8], number: u64) -> FsResult<()> {
+    if queue::deletion(tx, id, key)? == Some(number) {
         queue::forget_deletion(tx, id, key)?;
     }
     Ok(())
@@ -253,19 +269,17 @@ pub fn deletion_conflicting(
     object: Option<&Found>,
     now: Timestamp,
 ) -> FsResult<()> {
-    let Some((_, etag, _)) = queue::deletion(tx, id, key)?.filter(|(n, ..)| *n == number) else { return Ok(()) };
-    queue::forget_deletion(tx, id, key)?;
-    // Where nothing of ours ever was for certain, somebody else's object is none of our business. Nor is one that was imported or
-    // stored since.
-    if etag.is_empty() || owner(tx, id, key)?.is_some() {
+    if queue::deletion(tx, id, key)? != Some(number) {
         return Ok(());
     }
-    let record = ConflictRecord {
-        fid: None,
-        since: now,
-        object: object.cloned(),
-        known_etag: etag,
-        how: ConflictPolicy::Manual,
-    };
+    let known_etag = objects::known_etag(tx, id, key)?;
+    objects::settled(tx, id, key)?;
+    // Where nothing of ours ever was for certain, somebody else's object is none of our business. Nor is one that was imported or
+    // stored since.
+    if known_etag.is_empty() || owner(tx, id, key)?.is_some() {
+        return Ok(());
+    }
+    let record =
+        ConflictRecord { fid: None, since: now, object: object.cloned(), known_etag, how: ConflictPolicy::Manual };
     super::conflicts::put(tx, id, key, record)
 }

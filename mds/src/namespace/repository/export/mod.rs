@@ -3,6 +3,7 @@
 //!
 //! - [`note`] finds what a change means, in its transaction: a file, a tree or the key of an object waits ([`queue`]).
 //! - [`plan`] says what is to be done for a file, when its turn comes, from what is there then.
+//! - [`objects`] knows what may be under keys while that is in nobody's row.
 //! - [`finish`] begins exports and takes what came of them, [`walk`] goes through trees, [`conflicts`] are ended.
 //!
 //! The invariant: no object is replaced or deleted while it has data of a file that is nowhere else; and only objects that are known,
@@ -11,6 +12,7 @@
 mod conflicts;
 mod finish;
 mod note;
+mod objects;
 mod plan;
 pub(super) mod queue;
 mod walk;
@@ -27,14 +29,14 @@ use crate::store::{ReadTxn, Table, Txn};
 pub use conflicts::{count as conflict_count, list as list_conflicts, note_conflict};
 pub use finish::Stored;
 pub use note::{Exporting, destroyed, follows, note};
-pub use plan::{Look, Plan, Store, owner, plan};
-pub use queue::{
-    conflict, count, deletion, forget_conflict, forget_further, further, further_owner, is_queued, items, note_file,
-    waiting,
-};
+pub use objects::{Deletion, deletion, is_to_be_deleted, is_unsettled, owner, record};
+pub use plan::{Look, Plan, Store, plan};
+pub use queue::{conflict, count, forget_conflict, forget_further, further, further_owner, items, note_file, waiting};
 
 /// Names of a file that are followed. Each further one is an object.
 const FURTHER_MAX: usize = 64;
+/// Deepest directory that is followed upwards.
+const DEPTH_MAX: usize = 4096;
 /// Rows that go in one transaction when a link ends.
 const DROP_PAGE: usize = 1000;
 
@@ -56,10 +58,15 @@ pub enum ExportChange {
     Stored(Box<Stored>),
     /// Nothing was put in place by an assignment.
     NotStored { fid: Fid, number: u64 },
+    /// What is under a key was looked at, because something may have been stored there: an object, and the assignment that stored it.
+    /// `overtaken`: what was given out may be written to.
+    Looked { id: RepositoryId, key: Vec<u8>, object: Option<Found>, number: Option<u64>, overtaken: bool, stamp: u64 },
     /// Another object was found than the one that was known, or none.
     Conflicting { fid: Fid, id: RepositoryId, key: Vec<u8>, number: u64, object: Option<Found>, known_etag: String },
     /// An object is gone, by the deletion of this number.
     Deleted { id: RepositoryId, key: Vec<u8>, number: u64, stamp: u64 },
+    /// An object is not to be deleted after all.
+    Kept { id: RepositoryId, key: Vec<u8>, number: u64 },
     /// Another object was to be deleted than the one that is there.
     DeletionConflicting { id: RepositoryId, key: Vec<u8>, number: u64, object: Option<Found> },
     /// Everything below a path is exported, or one file.
@@ -94,7 +101,7 @@ pub fn apply(tx: &mut dyn Txn, change: &ExportChange, inputs: &Inputs) -> FsResu
     let now = inputs.now;
     match change {
         ExportChange::Begin { fid, id, key, number, look } => {
-            Ok(Exported::Plan(Box::new(finish::begin(tx, *fid, (*id, key), *number, *look)?)))
+            Ok(Exported::Plan(Box::new(finish::begin(tx, *fid, (*id, key), *number, (*look, now))?)))
         }
         ExportChange::Settle { fid } => finish::settle(tx, *fid, now).map(done),
         ExportChange::Forget { fid } => {
@@ -108,8 +115,16 @@ pub fn apply(tx: &mut dyn Txn, change: &ExportChange, inputs: &Inputs) -> FsResu
         ExportChange::Walk { id, number } => walk::walk(tx, *id, *number, now).map(done),
         ExportChange::Stored(stored) => finish::stored(tx, stored, now).map(done),
         ExportChange::NotStored { fid, number } => {
-            finish::not_stored(tx, *fid, *number)?;
+            objects::not_stored(tx, *fid, *number)?;
             Ok(Exported::More)
+        }
+        ExportChange::Looked { id, key, object, number, overtaken, stamp } => {
+            finish::looked(tx, (*id, key), (object.as_ref(), *number), (*overtaken, *stamp), now)?;
+            Ok(Exported::More)
+        }
+        ExportChange::Kept { id, key, number } => {
+            finish::kept(tx, *id, key, *number)?;
+            Ok(Exported::Done)
         }
         ExportChange::Conflicting { fid, id, key, number, object, known_etag } => {
             finish::conflicting(tx, *fid, (*id, key, *number), (object.as_ref(), known_etag), now).map(done)
@@ -209,9 +224,9 @@ fn archive(tx: &mut dyn Txn, fid: Fid, who: &Credential, inputs: &Inputs) -> FsR
 fn drop_rows(tx: &mut dyn Txn, id: RepositoryId) -> FsResult<bool> {
     for (number, record) in queue::items(tx, id, 0, DROP_PAGE)? {
         match record.what {
-            crate::store::records::Waits::File(fid) => drop(queue::forget_file(tx, fid)?),
+            crate::store::records::Waits::File(fid) => drop(objects::forget_file(tx, fid)?),
             crate::store::records::Waits::Tree { dir, .. } => queue::forget_tree(tx, dir)?,
-            crate::store::records::Waits::Delete { key, .. } => queue::forget_deletion(tx, id, &key)?,
+            crate::store::records::Waits::Delete { key } => queue::forget_deletion(tx, id, &key)?,
         }
         // Whatever else it was.
         queue::remove(tx, id, number)?;
@@ -221,12 +236,21 @@ fn drop_rows(tx: &mut dyn Txn, id: RepositoryId) -> FsResult<bool> {
         queue::forget_further(tx, crate::store::keys::parse_fid(&fid)?, id, &object)?;
         tx.delete(Table::Exports, key);
     }
-    for prefix in [exports::conflicts(id), exports::deletions(id), exports::given_objects(id)] {
+    for (key, _) in tx.scan(Table::Exports, &exports::objects(id), None, DROP_PAGE)? {
+        objects::settled(tx, id, &exports::parse_object(&key)?.1)?;
+    }
+    for prefix in [exports::conflicts(id), exports::deletions(id)] {
         for (key, _) in tx.scan(Table::Exports, &prefix, None, DROP_PAGE)? {
             tx.delete(Table::Exports, key);
         }
     }
-    let prefixes = [exports::queue(id), exports::further_objects(id), exports::conflicts(id), exports::deletions(id)];
+    let prefixes = [
+        exports::queue(id),
+        exports::further_objects(id),
+        exports::conflicts(id),
+        exports::deletions(id),
+        exports::objects(id),
+    ];
     for prefix in prefixes {
         if !tx.scan(Table::Exports, &prefix, None, 1)?.is_empty() {
             return Ok(false);

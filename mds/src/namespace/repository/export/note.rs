@@ -10,17 +10,15 @@ use sateen_types::repository::RepositoryEvents;
 use sateen_types::{Fid, FsCode, FsResult, RepositoryId, Timestamp};
 
 use super::super::{hsm, links, put_hsm};
-use super::{FURTHER_MAX, plan, queue};
+use super::{DEPTH_MAX, FURTHER_MAX, objects, queue};
 use crate::command::{Command, Inputs};
 use crate::namespace::tree;
 use crate::store::codec::Record;
-use crate::store::records::{ConflictRecord, HsmRecord, Inode, RepositoryRecord};
+use crate::store::records::{HsmRecord, Inode, RepositoryRecord};
 use crate::store::{Overlay, ReadTxn, Table, Txn, keys};
 
 /// Directories of which is remembered below which link they are. Each takes 50 bytes.
 const DIRS_MAX: usize = 65_536;
-/// Deepest directory that is followed upwards.
-const DEPTH_MAX: usize = 4096;
 
 /// Which directories lie below links that export. Everything in it can be found in the tables again: what a change does never
 /// depends on what is remembered.
@@ -136,7 +134,8 @@ pub fn note(before: &dyn ReadTxn, tx: &mut Overlay<'_>, command: &Command, input
         named.push((fid, parent, moved));
     }
     for (fid, parent, moved) in named {
-        let Some(id) = inputs.exporting.link_of(tx, parent)? else { continue };
+        let found = inputs.exporting.link_of(tx, parent)?;
+        let Some(id) = found.map_or_else(|| queue::tree_above(tx, parent), |id| Ok(Some(id)))? else { continue };
         match moved {
             true => queue::note_tree(tx, fid, id, false, now)?,
             false => queue::note_file(tx, fid, id, false, now)?,
@@ -187,7 +186,7 @@ fn changed(
 
 /// The inode is gone: nothing waits of it, and no object is a further name of it.
 pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
-    queue::forget_file(tx, fid)?;
+    objects::forget_file(tx, fid)?;
     queue::forget_tree(tx, fid)?;
     for (id, key, _) in queue::further_of(tx, fid)? {
         queue::forget_further(tx, fid, id, &key)?;
@@ -197,43 +196,14 @@ pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
 
 /// An inode is gone: so are its objects, where that is carried over.
 fn gone(before: &dyn ReadTxn, tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
-    let waited = queue::waiting(before, fid)?;
-    let mut objects: Vec<(RepositoryId, Vec<u8>, String)> = Vec::new();
-    objects.extend(hsm(before, fid)?.map(|row| (row.repository, row.key, row.etag)));
-    objects.extend(queue::further_of(before, fid)?.into_iter().map(|(id, key, further)| (id, key, further.etag)));
-    // What may have been stored without anybody having heard.
-    for given in waited.iter().flat_map(|w| &w.given) {
-        if !objects.iter().any(|(id, key, _)| *id == given.repository && *key == given.key) {
-            objects.push((given.repository, given.key.clone(), String::new()));
-        }
+    let row = hsm(before, fid)?.map(|row| (row.repository, row.key, row.etag));
+    let further = queue::further_of(before, fid)?.into_iter().map(|(id, key, further)| (id, key, further.etag));
+    for (id, key, etag) in row.into_iter().chain(further) {
+        objects::unwanted(tx, fid, (id, &key), Some(&etag), now)?;
     }
-    for (id, key, etag) in objects {
-        let earlier = waited.as_ref().map_or_else(Vec::new, |w| w.earlier(id, &key));
-        object_unwanted(tx, fid, (id, &key), &etag, earlier, now)?;
+    // What may have been stored without anybody having heard.
+    for (id, key) in queue::waiting(before, fid)?.into_iter().flat_map(|waited| waited.keys) {
+        objects::unwanted(tx, fid, (id, &key), None, now)?;
     }
     Ok(())
-}
-
-/// A file has nothing to do with an object any more: it is to be deleted, if the link says so. One whose conflict nobody has ended
-/// stays.
-pub fn object_unwanted(
-    tx: &mut dyn Txn,
-    fid: Fid,
-    (id, key): (RepositoryId, &[u8]),
-    etag: &str,
-    earlier: Vec<u64>,
-    now: Timestamp,
-) -> FsResult<()> {
-    // Another file was made of it, or stored as it, since.
-    if plan::owner(tx, id, key)?.is_some_and(|other| other != fid) {
-        return Ok(());
-    }
-    if let Some(conflict) = queue::conflict(tx, id, key)? {
-        queue::put_conflict(tx, id, key, &ConflictRecord { fid: None, ..conflict });
-        return Ok(());
-    }
-    match links::find(tx, id)? {
-        Some(link) if link.settings.auto_export.deleted => queue::note_deletion(tx, (id, key), etag, earlier, now),
-        _ => Ok(()),
-    }
 }

@@ -5,14 +5,12 @@ use sateen_types::limits::{EXPORT_BYTES_MAX, KEY_BYTES_MAX};
 use sateen_types::repository::{ConflictPolicy, CopySource, Export, RepositoryEvents, RepositoryState, Skipped};
 use sateen_types::{Fid, FileType, FsResult, HsmFlags, RepositoryId, RepositorySettings};
 
-use super::super::{file_of_key, hsm, links, loads};
-use super::{FURTHER_MAX, queue};
+use super::super::{hsm, links, loads};
+use super::objects::{self, owner};
+use super::{DEPTH_MAX, FURTHER_MAX, queue};
 use crate::namespace::tree;
 use crate::store::records::{Body, FurtherRecord, HsmRecord, Inode, RepositoryRecord, WaitingRecord};
 use crate::store::{ReadTxn, Table, keys};
-
-/// Deepest directory that is followed upwards.
-const DEPTH_MAX: usize = 4096;
 
 /// FSx's log codes of what is not exported.
 pub mod skip_code {
@@ -48,6 +46,8 @@ pub struct Store {
     pub export: Export,
     /// Version of the file.
     pub change: u64,
+    /// ETag in its row in `hsm`; empty: it has none.
+    pub of: String,
 }
 
 /// See the module.
@@ -59,6 +59,8 @@ pub enum Plan {
     Settle,
     /// One object is to be stored.
     Store(Box<Store>),
+    /// Something may have been put under this key of which nothing was heard: that is to be found out first.
+    Look(RepositoryId, Vec<u8>),
     /// A conflict was decided, and that is to be carried out.
     Decided(RepositoryId, Vec<u8>),
     /// It cannot be stored as it is; the link, and why.
@@ -86,14 +88,6 @@ impl Wanted {
     /// Whether the object is one of them.
     pub fn has(&self, id: RepositoryId, key: &[u8]) -> bool {
         self.keys.iter().any(|(i, k)| *i == id && k == key)
-    }
-}
-
-/// The file that was made of an object, was stored as it, or of which it is a further name.
-pub fn owner(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<Fid>> {
-    match queue::further_owner(tx, id, key)? {
-        Some(fid) => Ok(Some(fid)),
-        None => file_of_key(tx, id, key),
     }
 }
 
@@ -208,6 +202,11 @@ impl Known<'_> {
     }
 
     fn plan(&self, tx: &dyn ReadTxn) -> FsResult<Plan> {
+        for (id, key) in &self.waiting.keys {
+            if let Some(plan) = self.unsettled(tx, *id, key)? {
+                return Ok(plan);
+            }
+        }
         let is_first = |(id, key): &&(RepositoryId, Vec<u8>)| {
             self.hsm.as_ref().is_some_and(|row| row.repository == *id && row.key == *key)
         };
@@ -240,6 +239,18 @@ impl Known<'_> {
         }
     }
 
+    /// What may be under a key is to be found out first.
+    fn unsettled(&self, tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<Plan>> {
+        let Some(link) = self.link(id) else { return Ok(None) };
+        if !objects::is_unsettled(tx, id, key)? {
+            return Ok(None);
+        }
+        Ok(Some(match link.state {
+            RepositoryState::Available => Plan::Look(id, key.to_vec()),
+            _ => Plan::Blocked(id),
+        }))
+    }
+
     fn exports(&self, id: RepositoryId) -> RepositoryEvents {
         self.link(id).map_or_else(RepositoryEvents::default, |link| link.settings.auto_export)
     }
@@ -263,6 +274,9 @@ impl Known<'_> {
         let Some(link) = self.link(id) else { return Ok(None) };
         if self.hsm.as_ref().is_some_and(|row| row.flags.has(HsmFlags::NO_ARCHIVE)) {
             return Ok(None);
+        }
+        if let Some(plan) = self.unsettled(tx, id, key)? {
+            return Ok(Some(plan));
         }
         let is_first = self.hsm.as_ref().is_some_and(|row| row.repository == id && row.key == key);
         let further = if is_first { None } else { queue::further(tx, self.fid, id, key)? };
@@ -288,35 +302,13 @@ impl Known<'_> {
         if link.state != RepositoryState::Available {
             return Ok(Some(Plan::Blocked(id)));
         }
-        let mut earlier = self.waiting.earlier(id, key);
-        let mut known_etag = match (&self.hsm, &further) {
-            (Some(row), _) if is_first => row.etag.clone(),
-            (_, Some(further)) => further.etag.clone(),
-            _ => String::new(),
-        };
-        if !is_known {
-            match owner(tx, id, key)?.filter(|other| *other != self.fid) {
-                Some(other) => {
-                    let (etag, given) = match self.replaced(tx, other, id, key)? {
-                        Ok(replaced) => replaced,
-                        Err(plan) => return Ok(Some(plan)),
-                    };
-                    known_etag = etag;
-                    earlier.extend(given);
-                }
-                None => {
-                    if let Some((_, etag, given)) = queue::deletion(tx, id, key)? {
-                        known_etag = etag;
-                        earlier.extend(given);
-                    }
-                }
-            }
-        }
-        if let Some(other) = queue::giver(tx, id, key)?.filter(|other| *other != self.fid)
-            && let Some(waiting) = queue::waiting(tx, other)?
+        if let Some(other) = owner(tx, id, key)?.filter(|other| *other != self.fid)
+            && let Some(plan) = self.in_the_way(tx, other, id, key)?
         {
-            earlier.extend(waiting.earlier(id, key));
+            return Ok(Some(plan));
         }
+        let mut known_etag = objects::known_etag(tx, id, key)?;
+        let earlier = objects::record(tx, id, key)?.map(|record| record.earlier).unwrap_or_default();
         let mut overrule_etag = String::new();
         if let Some(conflict) = conflict {
             overrule_etag = conflict.object.map(|found| found.etag).unwrap_or_default();
@@ -341,34 +333,20 @@ impl Known<'_> {
             copy,
             earlier,
             overrule_etag,
+            may_be_gone: queue::deletion(tx, id, key)?.is_some(),
         };
+        let of = self.hsm.as_ref().map(|row| row.etag.clone()).unwrap_or_default();
         let settings = link.settings.clone();
-        Ok(Some(Plan::Store(Box::new(Store { id, settings, export, change: inode.change }))))
+        Ok(Some(Plan::Store(Box::new(Store { id, settings, export, change: inode.change, of }))))
     }
 
-    /// The object of another file would be replaced: its ETag, and assignments that may have stored it; or what must happen
-    /// first, so that no data is lost that is in that object only.
-    #[allow(clippy::type_complexity, reason = "said in the line above")]
-    fn replaced(
-        &self,
-        tx: &dyn ReadTxn,
-        other: Fid,
-        id: RepositoryId,
-        key: &[u8],
-    ) -> FsResult<Result<(String, Vec<u64>), Plan>> {
-        let waiting = queue::waiting(tx, other)?;
-        let row = hsm(tx, other)?.filter(|row| row.repository == id && row.key == key);
-        if self.look.patient && waiting.is_some() {
-            return Ok(Err(Plan::Behind(other)));
+    /// The object of another file would be replaced: what must happen first, so that no data is lost that is in that object only.
+    fn in_the_way(&self, tx: &dyn ReadTxn, other: Fid, id: RepositoryId, key: &[u8]) -> FsResult<Option<Plan>> {
+        if self.look.patient && queue::waiting(tx, other)?.is_some() {
+            return Ok(Some(Plan::Behind(other)));
         }
-        if row.is_some() && loads(tx, other)?.is_some() {
-            return Ok(Err(Plan::Load(other)));
-        }
-        let etag = match row {
-            Some(row) => row.etag,
-            None => queue::further(tx, other, id, key)?.map(|f| f.etag).unwrap_or_default(),
-        };
-        Ok(Ok((etag, waiting.map_or_else(Vec::new, |w| w.earlier(id, key)))))
+        let has_data = hsm(tx, other)?.is_some_and(|row| row.repository == id && row.key == key);
+        Ok((has_data && loads(tx, other)?.is_some()).then_some(Plan::Load(other)))
     }
 
     /// The object that has the data as it is here.

@@ -1,7 +1,6 @@
 //! Rows that say what waits, and those that find them: a file waits once, a tree once, and the deletion of an object once.
 
-use sateen_types::limits::EARLIER_EXPORTS_MAX;
-use sateen_types::{Fid, FsResult, RepositoryId, Timestamp};
+use sateen_types::{Fid, FsCode, FsResult, RepositoryId, Timestamp};
 
 use super::super::links;
 use crate::namespace::tree;
@@ -65,32 +64,9 @@ pub fn waiting(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<WaitingRecord>> {
     row(tx, &exports::waiting(fid))
 }
 
-/// Stores where a file waits. Objects that it was given out for and that nobody reported are found by their keys as well: another
-/// file may get the name.
-pub fn put_waiting(tx: &mut dyn Txn, fid: Fid, record: &WaitingRecord) -> FsResult<()> {
-    let before = waiting(tx, fid)?.map(|w| w.given).unwrap_or_default();
-    for given in before.iter().filter(|g| record.earlier(g.repository, &g.key).is_empty()) {
-        forget_giver(tx, fid, given.repository, &given.key)?;
-    }
-    for given in &record.given {
-        if !before.contains(given) {
-            tx.put(Table::Exports, exports::given(given.repository, &given.key), keys::fid(fid));
-        }
-    }
+/// Stores where a file waits.
+pub fn put_waiting(tx: &mut dyn Txn, fid: Fid, record: &WaitingRecord) {
     tx.put(Table::Exports, exports::waiting(fid), record.to_bytes());
-    Ok(())
-}
-
-/// The file that was last given out to be stored as an object, if nobody reported that.
-pub fn giver(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<Fid>> {
-    tx.get(Table::Exports, &exports::given(id, key))?.map(|v| keys::parse_fid(&v)).transpose()
-}
-
-fn forget_giver(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<()> {
-    if giver(tx, id, key)? == Some(fid) {
-        tx.delete(Table::Exports, exports::given(id, key));
-    }
-    Ok(())
 }
 
 /// A file is to be looked at. One that waits keeps its place.
@@ -104,10 +80,14 @@ pub fn note_file(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, forced: bool, now
     }
     match waiting(tx, fid)? {
         Some(known) if known.forced || !forced => Ok(()),
-        Some(known) => put_waiting(tx, fid, &WaitingRecord { forced, ..known }),
+        Some(known) => {
+            put_waiting(tx, fid, &WaitingRecord { forced, ..known });
+            Ok(())
+        }
         None => {
             let number = push(tx, id, &WaitRecord { since: now, what: Waits::File(fid) })?;
-            put_waiting(tx, fid, &WaitingRecord { repository: id, number, forced, given: Vec::new() })
+            put_waiting(tx, fid, &WaitingRecord { repository: id, number, forced, keys: Vec::new() });
+            Ok(())
         }
     }
 }
@@ -118,16 +98,14 @@ pub fn move_file(tx: &mut dyn Txn, fid: Fid, to: RepositoryId) -> FsResult<()> {
     let Some(record) = item(tx, known.repository, known.number)? else { return Ok(()) };
     remove(tx, known.repository, known.number)?;
     let number = push(tx, to, &record)?;
-    put_waiting(tx, fid, &WaitingRecord { repository: to, number, ..known })
+    put_waiting(tx, fid, &WaitingRecord { repository: to, number, ..known });
+    Ok(())
 }
 
-/// A file waits no longer. Gives what was known of it.
-pub fn forget_file(tx: &mut dyn Txn, fid: Fid) -> FsResult<Option<WaitingRecord>> {
+/// A file waits no longer. Gives what was known of it; see [`super::objects::forget_file`].
+pub fn remove_file(tx: &mut dyn Txn, fid: Fid) -> FsResult<Option<WaitingRecord>> {
     let Some(known) = waiting(tx, fid)? else { return Ok(None) };
     remove(tx, known.repository, known.number)?;
-    for given in &known.given {
-        forget_giver(tx, fid, given.repository, &given.key)?;
-    }
     tx.delete(Table::Exports, exports::waiting(fid));
     Ok(Some(known))
 }
@@ -136,6 +114,28 @@ pub fn forget_file(tx: &mut dyn Txn, fid: Fid) -> FsResult<Option<WaitingRecord>
 
 fn place(tx: &dyn ReadTxn, dir: Fid) -> FsResult<Option<PlaceRecord>> {
     row(tx, &exports::tree(dir))
+}
+
+/// The link in whose queue a tree waits that a directory lies in. Its walk will not find what leaves the directory before.
+pub fn tree_above(tx: &dyn ReadTxn, dir: Fid) -> FsResult<Option<RepositoryId>> {
+    if tx.scan(Table::Exports, &[exports::TREE], None, 1)?.is_empty() {
+        return Ok(None);
+    }
+    let mut at = dir;
+    for _ in 0..super::DEPTH_MAX {
+        if let Some(place) = place(tx, at)? {
+            return Ok(Some(place.repository));
+        }
+        if at == Fid::ROOT {
+            break;
+        }
+        at = match tree::parent_of(tx, at) {
+            Ok(parent) => parent,
+            Err(e) if e.code == FsCode::NotFound => break,
+            Err(e) => return Err(e),
+        };
+    }
+    Ok(None)
 }
 
 /// Everything below a directory is to be looked at, and the directory. One that is being walked is walked from the start.
@@ -173,49 +173,24 @@ pub fn forget_tree(tx: &mut dyn Txn, dir: Fid) -> FsResult<()> {
 
 // ---- deletions ----
 
-/// A deletion of an object that waits: its number, ETag and assignments that may have stored the object since.
-pub fn deletion(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<(u64, String, Vec<u64>)>> {
-    let Some(number) = row::<Counter>(tx, &exports::deletion(id, key))?.map(|c| c.0) else { return Ok(None) };
-    Ok(match item(tx, id, number)?.map(|record| record.what) {
-        Some(Waits::Delete { etag, earlier, .. }) => Some((number, etag, earlier)),
-        _ => None,
-    })
+/// The number of the deletion of an object.
+pub fn deletion(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<u64>> {
+    Ok(row::<Counter>(tx, &exports::deletion(id, key))?.map(|c| c.0))
 }
 
-/// An object is to be deleted.
-pub fn note_deletion(
-    tx: &mut dyn Txn,
-    (id, key): (RepositoryId, &[u8]),
-    etag: &str,
-    earlier: Vec<u64>,
-    now: Timestamp,
-) -> FsResult<()> {
-    if etag.is_empty() && earlier.is_empty() {
-        return Ok(());
+/// An object is to be deleted, if no file wants it when its turn comes.
+pub fn note_deletion(tx: &mut dyn Txn, (id, key): (RepositoryId, &[u8]), now: Timestamp) -> FsResult<()> {
+    if deletion(tx, id, key)?.is_none() {
+        let number = push(tx, id, &WaitRecord { since: now, what: Waits::Delete { key: key.to_vec() } })?;
+        tx.put(Table::Exports, exports::deletion(id, key), Counter(number).to_bytes());
     }
-    let (mut since, mut numbers, mut known) = (now, earlier, etag.to_owned());
-    if let Some((number, before, more)) = deletion(tx, id, key)? {
-        numbers.extend(more);
-        if known.is_empty() {
-            known = before;
-        }
-        since = item(tx, id, number)?.map_or(now, |record| record.since);
-        remove(tx, id, number)?;
-    }
-    numbers.sort_unstable();
-    numbers.dedup();
-    let surplus = numbers.len().saturating_sub(EARLIER_EXPORTS_MAX);
-    numbers.drain(..surplus);
-    let what = Waits::Delete { key: key.to_vec(), etag: known, earlier: numbers };
-    let number = push(tx, id, &WaitRecord { since, what })?;
-    tx.put(Table::Exports, exports::deletion(id, key), Counter(number).to_bytes());
     Ok(())
 }
 
 /// An object is not to be deleted any more.
 pub fn forget_deletion(tx: &mut dyn Txn, id: RepositoryId, key: &[u8]) -> FsResult<()> {
-    if let Some(number) = row::<Counter>(tx, &exports::deletion(id, key))? {
-        remove(tx, id, number.0)?;
+    if let Some(number) = deletion(tx, id, key)? {
+        remove(tx, id, number)?;
         tx.delete(Table::Exports, exports::deletion(id, key));
     }
     Ok(())

@@ -48,7 +48,7 @@ fn look(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, forced: bool, now: Timesta
     if queue::waiting(tx, fid)?.is_some_and(|known| known.forced || !forced) {
         return Ok(());
     }
-    let waiting = WaitingRecord { repository: id, number: 0, forced, given: Vec::new() };
+    let waiting = WaitingRecord { repository: id, number: 0, forced, keys: Vec::new() };
     let found = plan_as(tx, fid, &waiting, Look { copy: true, patient: false })?;
     let unwanted = found == Plan::Settle && has_unwanted(tx, fid)?;
     if found != Plan::Settle || unwanted {
