@@ -13,6 +13,7 @@ use sateen_types::layout::STRIPE_COUNT_ALL;
 use tokio::runtime::Runtime;
 
 use crate::args::Args;
+use crate::bucket::Bucket;
 use crate::cases::client_seq;
 use crate::cluster::Cluster;
 use crate::cpu;
@@ -46,6 +47,8 @@ pub struct Sizes {
     pub files: u32,
     /// Files of 8 KiB.
     pub small_files: u32,
+    /// Objects of a listing.
+    pub objects: u32,
     /// Files of a source tree.
     pub tree_files: u32,
     /// How long a limit that has no natural size is measured.
@@ -62,6 +65,7 @@ impl Sizes {
         synced_ios: 2_000,
         files: 8_000,
         small_files: 4_000,
+        objects: 50_000,
         tree_files: 5_000,
         limit_time: Duration::from_millis(1500),
     };
@@ -74,6 +78,7 @@ impl Sizes {
         synced_ios: 50,
         files: 160,
         small_files: 64,
+        objects: 500,
         tree_files: 64,
         limit_time: Duration::from_millis(100),
     };
@@ -88,6 +93,7 @@ pub struct Bench {
     random: OnceCell<Blocks>,
     half: OnceCell<Blocks>,
     cluster: OnceCell<Cluster>,
+    bucket: OnceCell<Bucket>,
     /// Names and sizes of files that stay for several cases.
     prepared: RefCell<HashMap<String, u64>>,
     names: Cell<u32>,
@@ -119,6 +125,7 @@ impl Bench {
             random: OnceCell::new(),
             half: OnceCell::new(),
             cluster: OnceCell::new(),
+            bucket: OnceCell::new(),
             prepared: RefCell::default(),
             names: Cell::new(0),
             efficiency: Cell::new(None),
@@ -161,6 +168,16 @@ impl Bench {
             let _ = self.cluster.set(cluster);
         }
         self.cluster.get().context("the cluster was just started")
+    }
+
+    /// Another cluster, with an S3 server and a worker.
+    pub fn bucket(&self) -> anyhow::Result<&Bucket> {
+        if self.bucket.get().is_none() {
+            let bucket = Bucket::start(&self.sateen, &self.guard.dir().join("cluster-s3"))?;
+            // The cell is empty: nobody else has this value.
+            let _ = self.bucket.set(bucket);
+        }
+        self.bucket.get().context("the cluster was just started")
     }
 
     /// Runs `f` with a new client and [`DIRECTORY`].
@@ -209,6 +226,15 @@ impl Bench {
             self.prepared.borrow_mut().insert(name.clone(), bytes);
         }
         Ok(name)
+    }
+
+    /// Makes what stays for several cases, once.
+    pub fn once(&self, name: &str, make: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        if !self.prepared.borrow().contains_key(name) {
+            make()?;
+            self.prepared.borrow_mut().insert(name.to_owned(), 0);
+        }
+        Ok(())
     }
 
     /// Runs `transfer`, which moves `bytes` bytes, and remembers how much the machine worked for it.

@@ -8,9 +8,11 @@ use std::fmt;
 use anyhow::bail;
 
 use crate::bench::Bench;
-use crate::cases::{client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small, fuse_tree};
+use crate::cases::{
+    client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small, fuse_tree, repo,
+};
 use crate::data::Kind::{Half, Random};
-use crate::limits::{disk, fuse_null, local, memory, rpc, tcp};
+use crate::limits::{disk, fuse_null, local, memory, rpc, s3, tcp};
 
 /// What a value counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +96,7 @@ const fn cpu(name: &'static str, of: &'static str) -> Case {
 }
 
 /// All of them, in the order in which they are measured.
-static CATALOGUE: [Case; 60] = [
+static CATALOGUE: [Case; 70] = [
     limit("memcpy", Unit::Throughput, memory::copy),
     limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
     limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),
@@ -156,6 +158,16 @@ static CATALOGUE: [Case; 60] = [
     rate("fuse.small.read.cold", "null_rpc", fuse_small::read_cold).floor(0.40),
     rate("fuse.untar", "null_rpc", fuse_tree::untar).floor(0.25),
     rate("fuse.walk.cold", "null_rpc", fuse_tree::walk_cold).floor(1.00),
+    limit("s3.list", Unit::Rate, s3::list),
+    limit("s3.get.chunk", Unit::Rate, s3::get_chunk),
+    limit("s3.get.parallel", Unit::Throughput, s3::get_parallel),
+    limit("s3.put.multipart", Unit::Throughput, s3::put_multipart),
+    limit("s3.put.small", Unit::Rate, s3::put_small),
+    rate("repo.import", "s3.list", repo::import),
+    rate("repo.first_byte", "s3.get.chunk", repo::first_byte).floor(0.67),
+    bytes("repo.read.cold", "s3.get.parallel", repo::read_cold).floor(0.80),
+    bytes("repo.export.large", "s3.put.multipart", repo::export_large).floor(0.80),
+    rate("repo.export.small", "s3.put.small", repo::export_small).floor(0.80),
 ];
 
 /// One case by its name.

@@ -13,7 +13,7 @@ use sateen_client::{Client, MountSource, Options};
 const OSS_COUNT: u16 = 2;
 const OSTS_PER_OSS: u16 = 2;
 /// File system that `sateen dev up` makes.
-const FS: &str = "scratch";
+pub const FS: &str = "scratch";
 /// Ending of the files that OSTs keep data in (see `docs/formats-oss.md`).
 const SEGMENT: &str = "seg";
 /// Where a run of free ports is looked for: below Linux's range for outgoing connections.
@@ -23,15 +23,27 @@ const PORTS: std::ops::Range<u16> = 23_000..32_000;
 #[derive(Debug)]
 pub struct Cluster {
     address: String,
+    s3: String,
     dir: PathBuf,
 }
 
 impl Cluster {
     /// Starts one in `dir` and waits until it serves.
     pub fn start(sateen: &Path, dir: PathBuf) -> anyhow::Result<Cluster> {
-        let port = free_ports(1 + OSS_COUNT)?;
+        Cluster::start_as(sateen, dir, &["--no-s3"])
+    }
+
+    /// [`Cluster::start`] with an S3 server and a worker.
+    pub fn start_with_s3(sateen: &Path, dir: PathBuf) -> anyhow::Result<Cluster> {
+        Cluster::start_as(sateen, dir, &[])
+    }
+
+    fn start_as(sateen: &Path, dir: PathBuf, more: &[&str]) -> anyhow::Result<Cluster> {
+        let port = free_ports(1 + OSS_COUNT + 2)?;
         let done = Command::new(sateen)
-            .args(["dev", "up", "--no-mount", "--no-s3", "--dir"])
+            .args(["dev", "up", "--no-mount"])
+            .args(more)
+            .arg("--dir")
             .arg(&dir)
             .args(["--base-port", &port.to_string()])
             .args(["--oss", &OSS_COUNT.to_string(), "--osts-per-oss", &OSTS_PER_OSS.to_string()])
@@ -42,12 +54,18 @@ impl Cluster {
             let said = String::from_utf8_lossy(&done.stderr);
             bail!("the cluster did not start ({}): {}", done.status, said.trim());
         }
-        Ok(Cluster { address: format!("127.0.0.1:{port}"), dir })
+        let s3 = format!("127.0.0.1:{}", port + 1 + OSS_COUNT + 1);
+        Ok(Cluster { address: format!("127.0.0.1:{port}"), s3, dir })
     }
 
     /// `HOST:PORT` of the MDS.
     pub fn mds(&self) -> &str {
         &self.address
+    }
+
+    /// `HOST:PORT` of the S3 server, if it was started with one.
+    pub fn s3(&self) -> &str {
+        &self.s3
     }
 
     /// What to mount.

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 
-/// `$1`: the `sateen` program, `$2`: the directory, `$3`: `keep` or `remove`. Mounts are in `mnt*`, the cluster in
-/// `cluster`. `--one-file-system`: if an unmount has failed, the cleaning stops at the mount.
+/// `$1`: the `sateen` program, `$2`: the directory, `$3`: `keep` or `remove`. Mounts are in `mnt*`, clusters
+/// in `cluster*`. `--one-file-system`: if an unmount has failed, the cleaning stops at the mount.
 const TAKE_DOWN: &str = r#"
 while read -r _; do :; done
 for mount in "$2"/mnt*; do
@@ -20,11 +20,13 @@ for mount in "$2"/mnt*; do
         umount -l "$mount" 2>/dev/null || fusermount3 -u -z "$mount" 2>/dev/null || break
     done
 done
-[ ! -d "$2/cluster" ] || "$1" dev down --dir "$2/cluster" >"$2/down.log" 2>&1 || {
-    echo "error: the benchmark's cluster in $2/cluster could not be stopped" >&2
-    echo "hint: run $1 dev down --dir $2/cluster" >&2
-    exit 1
-}
+for cluster in "$2"/cluster*; do
+    [ ! -d "$cluster" ] || "$1" dev down --dir "$cluster" >"$2/down.log" 2>&1 || {
+        echo "error: the benchmark's cluster in $cluster could not be stopped" >&2
+        echo "hint: run $1 dev down --dir $cluster" >&2
+        exit 1
+    }
+done
 [ "$3" = keep ] || rm -rf --one-file-system "$2"
 "#;
 

@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | [`catalogue`] | names, units and limits of all cases, and which of them a run needs |
 //! | [`mod@bench`] | what the cases share: sizes, data, cluster, directory |
+//! | [`bucket`] | what the cases about data repositories share: a cluster with a bucket |
 //! | [`limits`] | what the machine can do |
 //! | [`cases`] | what Sateen does |
 //! | [`cpu`], [`machine`] | what the processors worked; under which circumstances a run was made |
@@ -19,6 +20,7 @@
 mod aligned;
 mod args;
 mod bench;
+mod bucket;
 mod cases;
 mod catalogue;
 mod cluster;

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use sateen_proto::{convert, mds as wire};
+use sateen_types::acl::ACCESS_XATTR;
 use sateen_types::limits::READDIR_ENTRIES_MAX;
 use sateen_types::op::{
     Access, Create, DirEntry, Entry, Mutation, MutationReply, NewMode, RenameMode, SetAttr, XattrMode,
 };
 use sateen_types::{
-    Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Grant, Layout, LayoutTemplate, Name, Space, XattrName,
+    Acl, Attr, Credential, Fid, FileType, FsCode, FsError, FsResult, Grant, Layout, LayoutTemplate, Name, Space,
+    XattrName,
 };
 
 use crate::client::{Client, Created, DefaultLayout, NewFile, StatFs};
@@ -304,6 +306,12 @@ impl Client {
         value: &[u8],
         mode: XattrMode,
     ) -> FsResult<Attr> {
+        if name.as_bytes() == ACCESS_XATTR
+            && mode == XattrMode::Set
+            && let Some(attr) = self.set_minimal_acl(cred, fid, value).await?
+        {
+            return Ok(attr);
+        }
         // A report of earlier writes takes file capabilities away, so it must not come after them.
         if name.as_bytes().starts_with(b"security.")
             && let Some(inode) = self.inner.table.get(fid)
@@ -314,6 +322,28 @@ impl Client {
         self.settle(&[fid]).await?;
         let op = Mutation::SetXattr { fid, name: name.clone(), value: value.to_vec(), mode };
         self.changed(self.execute(cred, op).await?)
+    }
+
+    /// An ACL that says no more than permission bits do, as `cp -a` gives every file: the log of names takes it for a change of
+    /// those bits, if it can take one at all, which it does of nothing that has an ACL.
+    async fn set_minimal_acl(&self, cred: &Credential, fid: Fid, value: &[u8]) -> FsResult<Option<Attr>> {
+        let Some((bits, None)) = Acl::parse(value)?.map(Acl::split) else { return Ok(None) };
+        let names = &self.inner.session.names;
+        names.room(&self.inner.session).await?;
+        let inode = self.inner.table.get(fid);
+        let _reporting = match &inode {
+            Some(inode) => Some(inode.reporting.lock().await),
+            None => None,
+        };
+        let set = SetAttr { mode: Some(bits), ..SetAttr::new(fid) };
+        let attr = names.local(|tree, at| {
+            let may_have_one = tree.attr(fid)?.file_type != FileType::Symlink;
+            may_have_one.then(|| tree.setattr(&Arc::new(cred.clone()), &set, at)).flatten()
+        });
+        if let (Some(inode), Some(attr)) = (&inode, &attr) {
+            inode.observe_own(attr);
+        }
+        Ok(attr)
     }
 
     /// Names of the extended attributes.

@@ -209,3 +209,26 @@ fn that_a_file_has_no_acl_is_known_without_asking_the_mds() {
     wait::until("the ACL from the restarted MDS", wait::SERVER, || get("with", "system.posix_acl_access").ok());
     cluster.assert_runs();
 }
+
+#[test]
+fn a_list_that_says_no_more_than_a_mode_is_a_mode() {
+    let (mut cluster, mount) = mounted("acl-minimal");
+    let other = cluster.mount();
+    let at = mount.path();
+    fs::write(mount.join("new"), b"x").expect("write");
+    script(at, "setfacl --set u::rw,g::r,o::- new");
+    assert_eq!(mode(&mount.join("new")), 0o640);
+    wait::until("the mode on the other mount", TIMEOUT, || (mode(&other.join("new")) == 0o640).then_some(()));
+    // What had more loses it.
+    script(at, &format!("setfacl -m u:{BOB}:rw new"));
+    assert_eq!(acl(at, "new").len(), 5);
+    script(at, "setfacl --set u::rwx,g::-,o::r new");
+    assert_eq!(acl(at, "new"), ["user::rwx", "group::---", "other::r--"]);
+    assert_eq!(mode(&mount.join("new")), 0o704);
+    // Bits beyond the nine stay.
+    fs::set_permissions(mount.join("new"), fs::Permissions::from_mode(0o1755)).expect("chmod");
+    script(at, "setfacl --set u::rw,g::r,o::r new");
+    assert_eq!(mode(&mount.join("new")), 0o1644);
+    assert!(!succeeds_as(BOB, &[], at, "setfacl --set u::rw,g::rw,o::rw new"), "not the owner");
+    cluster.assert_runs();
+}

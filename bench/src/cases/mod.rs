@@ -1,4 +1,5 @@
-//! What Sateen does, through the client library (`client.*`) and through the mount (`fuse.*`).
+//! What Sateen does, through the client library (`client.*`), through the mount (`fuse.*`), and with a
+//! bucket (`repo.*`).
 //!
 //! A case prepares what it needs (not timed), waits until the machine is quiet, measures once, and checks what came out
 //! (not timed, where checking costs). "Cold" and "uncached" are made by new sessions, new mounts and dropped page caches,
@@ -12,3 +13,4 @@ pub mod fuse_rand;
 pub mod fuse_seq;
 pub mod fuse_small;
 pub mod fuse_tree;
+pub mod repo;

@@ -8,4 +8,5 @@ pub mod fuse_null;
 pub mod local;
 pub mod memory;
 pub mod rpc;
+pub mod s3;
 pub mod tcp;
