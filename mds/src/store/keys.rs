@@ -34,7 +34,7 @@
 //! | | `d`, repository (8), key of an object | u64 | number of its deletion in the queue |
 //! | | `l`, fid (16), repository (8), key of an object | `FurtherRecord` | objects of further names of a file |
 //! | | `k`, repository (8), key of an object | fid (16) | whose further name it is |
-//! | | `g`, repository (8), key of an object | fid (16) | the file that was last given out to be stored as it |
+//! | | `g`, repository (8), key of an object | `KeyRecord` | what may be under it, while it is being stored or no file has it |
 //! | | `c`, repository (8), key of an object | `ConflictRecord` | what both sides have changed |
 //! | | `n`, repository (8) | u64 | rows of its queue |
 //! | `config` | `next_sequence` `next_intent` `next_repository` `next_stamp` `next_export` `inodes` `format` `changes` `first_change` `change_users` `next_change_user` | u64 | counters |
