@@ -73,6 +73,10 @@ impl Bucket {
         };
         let admin = Admin::connect(self.cluster.mds(), CALL).await?;
         let fs: FsName = FS.parse()?;
+        // The sample that `sateen dev up` links, and what a run before this one left when it failed.
+        for other in admin.list_repositories(&fs).await? {
+            admin.delete_repository(&fs, other.id, true).await?;
+        }
         let made = admin.create_repository(&fs, &settings).await?;
         let link = Link { admin, fs, id: made.id, root: made.root };
         link.until("the link", |now| (now.state == RepositoryState::Available).then_some(())).await?;
