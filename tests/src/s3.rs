@@ -18,8 +18,8 @@ use crate::{bins, rpc, wait};
 /// The bucket.
 pub const BUCKET: &str = "dataset";
 /// Keys that requests are signed with.
-const ACCESS_KEY: &str = "test-access";
-const SECRET_KEY: &str = "test/secret+key";
+pub(crate) const ACCESS_KEY: &str = "test-access";
+pub(crate) const SECRET_KEY: &str = "test/secret+key";
 
 /// How slow a server pretends to be, so that there is something to be in the middle of.
 #[derive(Debug, Clone, Copy, Default)]
