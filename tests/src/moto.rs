@@ -9,11 +9,9 @@ use std::time::Duration;
 use crate::command::{Done, run_ok};
 use crate::ports::Port;
 use crate::process::Process;
-use crate::s3::{ACCESS_KEY, BUCKET, SECRET_KEY};
+use crate::s3::{ACCESS_KEY, BUCKET, REGION, SECRET_KEY};
 use crate::{bins, wait};
 
-/// Where moto has everything.
-pub const REGION: &str = "us-east-1";
 /// Longest one script or command may take on a loaded machine: starting Python alone takes seconds then.
 const CALL: Duration = Duration::from_secs(120);
 /// What every script begins with: clients, the bucket's name, arguments, `tell` for the result.

@@ -5,6 +5,7 @@
 mod operation;
 mod rule;
 mod serve;
+mod sign;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

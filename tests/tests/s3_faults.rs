@@ -362,3 +362,44 @@ fn the_bucket_becomes_what_the_directory_is_and_says_what_keeps_it() {
     }
     linked.cluster.assert_names_sound();
 }
+
+#[test]
+fn on_a_store_without_conditions_what_others_wrote_is_seen_all_the_same() {
+    let ours = |i: usize| format!("bytes of {i}, as they are here").into_bytes();
+    let every = [Operation::Get, Operation::Put, Operation::Copy, Operation::Complete, Operation::Delete];
+    let faults = |proxy: &Proxy| proxy.rule(Rule::new(Fault::NoConditions, &every));
+    let (proxy, linked) = through("faults-conditions", faults, exporting, |store| {
+        put(store, "unread", b"as it was imported", &[]);
+    });
+    linked.imported();
+    let mount = linked.cluster.mount();
+    let at = |path: &str| linked.on(&mount, path);
+    for i in 0..3 {
+        fs::write(at(&format!("f{i}")), ours(i)).expect("written");
+    }
+    linked.exported("the files", |bucket| bucket.len() == 4);
+    // Others: one that is to be copied, one to be replaced, one to be deleted, one to be read.
+    for key in ["f0", "f1", "f2", "unread"] {
+        linked.s3.put(key, b"somebody else's, of whatever length", &[]);
+    }
+    fs::rename(at("f0"), at("moved")).expect("renamed");
+    fs::write(at("f1"), b"changed here, too").expect("written");
+    fs::remove_file(at("f2")).expect("removed");
+    if let Some(read) = bytes_or_eio(&at("unread"), 0, 4) {
+        assert_eq!(read, b"some", "a file without an error has the bytes of an object that was looked at");
+    }
+    wait::until("what both sides changed", PATIENCE, || {
+        let keys: BTreeSet<_> = linked.conflicts().into_iter().map(|c| c.key).collect();
+        keys.is_superset(&[b"f1".to_vec(), b"f2".to_vec()].into()).then_some(())
+    });
+    let bucket = linked.exported("the file under its new name", |bucket| bucket.contains_key("moved"));
+    assert!(bucket["moved"].bytes == ours(0), "what was copied is not what the file is");
+    for key in ["f0", "f1", "f2", "unread"] {
+        assert!(bucket[key].bytes == b"somebody else's, of whatever length", "{key} was replaced");
+    }
+    for operation in [Operation::Get, Operation::Put] {
+        assert!(proxy.happened_to(Fault::NoConditions, operation) > 0, "{operation:?}");
+    }
+    assert_eq!(fs::read(at("moved")).expect("read"), ours(0));
+    linked.cluster.assert_names_sound();
+}

@@ -35,6 +35,8 @@ pub enum Fault {
     OtherVersion,
     /// A store that ignores `Range`: the whole object.
     NoRange,
+    /// A store that knows no conditions.
+    NoConditions,
 }
 
 /// Requests to which a fault happens. The n-th request that a rule fits has the same fate in every run with the same seed.

@@ -1,6 +1,6 @@
 //! HTTP between a worker and its store.
 //!
-//! Requests go on as they came, `Host` included, because it is signed; bodies go on as they come. Each request has a connection to the
+//! Requests go on as they came, `Host` included, because it is signed, or are signed again; bodies go on as they come. Each request has a connection to the
 //! store of its own.
 
 use std::convert::Infallible;
@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, ETAG, HeaderValue, RANGE, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE, TRANSFER_ENCODING,
+};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -21,12 +23,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::rule::Fault;
-use super::{Operation, State};
+use super::{Operation, State, sign};
 
 /// Between half of a body and the end of its connection, so that the half arrives.
 const HALF_WAY: Duration = Duration::from_millis(30);
 /// An ETag that no object has.
 const OTHER_ETAG: HeaderValue = HeaderValue::from_static("\"00000000000000000000000000000000\"");
+/// What a write or a read depends on.
+const CONDITIONS: [HeaderName; 3] = [IF_MATCH, IF_NONE_MATCH, HeaderName::from_static("x-amz-copy-source-if-match")];
 
 /// Whatever ends a connection.
 type Broken = Box<dyn Error + Send + Sync>;
@@ -48,7 +52,7 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
 }
 
 /// An error ends the connection.
-async fn handle(state: Arc<State>, mut request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
     let operation = Operation::of(request.method(), request.uri(), request.headers());
     let path = request.uri().path().to_owned();
     let mut cleared = state.cleared.subscribe();
@@ -92,11 +96,19 @@ async fn handle(state: Arc<State>, mut request: Request<Incoming>) -> Result<Res
             let other: Vec<u8> = body.iter().map(|byte| !byte).collect();
             Ok(Response::from_parts(parts, full(other.into())))
         }
-        Fault::NoRange => {
-            request.headers_mut().remove(RANGE);
-            forward(state.upstream, request).await.map(streamed)
-        }
+        Fault::NoRange => pass_without(&state, request, &[RANGE]).await,
+        Fault::NoConditions => pass_without(&state, request, &CONDITIONS).await,
     }
+}
+
+async fn pass_without(
+    state: &State,
+    request: Request<Incoming>,
+    headers: &[HeaderName],
+) -> Result<Response<Body>, Broken> {
+    let (mut parts, body) = request.into_parts();
+    sign::without(&mut parts, headers)?;
+    forward(state.upstream, Request::from_parts(parts, body)).await.map(streamed)
 }
 
 /// Whether a request has a body of which half can be sent.
