@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use object_store::{ObjectStoreExt, PutPayload};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -16,7 +15,7 @@ use sateen_tests::repository::Linked;
 use sateen_tests::rng::{pattern, seeded};
 use sateen_tests::s3::BUCKET;
 use sateen_tests::size::amount;
-use sateen_tests::{rpc, wait};
+use sateen_tests::wait;
 use sateen_types::repository::{ImportState, RepositoryEvents, RepositorySettings};
 
 /// Rounds of which each kills one to three times: in CI, and at full size.
@@ -158,11 +157,9 @@ fn run(label: &'static str, rounds: u64) -> usize {
     let mut kills = 0;
     for round in 0..rounds {
         // Others put objects; they are imported while all the rest goes on.
-        let client = linked.s3.client();
         for i in 0..ARRIVALS {
             let (key, bytes) = (format!("a{round:03}-{i:02}"), pattern(round << 8 | i as u64, 100 * i));
-            let payload = PutPayload::from(bytes.clone());
-            rpc::block_on(async { client.put(&key.as_str().into(), payload).await }).expect("put");
+            linked.s3.put(&key, &bytes, &[]);
             model.insert(key, bytes);
         }
         let arrived = model.clone();
