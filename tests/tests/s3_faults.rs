@@ -227,8 +227,8 @@ fn a_read_gives_the_bytes_of_one_version_or_an_error() {
         });
         lfs_ok(&[&"hsm_restore", &at(i)]);
     }
-    for i in 0..FILES {
-        let state = || (linked.hsm(&name(i)).loaded_bytes == contents[i].len() as u64).then_some(());
+    for (i, bytes) in contents.iter().enumerate() {
+        let state = || (linked.hsm(&name(i)).loaded_bytes == bytes.len() as u64).then_some(());
         wait::until("a file that is all here", PATIENCE, state);
     }
     mount.remount();
