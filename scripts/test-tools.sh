@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs that the scenarios in tests/ run on a mount: Debian packages, and the POSIX and data exercisers
-# pjdfstest and fsx from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin.
+# pjdfstest and fsx from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin; and an S3 server and S3 clients that
+# are not ours (moto, boto3, the AWS CLI; versions in scripts/peers.txt) into a Python environment beside it, peers/.
 # Says what it does, does nothing where everything is there, and is safe to repeat.
 set -euo pipefail
 pjdfstest=0.2.2
@@ -25,13 +26,14 @@ if command -v dpkg-query >/dev/null; then
     have make make
     have gcc gcc
     have python3 python3 # SQLite through Python's module
+    python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv # the environment with moto
     have sha256sum coreutils
     have umount util-linux
     have ip iproute2     # networks of the tests' own, and
     have iptables iptables # what is lost in them
     install_wanted
 else
-    echo "note: this is not Debian; the tests need fusermount3, rsync, setfacl, setfattr, fio, mkfs.ext4, xfsprogs, git, make, gcc, python3, ip, iptables and libacl"
+    echo "note: this is not Debian; the tests need fusermount3, rsync, setfacl, setfattr, fio, mkfs.ext4, xfsprogs, git, make, gcc, python3 with venv, ip, iptables and libacl"
 fi
 
 # installed CRATE VERSION: whether cargo's own record in the tools directory says so
@@ -48,4 +50,15 @@ if [ "${#missing[@]}" -gt 0 ]; then
     for crate in "${missing[@]}"; do
         cargo install --quiet --locked --root "$tools" "${crate%@*}" --version "=${crate#*@}"
     done
+fi
+
+# The environment says itself what was installed into it, and only when all of it was. It is made anew for other versions.
+peers=$tools/peers
+wanted=$(dirname "$0")/peers.txt
+if ! cmp -s "$wanted" "$peers/installed.txt"; then
+    echo "== installing moto, boto3 and the AWS CLI into $peers (300 MB)"
+    rm -rf "$peers"
+    python3 -m venv "$peers"
+    "$peers/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r "$wanted"
+    cp "$wanted" "$peers/installed.txt"
 fi

@@ -25,13 +25,22 @@ pub fn path(name: &str) -> PathBuf {
 
 /// Path of a tool that `scripts/test-tools.sh` installs (pjdfstest, fsx).
 pub fn tool(name: &str) -> PathBuf {
+    installed(&format!("bin/{name}"))
+}
+
+/// Path of a program of the Python environment that `scripts/test-tools.sh` installs (moto_server, python with boto3, aws).
+pub fn peer(name: &str) -> PathBuf {
+    installed(&format!("peers/bin/{name}"))
+}
+
+fn installed(below: &str) -> PathBuf {
     let root = std::env::var_os("SATEEN_TOOLS_DIR").map(PathBuf::from).unwrap_or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
         cache.join("sateen/tools")
     });
-    let path = root.join("bin").join(name);
+    let path = root.join(below);
     assert!(path.is_file(), "{} does not exist; run scripts/test-tools.sh", path.display());
     path
 }

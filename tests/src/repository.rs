@@ -180,13 +180,19 @@ impl Linked {
         })
     }
 
-    /// Imports again, and waits.
+    /// Begins to import again.
     #[track_caller]
-    pub fn import_again(&self) -> Repository {
+    pub fn begin_import(&self) {
         let started = admin(self.cluster.mds_address(), async |admin| {
             admin.start_import(&FS.parse().expect("a name"), self.id, false).await
         });
         started.unwrap_or_else(|e| panic!("the import cannot be started: {e}"));
+    }
+
+    /// Imports again, and waits.
+    #[track_caller]
+    pub fn import_again(&self) -> Repository {
+        self.begin_import();
         self.imported()
     }
 

@@ -17,9 +17,11 @@ use crate::{bins, rpc, wait};
 
 /// The bucket.
 pub const BUCKET: &str = "dataset";
+/// Where every store of the tests is.
+pub(crate) const REGION: &str = "us-east-1";
 /// Keys that requests are signed with.
-const ACCESS_KEY: &str = "test-access";
-const SECRET_KEY: &str = "test/secret+key";
+pub(crate) const ACCESS_KEY: &str = "test-access";
+pub(crate) const SECRET_KEY: &str = "test/secret+key";
 
 /// How slow a server pretends to be, so that there is something to be in the middle of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -190,7 +192,7 @@ impl S3 {
         AmazonS3Builder::new()
             .with_bucket_name(BUCKET)
             .with_endpoint(self.endpoint())
-            .with_region("us-east-1")
+            .with_region(REGION)
             .with_allow_http(true)
             .with_access_key_id(ACCESS_KEY)
             .with_secret_access_key(SECRET_KEY)

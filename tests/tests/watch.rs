@@ -1,14 +1,9 @@
 //! What is changed in a bucket by others is changed in the directory, by itself, whoever tells of it, and if nobody does.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use sateen_client::RepositoryChange;
-use sateen_tests::ports::Port;
-use sateen_tests::process::Process;
 use sateen_tests::repository::Linked;
 use sateen_tests::wait;
 use sateen_types::repository::{EventSource, ImportState, RepositoryEvents, RepositorySettings};
@@ -196,66 +191,4 @@ fn a_source_that_does_not_work_is_told_of_and_comes_back() {
     let mount = linked.cluster.mount();
     linked.s3.put("after", b"it is back", &[]);
     has(&linked.on(&mount, "after"), "it is back", EVENT);
-}
-
-/// Asks moto's queue service; it checks no signatures of its own accord.
-fn ask(queue: SocketAddr, operation: &str, request: &serde_json::Value) -> Option<serde_json::Value> {
-    let body = request.to_string();
-    let mut connection = TcpStream::connect(queue).ok()?;
-    let head = format!(
-        "POST / HTTP/1.0\r\nHost: {queue}\r\nX-Amz-Target: AmazonSQS.{operation}\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=AK/20260101/us-east-1/sqs/aws4_request\r\n\
-         Content-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    connection.write_all(head.as_bytes()).ok()?;
-    let mut reply = String::new();
-    connection.read_to_string(&mut reply).ok()?;
-    let (head, body) = reply.split_once("\r\n\r\n")?;
-    assert!(head.contains(" 200 "), "{operation}: {reply}");
-    serde_json::from_str(body).ok()
-}
-
-#[test]
-#[ignore = "needs moto_server (pip install 'moto[server]'), whose path is in SATEEN_MOTO_SERVER"]
-fn a_queue_changes_the_directory() {
-    let server = std::env::var_os("SATEEN_MOTO_SERVER").expect("SATEEN_MOTO_SERVER is the path of moto_server");
-    let linked = Linked::start_with("watch-sqs", |settings| settings.auto_import = ALL, fill);
-    let port = Port::free();
-    let args = ["-H".into(), "127.0.0.1".into(), "-p".into(), port.number().to_string().into()];
-    let log = linked.cluster.dir().join("log/moto.log");
-    let _moto = Process::start("moto", Path::new(&server), &args, &log, |_| {});
-    let request = serde_json::json!({"QueueName": "events"});
-    let made = wait::until("a queue", wait::SERVER, || ask(port.address(), "CreateQueue", &request));
-    let url = made["QueueUrl"].as_str().expect("a URL").to_owned();
-    let source = format!("sqs:{url}").parse().expect("a source");
-    linked.change(RepositoryChange { event_source: Some(source), ..RepositoryChange::default() });
-    linked.watched();
-
-    let mount = linked.cluster.mount();
-    let tell = |name: &str, keys: &[&str]| {
-        let bucket = sateen_tests::s3::BUCKET;
-        let record = |key: &&str| serde_json::json!({"eventName": name, "s3": {"bucket": {"name": bucket}, "object": {"key": key}}});
-        let body = serde_json::json!({"Records": keys.iter().map(record).collect::<Vec<_>>()}).to_string();
-        let request = serde_json::json!({"QueueUrl": url, "MessageBody": body});
-        ask(port.address(), "SendMessage", &request).expect("sent");
-    };
-    linked.s3.put("new+1", b"made by others", &[]);
-    linked.s3.put("changed", b"of another length", &[]);
-    linked.s3.delete("dir/gone");
-    tell("ObjectCreated:Put", &["new%2B1", "changed"]);
-    // Late, twice, and of what is not there: each costs a look.
-    for _ in 0..3 {
-        tell("ObjectRemoved:Delete", &["dir/gone", "kept", "never/was"]);
-    }
-    has(&linked.on(&mount, "new+1"), "made by others", EVENT);
-    has(&linked.on(&mount, "changed"), "of another length", EVENT);
-    goes(&linked.on(&mount, "dir/gone"), EVENT);
-    has(&linked.on(&mount, "kept"), "as it was", EVENT);
-    let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
-    let request = serde_json::json!({"QueueUrl": url, "AttributeNames": names});
-    wait::until("a queue without messages", EVENT, || {
-        let counts = ask(port.address(), "GetQueueAttributes", &request)?;
-        names.iter().all(|name| counts["Attributes"][name] == "0").then_some(())
-    });
 }

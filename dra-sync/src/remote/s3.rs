@@ -64,6 +64,8 @@ pub struct Bucket {
     /// `http://HOST:PORT/BUCKET` or `https://BUCKET.s3.REGION.amazonaws.com`, without a slash at the end.
     base: String,
     prefix: String,
+    /// Not every store looks at the conditions of a copy: what is copied is looked at before. Amazon's does.
+    sources_checked: bool,
     /// For messages: the bucket's name and where it is.
     name: String,
 }
@@ -84,6 +86,7 @@ impl Bucket {
             name: format!("bucket {bucket} at {}", base.strip_suffix(bucket).unwrap_or(&base).trim_end_matches('/')),
             base,
             prefix: settings.url.prefix().to_owned(),
+            sources_checked: !settings.endpoint.is_empty(),
         })
     }
 

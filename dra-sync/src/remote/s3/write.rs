@@ -71,6 +71,7 @@ impl Bucket {
         expected: &Expected,
     ) -> Result<Stored, RemoteError> {
         let what = self.about("copying", key);
+        self.check_source(source, etag, &what).await?;
         let mut headers = described(key, about, &what)?;
         headers.push(condition(expected, &what)?);
         headers.extend(self.source(source, etag, &what)?);
@@ -85,13 +86,7 @@ impl Bucket {
     /// See [`super::super::Remote::delete`]. Not every store deletes conditionally: it is looked at right before as well.
     pub async fn delete(&self, key: &[u8], etag: &str) -> Result<(), RemoteError> {
         let what = self.about("deleting", key);
-        let now = self.head(key).await?;
-        if now.etag != etag {
-            return Err(RemoteError::new(
-                Trouble::Changed,
-                format!("{}: its ETag is {}, not {etag}", what(), now.etag),
-            ));
-        }
+        self.must_be(key, etag, &what).await?;
         let condition = (IF_MATCH, header(&quoted(etag), &what)?);
         let url = self.object_url(key);
         match self.send(Method::DELETE, &url, std::slice::from_ref(&condition), &what).await {
@@ -129,6 +124,26 @@ impl Bucket {
         let what = self.about("giving up an upload of", key);
         let url = format!("{}?uploadId={}", self.object_url(key), percent_encode(id.as_bytes(), UNRESERVED));
         self.send(Method::DELETE, &url, &[], &what).await.map(drop)
+    }
+
+    /// `Changed` if another object is under the key, `Gone` if none is.
+    async fn must_be(&self, key: &[u8], etag: &str, what: &impl Fn() -> String) -> Result<(), RemoteError> {
+        let now = self.head(key).await?.etag;
+        match now == etag {
+            true => Ok(()),
+            false => {
+                let key = String::from_utf8_lossy(key);
+                Err(RemoteError::new(Trouble::Changed, format!("{}: the ETag of {key:?} is {now}, not {etag}", what())))
+            }
+        }
+    }
+
+    /// What is to be copied is what it should be, as far as a look tells.
+    async fn check_source(&self, key: &[u8], etag: &str, what: &impl Fn() -> String) -> Result<(), RemoteError> {
+        match self.sources_checked {
+            true => self.must_be(key, etag, what).await,
+            false => Ok(()),
+        }
     }
 
     /// Headers that name what is copied.
@@ -186,6 +201,7 @@ impl Upload {
     /// See [`super::super::Upload::copy_part`].
     pub async fn copy_part(&self, index: u64, source: &[u8], etag: &str, range: Extent) -> Result<(), RemoteError> {
         let what = self.bucket.about("copying a part of", &self.key);
+        self.bucket.check_source(source, etag, &what).await?;
         let mut headers = self.bucket.source(source, etag, &what)?;
         let bytes = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
         headers.push((COPY_SOURCE_RANGE, header(&bytes, &what)?));

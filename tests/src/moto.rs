@@ -1,0 +1,101 @@
+//! A store and a queue that nobody here wrote: moto's server, and boto3 and the AWS CLI to look at it from outside.
+//!
+//! `scripts/test-tools.sh` installs all three, pinned.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command::{Done, run_ok};
+use crate::ports::Port;
+use crate::process::Process;
+use crate::s3::{ACCESS_KEY, BUCKET, REGION, SECRET_KEY};
+use crate::{bins, wait};
+
+/// Longest one script or command may take on a loaded machine: starting Python alone takes seconds then.
+const CALL: Duration = Duration::from_secs(120);
+/// What every script begins with: clients, the bucket's name, arguments, `tell` for the result.
+const PRELUDE: &str = "
+import boto3, json, sys
+from botocore.exceptions import ClientError
+endpoint, bucket, args = sys.argv[1], sys.argv[2], sys.argv[3:]
+s3 = boto3.client('s3', endpoint_url=endpoint)
+sqs = boto3.client('sqs', endpoint_url=endpoint)
+def tell(value): print(json.dumps(value))
+";
+
+/// moto's server with an empty bucket. Dropping it ends it.
+#[derive(Debug)]
+pub struct Moto {
+    _process: Process,
+    port: Port,
+}
+
+impl Moto {
+    /// Starts it; it logs into `dir`.
+    #[track_caller]
+    pub fn start(dir: &Path) -> Moto {
+        let port = Port::free();
+        let args = ["-H".into(), "127.0.0.1".into(), "-p".into(), port.number().to_string().into()];
+        let program = bins::peer("moto_server");
+        let mut process = Process::start("moto", &program, &args, &dir.join("moto.log"), |_| {});
+        wait::until("moto that listens", wait::SERVER, || {
+            process.assert_runs();
+            std::net::TcpStream::connect(port.address()).ok()
+        });
+        let moto = Moto { _process: process, port };
+        moto.python("s3.create_bucket(Bucket=bucket); tell(None)", &[]);
+        moto
+    }
+
+    /// Where it answers, for all services.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.port.address())
+    }
+
+    /// Runs a script with boto3 (see [`PRELUDE`]); gives what it tells.
+    #[track_caller]
+    pub fn python(&self, script: &str, args: &[&str]) -> serde_json::Value {
+        let mut command = Command::new(bins::peer("python"));
+        command.arg("-c").arg(format!("{PRELUDE}{script}")).arg(self.endpoint()).arg(BUCKET).args(args);
+        let done = run_ok(keyed(&mut command), CALL);
+        serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done}"))
+    }
+
+    /// Runs the AWS CLI.
+    #[track_caller]
+    pub fn aws(&self, args: &[&str]) -> Done {
+        let mut command = Command::new(bins::peer("aws"));
+        command.arg("--endpoint-url").arg(self.endpoint()).args(args);
+        run_ok(keyed(&mut command), CALL)
+    }
+
+    /// Makes a queue to which the bucket tells every change; gives its URL.
+    #[track_caller]
+    pub fn queue(&self) -> String {
+        let script = "
+url = sqs.create_queue(QueueName='events')['QueueUrl']
+arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=['QueueArn'])['Attributes']['QueueArn']
+wanted = [{'QueueArn': arn, 'Events': ['s3:ObjectCreated:*', 's3:ObjectRemoved:*']}]
+s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={'QueueConfigurations': wanted})
+tell(url)
+";
+        self.python(script, &[]).as_str().expect("a URL").to_owned()
+    }
+}
+
+/// Nothing of the machine's own settings counts.
+fn keyed(command: &mut Command) -> &mut Command {
+    command
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .env("AWS_DEFAULT_REGION", REGION)
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env_remove("AWS_PROFILE")
+        .env_remove("AWS_ENDPOINT_URL")
+        .env_remove("http_proxy")
+        .env_remove("HTTP_PROXY")
+        .env("NO_PROXY", "127.0.0.1")
+}
