@@ -100,6 +100,9 @@ fn files_are_loaded_and_given_back_by_tasks_that_count_them_and_report_what_was_
     used.read_exact_at(&mut first, 0).expect("readable");
     odd.read_exact_at(&mut first, 0).expect("readable");
     fs::write(at("d1/f1"), b"changed").expect("written");
+    wait::until("a change that is known", TASK, || {
+        lfs_ok(&[&"hsm_state", &at("d1/f1")]).contains(" dirty").then_some(())
+    });
     fs::write(mount.join("stranger"), b"other").expect("written");
     let id = start(&linked, "release", &["dataset/", "/stranger", "--report", "/dataset/reports"]);
     let task = ended(&linked, &id);
@@ -134,14 +137,14 @@ fn a_task_goes_on_where_it_was_when_the_mds_is_killed_and_the_next_one_waits_or_
             put(store, &format!("d{:02}/f{i}", i % 20), &pattern(i, 2000));
         }
     });
-    linked.s3.restart(Pace { delay: Duration::from_millis(40), ..Pace::default() });
+    linked.s3.restart(Pace { delay: Duration::from_millis(400), ..Pace::default() });
     let id = start(&linked, "restore", &["/"]);
     let next = start(&linked, "release", &["/"]);
     let unwanted = start(&linked, "release", &["/"]);
     let progress = |linked: &Linked, least: u64| {
         wait::until("some files of the task", TASK, || {
             let task = now(linked, &id)?;
-            (task["succeeded"].as_u64() >= Some(least)).then_some(task)
+            (task["succeeded"].as_u64() >= Some(least.min(files))).then_some(task)
         })
     };
     let mut seen = progress(&linked, 20);
@@ -252,20 +255,32 @@ fn a_task_exports_what_the_bucket_does_not_have_and_its_report_survives_the_work
     // Both sides change: that one fails. The report is to be written while the store is away, and its worker dies.
     fs::write(at("there"), b"changed here").expect("written");
     linked.s3.put("there", b"changed there", &[]);
-    drop(mount);
     let id = start(&linked, "export", &["/dataset/there", "--report", "/dataset/reports"]);
-    wait::until("a conflict that is counted", TASK, || {
-        (now(&linked, &id)?["failed"].as_u64() == Some(1)).then_some(())
-    });
+    let task = ended(&linked, &id);
+    assert_counts(&task, "FAILED", 1, 0, 1);
+    let report = |linked: &Linked, id: &str| {
+        let found = linked.s3.objects().expect("nobody writes").remove(&format!("reports/{id}/failures.csv"));
+        found.map(|object| String::from_utf8(object.bytes).expect("text"))
+    };
+    assert_eq!(report(&linked, &id).as_deref(), Some("dataset/there,failed,ObjectConflict\r\n"));
+
+    // A report is to be written while the store is away, and its worker dies, and the MDS.
+    let used = File::open(at("new/sub/f0")).expect("opens");
     linked.s3.kill9();
+    let id = start(&linked, "release", &["/dataset/new/sub/f0", "--report", "/dataset/reports"]);
+    wait::until("a file that is given up", TASK, || (now(&linked, &id)?["failed"].as_u64() == Some(1)).then_some(()));
     linked.workers[0].kill9();
+    linked.cluster.kill_mds();
+    linked.cluster.start_mds();
+    assert_eq!(report(&linked, &id), None);
+    assert_eq!(now(&linked, &id).expect("answers")["lifecycle"], "EXECUTING");
     linked.s3.run();
     linked.add_worker();
     let task = ended(&linked, &id);
     assert_counts(&task, "FAILED", 1, 0, 1);
-    let mut bucket = linked.s3.objects().expect("nobody writes");
-    let report = bucket.remove(&format!("reports/{id}/failures.csv")).expect("a report");
-    assert_eq!(String::from_utf8_lossy(&report.bytes), "dataset/there,failed,ObjectConflict\r\n");
+    assert_eq!(report(&linked, &id).as_deref(), Some("dataset/new/sub/f0,failed,ResourceBusy\r\n"));
+    drop((used, mount));
+    let bucket = linked.s3.objects().expect("nobody writes");
     assert_eq!(bucket["there"].bytes, b"changed there", "neither side is touched");
     linked.cluster.assert_names_sound();
 }

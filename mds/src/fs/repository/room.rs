@@ -26,7 +26,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(60);
 /// How long what was released counts as free though the OST has not said so: its objects go soon, and then it tells.
 const CREDIT: Duration = Duration::from_secs(4);
-/// How long it is known that nothing could be released.
+/// So often in a row nothing can be released (closes of files may be on their way) before whoever asks for room is told so.
+const IN_VAIN_MAX: u32 = 10;
+/// How long that is known.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -43,6 +45,8 @@ struct State {
     asked: BTreeSet<OstIndex>,
     /// What was released of each OST, and when.
     credit: BTreeMap<OstIndex, Vec<(Instant, u64)>>,
+    /// How often in a row nothing could be released.
+    in_vain: u32,
     /// Until then nothing can be released.
     stuck_until: Option<Instant>,
 }
@@ -97,7 +101,7 @@ impl FileSystem {
         let room = &self.shared.repositories.room;
         {
             let mut state = room.state.lock();
-            (state.marks, state.stuck_until) = (marks, None);
+            (state.marks, state.stuck_until, state.in_vain) = (marks, None, 0);
         }
         room.told.notify_one();
         tracing::info!(fs = %self.info.name, high = marks.high, low = marks.low, "files are released by themselves");
@@ -185,7 +189,11 @@ impl FileSystem {
                 wanted.retain(|_, left| *left > 0);
             }
         }
-        self.shared.repositories.room.state.lock().stuck_until = (files == 0).then(|| Instant::now() + STUCK);
+        {
+            let mut state = self.shared.repositories.room.state.lock();
+            state.in_vain = if files == 0 { state.in_vain.saturating_add(1) } else { 0 };
+            state.stuck_until = (state.in_vain >= IN_VAIN_MAX).then(|| Instant::now() + STUCK);
+        }
         if files > 0 {
             tracing::info!(fs = %self.info.name, files, bytes, high = marks.high, low = marks.low,
                 "files that were not used for longest were released: OSTs are nearly full");

@@ -18,6 +18,8 @@ use crate::store::records::{TaskPhase, TaskRecord};
 const LOOK: Duration = Duration::from_millis(100);
 /// Until somebody starts a task.
 const IDLE: Duration = Duration::from_secs(60);
+/// Until files that were in use are tried again.
+const USED_AGAIN: Duration = Duration::from_millis(500);
 /// A file that could not be loaded so often in a row is given up by the task.
 const LOAD_FAILURES_MAX: u32 = 6;
 /// A file that is open for writing for so long is given up by the task; it is exported when it is closed.
@@ -133,6 +135,9 @@ impl FileSystem {
 
     async fn step_files(&self, id: TaskId, kind: TaskKind) -> FsResult<Duration> {
         let mut settled = Vec::new();
+        if kind == TaskKind::Release {
+            return self.step_release(id).await;
+        }
         for (fid, from, link, found) in self.read(move |tx| files(tx, id, kind)).await? {
             let found = match found {
                 None if kind == TaskKind::Restore => self.given_up_loading(fid).await?,
@@ -155,6 +160,23 @@ impl FileSystem {
             return Ok(Duration::ZERO);
         }
         Ok(if any { Duration::ZERO } else { LOOK })
+    }
+
+    async fn step_release(&self, id: TaskId) -> FsResult<Duration> {
+        // After a restart nobody knows yet what is open.
+        let known = !self.shared.clients.lock().is_recovering() && self.shared.repositories.lock().is_settled();
+        if !known {
+            return Ok(LOOK);
+        }
+        let (todo, used) = self.ask(move |tx| tasks::left(tx, id)).await?;
+        let change = match (todo && used < UNDER_WAY_MAX, used) {
+            (true, _) => TaskChange::Page { id },
+            (false, 0) => TaskChange::Worked { id },
+            (false, _) => TaskChange::Retry { id },
+        };
+        let pause = if matches!(change, TaskChange::Retry { .. }) { USED_AGAIN } else { Duration::ZERO };
+        self.task_change(change).await?;
+        Ok(pause)
     }
 
     /// A file that is to be loaded in full and is not.

@@ -244,7 +244,8 @@ pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
             Ok(found)
         }
         Change::Release { fid, .. } => Ok(vec![*fid]),
-        Change::Task(tasks::TaskChange::Page { id }) => tasks::victims(tx, *id),
+        Change::Task(tasks::TaskChange::Page { id }) => tasks::victims(tx, *id, false),
+        Change::Task(tasks::TaskChange::Retry { id }) => tasks::victims(tx, *id, true),
         Change::Export(change) => Ok(export::victim(tx, change)?.into_iter().collect()),
         _ => Ok(Vec::new()),
     }
@@ -288,6 +289,7 @@ pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionI
             import::directories(tx, *id, keys)?
         }
         Change::Export(change) => export::touched(tx, change)?,
+        Change::Task(tasks::TaskChange::Page { id }) => tasks::directories(tx, *id)?,
         _ => Vec::new(),
     };
     Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())

@@ -29,7 +29,7 @@ use crate::store::records::{
 use crate::store::{ReadTxn, Table, Txn};
 
 pub use import::{Scope, imported, scope};
-pub use page::victims;
+pub use page::{directories, victims};
 pub(super) use page::{last_use, may_release};
 pub use settle::look;
 
@@ -69,6 +69,8 @@ pub enum TaskChange {
     Begin { id: TaskId },
     /// Looks at the next names.
     Page { id: TaskId },
+    /// Tries those again that were in use.
+    Retry { id: TaskId },
     /// What became of files that others were at work on.
     Settle { id: TaskId, settled: Vec<(Fid, Settled)> },
     /// Looks how far the next import is.
@@ -118,6 +120,7 @@ pub fn apply(tx: &mut dyn Txn, change: &TaskChange, inputs: &Inputs) -> FsResult
         TaskChange::Cancel { id } => start::cancel(tx, *id, inputs).map(Told::of),
         TaskChange::Begin { id } => start::begin(tx, *id, inputs),
         TaskChange::Page { id } => page::page(tx, *id, inputs),
+        TaskChange::Retry { id } => page::retry(tx, *id, inputs),
         TaskChange::Settle { id, settled } => settle::settle(tx, *id, settled, inputs),
         TaskChange::Import { id } => import::step(tx, *id, inputs),
         TaskChange::Worked { id } => {

@@ -5,9 +5,9 @@
 //! done the second time.
 
 use sateen_types::repository::{TaskId, TaskKind};
-use sateen_types::{Credential, Fid, FileType, FsCode, FsResult, HsmFlags, Timestamp};
+use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, HsmFlags, Timestamp};
 
-use super::{CODE_BUSY, CODE_INTERNAL, CODE_STORE, Told, note_failed, path_of, push_todo, put, working};
+use super::{CODE_BUSY, CODE_INTERNAL, CODE_STORE, Told, note_failed, path_of, push_todo, put, under_way, working};
 use crate::command::Inputs;
 use crate::namespace::changelog::{self, HsmEvent};
 use crate::namespace::repository::export::{self, ExportChange};
@@ -20,6 +20,8 @@ use crate::store::{Overlay, ReadTxn, Table, Txn, keys};
 
 /// Names that are looked at in one transaction.
 pub const PAGE: usize = 256;
+/// Seconds until a file that is in use is given up.
+const USED_MAX: i64 = 10;
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
@@ -85,11 +87,12 @@ fn next(tx: &dyn ReadTxn, id: TaskId) -> FsResult<Page> {
     Ok(page)
 }
 
-/// Files whose data the next page gives up.
-pub fn victims(tx: &dyn ReadTxn, id: TaskId) -> FsResult<Vec<Fid>> {
+/// Files whose data the next page gives up; `again`: those that were in use.
+pub fn victims(tx: &dyn ReadTxn, id: TaskId, again: bool) -> FsResult<Vec<Fid>> {
     let Some(record) = working(tx, id)?.filter(|r| r.kind == TaskKind::Release) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for fid in next(tx, id)?.files {
+    let files = if again { under_way(tx, id)?.into_iter().map(|(fid, _)| fid).collect() } else { next(tx, id)?.files };
+    for fid in files {
         if let Some((inode, row)) = known(tx, fid)?
             && may_release(&inode, &row, oldest(&record))
         {
@@ -182,25 +185,82 @@ fn release(
         }
         return Ok(());
     };
+    if is_under_way(tx, id, fid)? {
+        // By another name.
+        return Ok(());
+    }
     record.counts.total += 1;
-    let released = attempt(tx, |tx| {
-        load::release(tx, fid, &Credential::ROOT, inputs)?;
-        changelog::hsm(tx, fid, HsmEvent::Release, inputs.now)
-    });
-    match released {
+    match give_up_data(tx, fid, inputs) {
         Ok(()) => {
             record.counts.succeeded += 1;
             record.counts.bytes = record.counts.bytes.saturating_add(inode.allocated);
             told.forgotten.push(fid);
         }
-        Err(e) => {
-            let used = e.code == FsCode::Busy || e.code == FsCode::Invalid || e.code.is_retryable();
-            let code = if used { CODE_BUSY } else { CODE_INTERNAL };
+        // Its close may be on its way.
+        Err(e) if is_used(&e) => note_under_way(tx, id, fid, inputs),
+        Err(_) => {
             let path = path_of(tx, fid);
-            note_failed(tx, id, record, path, code);
+            note_failed(tx, id, record, path, CODE_INTERNAL);
         }
     }
     Ok(())
+}
+
+fn give_up_data(tx: &mut dyn Txn, fid: Fid, inputs: &Inputs) -> FsResult<()> {
+    attempt(tx, |tx| {
+        load::release(tx, fid, &Credential::ROOT, inputs)?;
+        changelog::hsm(tx, fid, HsmEvent::Release, inputs.now)
+    })
+}
+
+/// Whether a file could not be released because somebody has it open, or had it.
+fn is_used(e: &FsError) -> bool {
+    matches!(e.code, FsCode::Busy | FsCode::Invalid) || e.code.is_retryable()
+}
+
+/// Tries again to release what was in use. After a while it is given up.
+pub fn retry(tx: &mut dyn Txn, id: TaskId, inputs: &Inputs) -> FsResult<Told> {
+    let Some(mut record) = working(tx, id)?.filter(|r| r.kind == TaskKind::Release) else { return Ok(Told::default()) };
+    let mut told = Told::default();
+    for (fid, row) in under_way(tx, id)? {
+        let found = known(tx, fid)?.filter(|(inode, row)| may_release(inode, row, oldest(&record)));
+        let Some((inode, _)) = found else {
+            // It was changed, removed, or released by somebody else.
+            record.counts.total = record.counts.total.saturating_sub(1);
+            record.counts.skipped += 1;
+            tx.delete(Table::Tasks, task_keys::under_way_file(id, fid));
+            continue;
+        };
+        match give_up_data(tx, fid, inputs) {
+            Ok(()) => {
+                record.counts.succeeded += 1;
+                record.counts.bytes = record.counts.bytes.saturating_add(inode.allocated);
+                told.forgotten.push(fid);
+            }
+            Err(e) if is_used(&e) && inputs.now.seconds.saturating_sub(row.since.seconds) < USED_MAX => continue,
+            Err(e) => {
+                let path = path_of(tx, fid);
+                note_failed(tx, id, &mut record, path, if is_used(&e) { CODE_BUSY } else { CODE_INTERNAL });
+            }
+        }
+        tx.delete(Table::Tasks, task_keys::under_way_file(id, fid));
+    }
+    put(tx, id, record, inputs);
+    Ok(told)
+}
+
+/// Directories whose names the next page looks at, where names matter that nobody has told yet.
+pub fn directories(tx: &dyn ReadTxn, id: TaskId) -> FsResult<Vec<Fid>> {
+    if working(tx, id)?.is_none_or(|r| r.kind != TaskKind::Export) {
+        return Ok(Vec::new());
+    }
+    let rows = tx.scan(Table::Tasks, &task_keys::todo(id), None, PAGE)?;
+    let dir = |(_, value): &(Vec<u8>, Vec<u8>)| match TodoRecord::from_bytes(value) {
+        Ok(TodoRecord::Directory { dir, .. }) => Some(Ok(dir)),
+        Ok(_) => None,
+        Err(e) => Some(Err(e)),
+    };
+    rows.iter().filter_map(dir).collect()
 }
 
 // ---- restore ----
