@@ -12,7 +12,7 @@ use sateen_types::FsName;
 use sateen_types::changelog::ChangeMask;
 
 pub use repo::{EventArg, Keep, Repo, WhichRepo};
-pub use task::{KindArg, TaskCommand, WhichTask};
+pub use task::{TaskCommand, WhichTask};
 
 /// A Lustre-style parallel file system on your own hardware.
 #[derive(Debug, Parser)]
