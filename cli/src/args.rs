@@ -1,6 +1,7 @@
 //! The words of `sateen`.
 
 mod repo;
+mod task;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use sateen_types::FsName;
 use sateen_types::changelog::ChangeMask;
 
 pub use repo::{EventArg, Keep, Repo, WhichRepo};
+pub use task::{TaskCommand, WhichTask};
 
 /// A Lustre-style parallel file system on your own hardware.
 #[derive(Debug, Parser)]

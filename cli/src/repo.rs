@@ -2,6 +2,7 @@
 
 mod export;
 mod show;
+mod task;
 
 use std::time::{Duration, Instant};
 
@@ -159,6 +160,10 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 let admin = admin(&host).await?;
                 let repo = find(&admin, &which).await?;
                 export::resolve(&admin, &which.fs, &repo, &key, keep).await
+            }
+            Repo::Task { command } => task::run(&admin(&host).await?, command).await,
+            Repo::AutoRelease { fs, high, low, off, json } => {
+                task::auto_release(&admin(&host).await?, &fs, high, low, off, json).await
             }
         }
     })

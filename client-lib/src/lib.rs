@@ -73,6 +73,7 @@ mod slots;
 mod small;
 mod source;
 mod table;
+mod tasks;
 mod tend;
 #[cfg(test)]
 mod testing;

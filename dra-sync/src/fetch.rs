@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use sateen_client::{Client, Fill, Shift};
 use sateen_types::repository::{Fetch, FetchOutcome, FetchResult};
-use sateen_types::{Extent, FsError};
+use sateen_types::{Extent, FsCode, FsError};
 
 use crate::figures::Figures;
 use crate::remote::{FETCH_RETRY_FOR, Remote, RemoteError, Retries, Trouble};
@@ -33,6 +33,9 @@ pub async fn run(
         Ok(delta) => {
             figures.fetched_bytes.fetch_add(fetch.range.end - fetch.range.start, Ordering::Relaxed);
             outcome(FetchResult::Loaded, String::new(), delta)
+        }
+        Err(Failure::Store(e)) if e.code == FsCode::NoSpace => {
+            outcome(FetchResult::NoSpace, format!("cannot be stored: {e}"), 0)
         }
         Err(Failure::Store(e)) => outcome(FetchResult::Failed, format!("cannot be stored: {e}"), 0),
         Err(Failure::Remote(e)) => {

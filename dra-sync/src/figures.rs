@@ -9,9 +9,9 @@ use crate::remote::{RemoteError, Trouble};
 use crate::watch::event::Told;
 
 /// Kinds of assignments, in the order of [`Figures::running`].
-const KINDS: [&str; 5] = ["check", "import", "fetch", "export", "watch"];
+const KINDS: [&str; 6] = ["check", "import", "fetch", "export", "watch", "report"];
 /// Results of fetches, in the order of [`Figures::fetches`].
-const RESULTS: [&str; 4] = ["loaded", "changed", "gone", "failed"];
+const RESULTS: [&str; 5] = ["loaded", "changed", "gone", "failed", "no_space"];
 
 /// Results of exports, in the order of [`Figures::exports`].
 const EXPORTS: [&str; 6] = ["stored", "conflict", "changed", "source_gone", "failed", "skipped"];
@@ -38,8 +38,8 @@ pub enum Source {
 pub struct Figures {
     /// File systems with a session.
     pub sessions: AtomicU64,
-    running: [AtomicU64; 5],
-    fetches: [AtomicU64; 4],
+    running: [AtomicU64; 6],
+    fetches: [AtomicU64; 5],
     exports: [AtomicU64; 6],
     deletes: [AtomicU64; 3],
     errors: [AtomicU64; Trouble::ALL.len()],
@@ -105,6 +105,7 @@ impl Figures {
             Work::Fetch(_) => &self.running[2],
             Work::Export(_) | Work::Delete { .. } | Work::Look { .. } => &self.running[3],
             Work::Watch => &self.running[4],
+            Work::Report { .. } => &self.running[5],
         };
         count.fetch_add(1, Ordering::Relaxed);
         Running(count)
@@ -117,6 +118,7 @@ impl Figures {
             FetchResult::Changed => &self.fetches[1],
             FetchResult::Gone => &self.fetches[2],
             FetchResult::Failed => &self.fetches[3],
+            FetchResult::NoSpace => &self.fetches[4],
         };
         count.fetch_add(1, Ordering::Relaxed);
     }

@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use sateen_client::{Client, Shift};
 use sateen_types::limits::{IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX};
-use sateen_types::repository::ImportPage;
+use sateen_types::repository::{ImportPage, ImportState};
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::mpsc;
 
@@ -108,6 +108,10 @@ async fn pass(
             figures.skipped.fetch_add(page.skipped.len() as u64, Ordering::Relaxed);
             tracing::debug!(objects = done.status.objects, created = done.status.created, "imported a page");
             place.after = page.after;
+            if done.status.state == ImportState::Done {
+                // Of one that is limited to a prefix, before the listing ends.
+                break;
+            }
         }
         FsResult::Ok(true)
     };

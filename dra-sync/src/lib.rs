@@ -13,6 +13,7 @@ pub mod figures;
 mod import;
 pub mod posix;
 pub mod remote;
+mod report;
 mod seen;
 pub mod server;
 mod watch;

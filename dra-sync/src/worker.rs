@@ -28,7 +28,7 @@ use crate::remote::{CHECK_RETRY_FOR, Remote, Retries};
 use crate::seen::cut;
 use crate::watch::desk::{self, DELIVERIES_WAITING_MAX};
 use crate::watch::webhook::Webhook;
-use crate::{export, fetch, import, watch};
+use crate::{export, fetch, import, report, watch};
 
 /// How long the MDS may keep a Take that has nothing to give.
 const TAKE_HOLD: Duration = Duration::from_secs(15);
@@ -129,7 +129,7 @@ struct Held {
 /// What an assignment is counted with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
-    /// Ranges, imports, looks: at most [`crate::config::LimitsConfig::assignments`].
+    /// Ranges, imports, looks, reports: at most [`crate::config::LimitsConfig::assignments`].
     Busy,
     /// Objects to be stored. The MDS bounds them; they never keep away the ranges that they may be waiting for.
     Export,
@@ -140,7 +140,7 @@ enum Slot {
 impl Slot {
     fn of(work: &Work) -> Slot {
         match work {
-            Work::Check | Work::Import { .. } | Work::Fetch(_) => Slot::Busy,
+            Work::Check | Work::Import { .. } | Work::Fetch(_) | Work::Report { .. } => Slot::Busy,
             Work::Export(_) | Work::Delete { .. } | Work::Look { .. } => Slot::Export,
             Work::Watch => Slot::Watch,
         }
@@ -246,6 +246,9 @@ async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment, too_
             tracing::warn!(%repository, message, "the bucket cannot be read")
         }
         Outcome::Import { message } => tracing::warn!(%repository, message, "the import cannot go on"),
+        Outcome::Report { message } if !message.is_empty() => {
+            tracing::warn!(%repository, message, "a report was not written")
+        }
         Outcome::Watch { message } => tracing::warn!(%repository, message, "the bucket is not watched"),
         Outcome::Fetch(FetchOutcome { result, message, .. }) if *result != FetchResult::Loaded => {
             tracing::warn!(%repository, ?result, message, "a range was not loaded");
@@ -284,6 +287,7 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             }
             Work::Look { .. } => Outcome::Look(LookOutcome { object: None, number: None, message }),
             Work::Watch => Outcome::Watch { message },
+            Work::Report { .. } => Outcome::Report { message },
         }
     };
     let remote = match shared.remote(&assignment.settings).await {
@@ -333,6 +337,17 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
                     tracing::info!(repository = %assignment.repository, "the import is complete");
                     None
                 }
+                Err(e) if e.code == FsCode::Stale => {
+                    shared.figures.lost.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+                Err(e) => Some(failed(e.message)),
+            }
+        }
+        Work::Report { task, key } => {
+            let (number, about) = (assignment.number, (*task, key.as_slice()));
+            match report::run(&shared.client, shift, number, &remote, about, &shared.figures).await {
+                Ok(()) => Some(Outcome::Report { message: String::new() }),
                 Err(e) if e.code == FsCode::Stale => {
                     shared.figures.lost.fetch_add(1, Ordering::Relaxed);
                     None

@@ -26,7 +26,7 @@ const IMPORT: Duration = Duration::from_secs(300);
 /// Longest an export of a test's files may take.
 const EXPORT: Duration = Duration::from_secs(180);
 /// Lease of sessions: a worker that was killed is given up after it.
-const LEASE_MS: u32 = 2000;
+pub const LEASE_MS: u32 = 2000;
 /// Longest one call may take.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -139,7 +139,18 @@ impl Linked {
         fill: impl FnOnce(&Store),
     ) -> Linked {
         let mds_extra = format!("[session]\nlease_ms = {LEASE_MS}\n");
-        let cluster = Cluster::start(ClusterSpec { mds_extra, ..ClusterSpec::new(label) });
+        Linked::begin_on(ClusterSpec { mds_extra, ..ClusterSpec::new(label) }, pace, change, fill)
+    }
+
+    /// [`Linked::begin_with`] on another cluster.
+    #[track_caller]
+    pub fn begin_on(
+        spec: ClusterSpec,
+        pace: Pace,
+        change: impl FnOnce(&mut RepositorySettings),
+        fill: impl FnOnce(&Store),
+    ) -> Linked {
+        let cluster = Cluster::start(spec);
         let s3 = S3::start(cluster.dir(), pace, fill);
         let worker = Worker::start(&cluster, &s3, 0);
         let mut settings = RepositorySettings {

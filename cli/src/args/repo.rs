@@ -4,6 +4,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use sateen_types::FsName;
 use sateen_types::repository::{ConflictPolicy, EventSource, LinkPath, RepositoryUrl};
 
+use super::TaskCommand;
+
 /// A change that can be carried over by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "UPPER")]
@@ -202,5 +204,30 @@ pub enum Repo {
         /// What stays.
         #[arg(long, value_enum)]
         keep: Keep,
+    },
+    /// Do one thing to many files: import, export, restore or release, with counts and a report.
+    Task {
+        /// What to do.
+        #[command(subcommand)]
+        command: TaskCommand,
+    },
+    /// Show or set when files that the repository has as they are give their space back by themselves. Off at first.
+    #[command(after_help = "Examples:\n  sateen repo auto-release scratch --high 90 --low 80\n  \
+                            sateen repo auto-release scratch --off")]
+    AutoRelease {
+        /// File system.
+        fs: FsName,
+        /// Begin when an OST is so full, in percent.
+        #[arg(long, value_name = "PERCENT", requires = "low")]
+        high: Option<u32>,
+        /// Go on until it is so full, in percent.
+        #[arg(long, value_name = "PERCENT", requires = "high")]
+        low: Option<u32>,
+        /// Release nothing by itself.
+        #[arg(long, conflicts_with_all = ["high", "low"])]
+        off: bool,
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
     },
 }

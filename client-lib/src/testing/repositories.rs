@@ -143,6 +143,27 @@ impl Repositories for FakeMds {
     async fn list_conflicts(&self, _: Request<mds::ListConflictsRequest>) -> Reply<mds::ListConflictsReply> {
         unknown()
     }
+    async fn read_report(&self, _: Request<mds::ReadReportRequest>) -> Reply<mds::ReadReportReply> {
+        unknown()
+    }
+    async fn start_task(&self, _: Request<mds::StartTaskRequest>) -> Reply<mds::Task> {
+        unknown()
+    }
+    async fn get_task(&self, _: Request<mds::GetTaskRequest>) -> Reply<mds::Task> {
+        unknown()
+    }
+    async fn list_tasks(&self, _: Request<mds::ListTasksRequest>) -> Reply<mds::ListTasksReply> {
+        unknown()
+    }
+    async fn cancel_task(&self, _: Request<mds::CancelTaskRequest>) -> Reply<mds::Task> {
+        unknown()
+    }
+    async fn get_auto_release(&self, _: Request<mds::GetAutoReleaseRequest>) -> Reply<mds::AutoRelease> {
+        unknown()
+    }
+    async fn set_auto_release(&self, _: Request<mds::SetAutoReleaseRequest>) -> Reply<mds::AutoRelease> {
+        unknown()
+    }
     async fn resolve_conflict(&self, _: Request<mds::ResolveConflictRequest>) -> Reply<mds::ResolveConflictReply> {
         unknown()
     }

@@ -156,6 +156,21 @@ pub const ASSIGNMENTS_MAX: usize = 1024;
 /// Longest a Load or Take waits before it is answered with what there is, in milliseconds.
 pub const REPOSITORY_HOLD_MS_MAX: u32 = 30_000;
 
+/// Most paths of one task (FSx).
+pub const TASK_PATHS_MAX: usize = 100;
+/// Most days since the last use that a release asks for.
+pub const TASK_DAYS_MAX: u32 = 36_500;
+/// Most tasks that wait for their turn.
+pub const TASKS_PENDING_MAX: usize = 64;
+/// Most tasks that are over and still listed. The oldest go first.
+pub const TASKS_KEPT_MAX: usize = 512;
+/// How long a task that is over is listed, in seconds (FSx: 14 days).
+pub const TASKS_KEPT_S: i64 = 14 * 86_400;
+/// Most bytes of paths that a report lists. What fails beyond is counted only.
+pub const REPORT_BYTES_MAX: u64 = 16 << 20;
+/// Most bytes of a report in one answer.
+pub const REPORT_PAGE_BYTES_MAX: usize = 1 << 20;
+
 /// Most OSTs in one cluster. Below Lustre's limit of the layout format (0xffdf).
 pub const OST_COUNT_MAX: u32 = 8150;
 

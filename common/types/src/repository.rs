@@ -7,6 +7,7 @@ mod hsm;
 mod key;
 mod remote;
 mod settings;
+mod task;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -19,6 +20,7 @@ pub use hsm::{HsmAction, HsmFlags, HsmOperation, HsmState};
 pub use key::{ObjectPath, skip_code};
 pub use remote::Remote;
 pub use settings::{EventSource, LinkPath, RepositoryEvents, RepositorySettings, RepositoryUrl, Scheme};
+pub use task::{AutoRelease, FILE_FAILED, Task, TaskCounts, TaskId, TaskKind, TaskSpec, TaskState, csv_line};
 pub use work::{Assignment, Fetch, FetchOutcome, FetchResult, ImportPage, ImportedObject, Outcome, Work};
 
 use std::fmt;

@@ -8,6 +8,7 @@ use sateen_proto::convert::{
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
+use sateen_types::repository::{TaskId, TaskSpec};
 use sateen_types::{FsName, FsResult, RepositoryId, RepositorySettings, SessionId};
 use tonic::{Request, async_trait};
 
@@ -187,6 +188,57 @@ impl RepositoriesService for Service {
             fs.finish(session, r.number, required(r.outcome, "outcome")?.try_into()?).await
         };
         answer(finished.await.map(|()| FinishReply {}))
+    }
+
+    async fn read_report(&self, request: Request<ReadReportRequest>) -> Answer<ReadReportReply> {
+        let r = request.into_inner();
+        let read = async {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.read_report(session, r.number, r.after).await
+        };
+        answer(read.await.map(|(lines, last, more)| ReadReportReply { lines, last, more }))
+    }
+
+    async fn start_task(&self, request: Request<StartTaskRequest>) -> Answer<Task> {
+        let r = request.into_inner();
+        let started = async {
+            let spec: TaskSpec = required(r.spec, "spec")?.try_into()?;
+            self.named(&r.fs_name)?.start_task(spec).await
+        };
+        answer(started.await.map(|task| (&task).into()))
+    }
+
+    async fn get_task(&self, request: Request<GetTaskRequest>) -> Answer<Task> {
+        let r = request.into_inner();
+        let found = async { self.named(&r.fs_name)?.task(TaskId(r.id)).await };
+        answer(found.await.map(|task| (&task).into()))
+    }
+
+    async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Answer<ListTasksReply> {
+        let r = request.into_inner();
+        let found = async { self.named(&r.fs_name)?.tasks().await };
+        let reply = |tasks: Vec<_>| ListTasksReply { tasks: tasks.iter().map(Into::into).collect() };
+        answer(found.await.map(reply))
+    }
+
+    async fn cancel_task(&self, request: Request<CancelTaskRequest>) -> Answer<Task> {
+        let r = request.into_inner();
+        let canceled = async { self.named(&r.fs_name)?.cancel_task(TaskId(r.id)).await };
+        answer(canceled.await.map(|task| (&task).into()))
+    }
+
+    async fn get_auto_release(&self, request: Request<GetAutoReleaseRequest>) -> Answer<AutoRelease> {
+        let r = request.into_inner();
+        answer(self.named(&r.fs_name).map(|fs| fs.auto_release().into()))
+    }
+
+    async fn set_auto_release(&self, request: Request<SetAutoReleaseRequest>) -> Answer<AutoRelease> {
+        let r = request.into_inner();
+        let set = async {
+            let marks = required(r.auto_release, "auto_release")?.try_into()?;
+            self.named(&r.fs_name)?.set_auto_release(marks).await
+        };
+        answer(set.await.map(Into::into))
     }
 }
 

@@ -37,12 +37,20 @@
 //! | | `g`, repository (8), key of an object | `KeyRecord` | what may be under it, while it is being stored or no file has it |
 //! | | `c`, repository (8), key of an object | `ConflictRecord` | what both sides have changed |
 //! | | `n`, repository (8) | u64 | rows of its queue |
+//! | `tasks` | `t`, task (8) | `TaskRecord` | tasks, in order |
+//! | | `s`, task (8) | `TaskSpecRecord` | what was asked for |
+//! | | `d`, task (8), number (8) | `TodoRecord` | what is left to be looked at |
+//! | | `w`, task (8), fid (16) | `UnderWayRecord` | files that others are at work on for it |
+//! | | `e`, task (8), number (8) | `FailureRecord` | lines of its report |
+//! | | `i`, repository (8) | `ScopeRecord` | what the import of a link is limited to |
+//! | | `a` | `AutoReleaseRecord` | when files are released by themselves |
 //! | `config` | `next_sequence` `next_intent` `next_repository` `next_stamp` `next_export` `inodes` `format` `changes` `first_change` `change_users` `next_change_user` | u64 | counters |
 //!
 //! Tables of the cluster (`cluster/`): `config` (`next_fs_id` u64), `osts`: OST (2) -> `OstRecord`, `file_systems`:
 //! id (4) -> `FileSystemRecord`, `ended_writers`: writer (8) -> `EndedWriterRecord`.
 
 pub mod exports;
+pub mod tasks;
 
 use sateen_types::{Fid, FsCode, FsError, FsId, FsResult, Name, OstIndex, RepositoryId, SessionId};
 

@@ -36,11 +36,12 @@ pub enum Table {
     Loads,
     Changelog,
     Exports,
+    Tasks,
 }
 
 impl Table {
     /// How many kinds of table there are.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 23;
     /// Tables of one file system.
     pub const OF_FILE_SYSTEM: &[Table] = &[
         Table::Inodes,
@@ -62,6 +63,7 @@ impl Table {
         Table::Loads,
         Table::Changelog,
         Table::Exports,
+        Table::Tasks,
     ];
     /// Tables of the cluster registry.
     pub const OF_CLUSTER: &[Table] = &[Table::Config, Table::Osts, Table::FileSystems, Table::EndedWriters];
@@ -91,6 +93,7 @@ impl Table {
             Table::Loads => "loads",
             Table::Changelog => "changelog",
             Table::Exports => "exports",
+            Table::Tasks => "tasks",
         }
     }
 }

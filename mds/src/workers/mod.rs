@@ -5,12 +5,14 @@
 //! | --- | --- | --- |
 //! | `sweep` | 1 | OST states, expired sessions, files without a name that nobody has open; starts the others |
 //! | `intents` | 1 per file system | hands intents to OSTs, a drain per OST that has any |
+//! | `tasks` | 2 per file system | the next step of the task whose turn it is; releases files where OSTs are nearly full |
 //! | `deletion` | 1 | objects and directories of deleted file systems |
 
 mod backoff;
 mod deletion;
 mod intents;
 mod sweep;
+mod tasks;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use sateen_runtime::Shutdown;
 use sateen_types::{FsId, FsResult, SessionId};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::intents;
+use super::{intents, tasks};
 use crate::clients::Ending;
 use crate::cluster::Cluster;
 use crate::fencing;
@@ -37,6 +37,8 @@ pub async fn run(cluster: Arc<Cluster>, stop: Shutdown) {
         for fs in cluster.file_systems() {
             if with_task.insert(fs.info.id) {
                 intent_tasks.spawn(intents::run(cluster.clone(), Arc::downgrade(&fs), stop.clone()));
+                intent_tasks.spawn(tasks::run(Arc::downgrade(&fs), stop.clone()));
+                intent_tasks.spawn(tasks::make_room(Arc::downgrade(&fs), stop.clone()));
             }
             if may_end {
                 endings.start(fs.begin_ending(), |fresh| end_expired(cluster.clone(), fs.clone(), fresh));

@@ -1,6 +1,7 @@
 //! Data repositories: links, what is known of files, work of workers.
 
 mod export;
+mod task;
 #[cfg(test)]
 mod tests;
 mod work;

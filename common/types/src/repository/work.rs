@@ -1,6 +1,6 @@
 //! What workers are given to do, and what they answer.
 
-use super::{DeleteOutcome, Export, ExportOutcome, LookOutcome, RepositoryId, RepositorySettings, Skipped};
+use super::{DeleteOutcome, Export, ExportOutcome, LookOutcome, RepositoryId, RepositorySettings, Skipped, TaskId};
 use crate::attr::Timestamp;
 use crate::ids::Fid;
 use crate::layout::{Extent, Layout};
@@ -52,6 +52,13 @@ pub enum Work {
     },
     /// Tell of changes of the bucket until that is not wanted any more.
     Watch,
+    /// Write the report of a task, which never changes.
+    Report {
+        /// Whose. An object that names it is this report.
+        task: TaskId,
+        /// Within the prefix.
+        key: Vec<u8>,
+    },
 }
 
 /// See [`Work::Fetch`].
@@ -99,6 +106,11 @@ pub enum Outcome {
         /// At most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`].
         message: String,
     },
+    /// Of [`Work::Report`]: empty if it is there, else why not.
+    Report {
+        /// At most [`crate::limits::REPOSITORY_MESSAGE_BYTES_MAX`].
+        message: String,
+    },
 }
 
 /// See [`Outcome::Fetch`].
@@ -123,6 +135,8 @@ pub enum FetchResult {
     Gone,
     /// It could not be fetched or stored.
     Failed,
+    /// An OST has no space for it.
+    NoSpace,
 }
 
 /// An object as a listing and its metadata tell.

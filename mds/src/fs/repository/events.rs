@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sateen_types::limits::IMPORT_PAGE_OBJECTS_MAX;
-use sateen_types::repository::{EventsDone, EventsPage, ImportDone, ImportPage};
+use sateen_types::repository::{EventsDone, EventsPage, ImportDone, ImportPage, ImportState};
 use sateen_types::{FsCode, FsError, FsResult, RepositoryId, SessionId, Timestamp};
 
 use super::{clock_micros, not_yours, unexpected};
@@ -86,17 +86,18 @@ impl FileSystem {
         if link.sync != Sync::No && link.run == run {
             self.compare((id, run), link.after, &page, looked).await?;
         }
-        let last = page.last;
         let Answer::Import(status) = self.change(Change::Import { id, run, page, looked }).await? else {
             return Err(unexpected());
         };
         let repositories = &self.shared.repositories;
         repositories.seen.lock().entry(id).and_modify(|(_, objects)| *objects = status.objects);
-        if last {
+        // An import that is limited to a prefix is done before the listing is.
+        if status.state == ImportState::Done {
             // Reported and done: what is known of it goes.
             let _ = repositories.lock().begin_finish(session, number, |_| true);
             self.reload_jobs(id).await?;
             repositories.lock().done(number);
+            repositories.tasks.notify_one();
             tracing::info!(fs = %self.info.name, %id, objects = status.objects, created = status.created,
                 changed = status.changed, skipped = status.skipped, "an import is complete");
         }

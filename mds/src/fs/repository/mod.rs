@@ -9,8 +9,10 @@ mod export;
 mod links;
 mod load;
 mod opened;
+mod room;
 mod stamps;
 pub mod table;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -31,6 +33,7 @@ use crate::store::records::RepositoryRecord;
 use crate::store::{Overlay, ReadTxn, Store, Table, keys};
 pub use links::Update;
 use opened::Opened;
+use room::Room;
 use stamps::{Deleted, Stamps};
 use table::{CHECK_AGAIN, Counts, FILES_MAX, LoadTable, Wanted};
 
@@ -53,6 +56,9 @@ pub(super) struct Repositories {
     /// When who watches a bucket was last heard, and why it cannot; empty: it can.
     watched: Mutex<BTreeMap<RepositoryId, (Timestamp, String)>>,
     opened: Mutex<Opened>,
+    /// Told when a task may have a step to take.
+    tasks: Notify,
+    room: Room,
 }
 
 impl Repositories {
@@ -87,6 +93,8 @@ impl Repositories {
             stamps: Mutex::new(stamps),
             watched: Mutex::default(),
             opened: Mutex::new(Opened::new(repository::opened::all(tx)?)),
+            tasks: Notify::new(),
+            room: Room::new(tx)?,
         })
     }
 

@@ -12,6 +12,7 @@
 
 pub mod exports;
 mod file;
+mod report;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sateen_types::limits::ASSIGNMENTS_MAX;
+use sateen_types::repository::TaskId;
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Remote, RepositoryId, SessionId};
 use tokio::sync::Notify;
 
@@ -56,6 +58,8 @@ pub enum Task {
     },
     /// Something that waits for export.
     Export(Box<Item>),
+    /// The report of a task.
+    Report(RepositoryId, TaskId),
 }
 
 #[derive(Debug)]
@@ -130,6 +134,7 @@ pub struct LoadTable {
     pub exports: ExportTable,
     /// Exports and what is loaded ahead take turns.
     exports_next: bool,
+    report: Option<report::Report>,
 }
 
 impl LoadTable {
@@ -149,6 +154,7 @@ impl LoadTable {
             next_waiter: 0,
             exports: ExportTable::default(),
             exports_next: true,
+            report: None,
         }
     }
 
@@ -392,7 +398,7 @@ impl LoadTable {
     pub fn is_out_for(&self, id: RepositoryId) -> bool {
         self.out.values().any(|out| match &out.task {
             Task::Watch(_) => false,
-            Task::Check(of) | Task::Import(of, _) => *of == id,
+            Task::Check(of) | Task::Import(of, _) | Task::Report(of, _) => *of == id,
             Task::Fetch { fid, .. } => self.files.get(fid).is_some_and(|f| f.repository == id),
             Task::Export(item) => self.is_export_for(item, id),
         })
@@ -421,7 +427,7 @@ impl LoadTable {
         self.warm_up(now);
         self.give_up_silent(now);
         let task = self.pick_check(now).or_else(|| self.pick_watch(now)).or_else(|| self.pick_range(true));
-        let task = task.or_else(|| self.pick_import());
+        let task = task.or_else(|| self.pick_report(now)).or_else(|| self.pick_import());
         let task = task.or_else(|| match self.exports_next {
             true => self.pick_export(mine, now).or_else(|| self.pick_range(false)),
             false => self.pick_range(false).or_else(|| self.pick_export(mine, now)),
@@ -516,6 +522,7 @@ impl LoadTable {
             .chain(watches)
             .chain(self.cooling.iter().map(|(at, _)| *at))
             .chain(self.exports.next_due())
+            .chain(self.report_due())
             .min()
     }
 

@@ -109,6 +109,19 @@ impl FileSystem {
             }
             Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch((number, stamp), fid, range, urgent).await),
             Task::Export(item) => Ok(self.assign_export((number, stamp), *item).await),
+            Task::Report(id, task) => {
+                let found = self.ask(move |tx| repository::get(tx, id)).await;
+                let Some(link) = self.unless_gone(number, found)? else { return Ok(None) };
+                let key = self.report_key(task).await;
+                let Some(key) = self.unless_gone(number, key)?.flatten() else {
+                    let mut table = self.shared.repositories.lock();
+                    table.done(number);
+                    table.forget_report(task);
+                    return Ok(None);
+                };
+                let work = Work::Report { task, key };
+                Ok(Some(Assignment { number, repository: id, settings: link.settings, work, stamp }))
+            }
         }
     }
 
@@ -179,6 +192,10 @@ impl FileSystem {
                 table().give_back(number, true, Instant::now());
                 None
             }
+            Err(e) if e.code == FsCode::NoSpace && self.make_room(None).await => {
+                table().give_back(number, true, Instant::now());
+                None
+            }
             Err(e) => {
                 tracing::warn!(fs = %self.info.name, %fid, "a file cannot be loaded: {e}");
                 table().failed(number, &e, Instant::now());
@@ -197,6 +214,7 @@ impl FileSystem {
                     | (Task::Import(..), Outcome::Import { .. })
                     | (Task::Watch(_), Outcome::Watch { .. })
                     | (Task::Fetch { .. }, Outcome::Fetch(_))
+                    | (Task::Report(..), Outcome::Report { .. })
             ) || match (task, &outcome) {
                 (Task::Export(item), Outcome::Export(_)) => matches!(item.what, Waits::File(_)),
                 (Task::Export(item), Outcome::Delete(_)) => matches!(item.what, Waits::Delete { .. }),
@@ -240,6 +258,7 @@ impl FileSystem {
                 self.drop_orphans(vec![fid]).await?;
                 reported
             }
+            (Task::Report(_, task), Outcome::Report { message }) => self.report_finished(number, task, message).await,
             (Task::Export(item), Outcome::Export(outcome)) => self.export_finished(number, &item, outcome).await,
             (Task::Export(item), Outcome::Delete(outcome)) => self.deletion_finished(number, &item, outcome).await,
             (Task::Export(item), Outcome::Look(outcome)) => self.looked(number, &item, outcome).await,
@@ -312,15 +331,21 @@ impl FileSystem {
                 let gone = outcome.result == FetchResult::Gone;
                 if gone { "the object is gone" } else { "another object has taken its place since the import" }
             }
-            FetchResult::Failed => outcome.message.as_str(),
+            FetchResult::NoSpace if self.make_room(Some(fid)).await => {
+                self.shared.repositories.lock().give_back(number, true, Instant::now());
+                return Ok(());
+            }
+            FetchResult::NoSpace | FetchResult::Failed => outcome.message.as_str(),
         };
         let what = format!("bytes {} to {} of {fid} cannot be loaded from {key:?}: {why}", range.start, range.end);
         tracing::warn!(fs = %self.info.name, "{what}");
         let hint = match outcome.result {
             FetchResult::Changed | FetchResult::Gone => "import the repository again: sateen repo import",
+            FetchResult::NoSpace => "release files, or have that done: sateen repo auto-release",
             _ => "see the log of sateen-dra-sync",
         };
-        let error = FsError::new(FsCode::Io, what).with_hint(hint);
+        let code = if outcome.result == FetchResult::NoSpace { FsCode::NoSpace } else { FsCode::Io };
+        let error = FsError::new(code, what).with_hint(hint);
         self.shared.repositories.lock().failed(number, &error, Instant::now());
         Ok(())
     }

@@ -21,7 +21,7 @@ use super::links::{self, Fids};
 use super::load::release_data;
 use super::make::{bad_metadata, take_attributes};
 use super::rows::file_of_key;
-use super::{agree, conflict, hsm, opened, put_hsm};
+use super::{agree, conflict, hsm, opened, put_hsm, tasks};
 use crate::command::Inputs;
 use crate::namespace::tree;
 use crate::store::records::{Body, Dentry, HsmRecord, RepositoryRecord, Sync};
@@ -84,9 +84,12 @@ pub fn page(
     links::refuse_when_full(inputs)?;
     tree::directory(tx, record.root)?;
     let mut status = std::mem::take(&mut record.import);
+    let scope = tasks::scope(tx, id, run)?;
+    let (before, mut left) = (status.clone(), Vec::new());
     let mut import = Import::new(tx, (id, &record), policy(&record), looked, inputs);
     // What a page has that came before is counted.
-    let fresh = page.objects.iter().filter(|o| o.key > record.after);
+    let is_fresh = |key: &Vec<u8>| *key > record.after && scope.as_ref().is_none_or(|scope| scope.takes(key));
+    let fresh = page.objects.iter().filter(|o| is_fresh(&o.key));
     for object in fresh {
         status.objects += 1;
         let imported = import.object(object)?;
@@ -103,28 +106,33 @@ pub fn page(
             Imported::Same | Imported::Later => {}
             Imported::Open => {
                 let message = "the object has changed, and the file is open here".to_owned();
-                skip(&mut status, Skipped { key: object.key.clone(), code: skip_code::CONFLICT.to_owned(), message });
+                left.push(Skipped { key: object.key.clone(), code: skip_code::CONFLICT.to_owned(), message });
             }
             Imported::Skipped(code, message) => {
                 let message = cut(message);
-                skip(&mut status, Skipped { key: object.key.clone(), code: code.to_owned(), message });
+                left.push(Skipped { key: object.key.clone(), code: code.to_owned(), message });
             }
         }
     }
-    for skipped in page.skipped.iter().filter(|s| s.key > record.after) {
+    for skipped in page.skipped.iter().filter(|s| is_fresh(&s.key)) {
         status.objects += 1;
-        skip(&mut status, skipped.clone());
+        left.push(skipped.clone());
     }
+    left.iter().for_each(|skipped| skip(&mut status, skipped.clone()));
     let next_fid = import.finish()?;
     let after = record.after.clone().max(end_of(page));
-    status.state = if page.last { ImportState::Done } else { ImportState::Running };
-    if page.last {
+    let last = page.last || scope.as_ref().is_some_and(|scope| scope.is_behind(&after));
+    status.state = if last { ImportState::Done } else { ImportState::Running };
+    if last {
         status.ended = Some(inputs.now);
         record.synced = if record.sync == Sync::No { record.synced } else { Some(inputs.now) };
     }
-    record.after = if page.last { Vec::new() } else { after };
+    record.after = if last { Vec::new() } else { after };
     (record.next_fid, record.import) = (next_fid, status.clone());
     links::put(tx, id, &record);
+    if let Some(scope) = scope {
+        tasks::imported(tx, (id, &scope), (&before, &status), &left, inputs)?;
+    }
     Ok(status)
 }
 

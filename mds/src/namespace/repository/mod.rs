@@ -15,8 +15,10 @@ mod import;
 mod links;
 mod load;
 mod make;
+mod oldest;
 pub mod opened;
 mod rows;
+pub mod tasks;
 
 use sateen_types::repository::{
     ConflictPolicy, EventSource, EventsDone, ImportPage, ImportStatus, ImportedObject, RepositoryEvents,
@@ -38,6 +40,7 @@ pub use gone::{Missing, missing};
 pub use import::{Looked, end_of};
 pub use links::{all, get, workers};
 pub use load::{Prepared, prepared, restores};
+pub use oldest::oldest;
 use rows::{delete_hsm, put_hsm};
 pub use rows::{file_of_key, hsm};
 
@@ -99,6 +102,8 @@ pub enum Change {
     Release { fid: Fid, who: Credential },
     /// What has to do with exports.
     Export(export::ExportChange),
+    /// What has to do with tasks.
+    Task(tasks::TaskChange),
 }
 
 /// The answer to a [`Change`].
@@ -120,6 +125,8 @@ pub enum Answer {
     Remote(Option<Remote>),
     /// What came of a change that has to do with exports.
     Export(export::Exported),
+    /// What came of a change that has to do with tasks.
+    Task(Box<tasks::Told>),
 }
 
 /// Applies a change. After an error what is in `tx` must be dropped.
@@ -211,6 +218,7 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
             Answer::Done
         }
         Change::Export(change) => Answer::Export(export::apply(tx, change, inputs)?),
+        Change::Task(change) => Answer::Task(Box::new(tasks::apply(tx, change, inputs)?)),
     };
     if changes_links(change) {
         inputs.exporting.links_changed(tx)?;
@@ -236,6 +244,8 @@ pub fn victims(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<Fid>> {
             Ok(found)
         }
         Change::Release { fid, .. } => Ok(vec![*fid]),
+        Change::Task(tasks::TaskChange::Page { id }) => tasks::victims(tx, *id, false),
+        Change::Task(tasks::TaskChange::Retry { id }) => tasks::victims(tx, *id, true),
         Change::Export(change) => Ok(export::victim(tx, change)?.into_iter().collect()),
         _ => Ok(Vec::new()),
     }
@@ -279,6 +289,7 @@ pub fn touched(tx: &dyn ReadTxn, change: &Change) -> FsResult<Vec<(Fid, SessionI
             import::directories(tx, *id, keys)?
         }
         Change::Export(change) => export::touched(tx, change)?,
+        Change::Task(tasks::TaskChange::Page { id }) => tasks::directories(tx, *id)?,
         _ => Vec::new(),
     };
     Ok(dirs.into_iter().map(|dir| (dir, NOBODY)).collect())

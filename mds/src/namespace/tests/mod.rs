@@ -12,6 +12,7 @@ mod names;
 mod once;
 mod permissions;
 mod repository;
+mod tasks;
 mod told;
 
 use bench::{Bench, on_every_store};

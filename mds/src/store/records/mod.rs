@@ -8,6 +8,7 @@ mod layout;
 mod names;
 mod reply;
 mod repository;
+mod task;
 
 pub use admin::{
     DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent,
@@ -18,6 +19,9 @@ pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;
 pub use repository::{HsmRecord, LoadRecord, RepositoryRecord, Sync};
+pub use task::{
+    AutoReleaseRecord, FailureRecord, ScopeRecord, TaskPhase, TaskRecord, TaskSpecRecord, TodoRecord, UnderWayRecord,
+};
 
 use sateen_types::FileType;
 

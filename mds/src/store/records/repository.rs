@@ -182,14 +182,14 @@ fn read_events(input: &mut Reader<'_>) -> Option<RepositoryEvents> {
     (bits < 8).then(|| RepositoryEvents { created: event(1), changed: event(2), deleted: event(4) })
 }
 
-fn write_moment(out: &mut Writer, t: Option<Timestamp>) {
+pub(super) fn write_moment(out: &mut Writer, t: Option<Timestamp>) {
     out.u8(u8::from(t.is_some()));
     out.time(t.unwrap_or_default());
 }
 
 /// The outer `None`: these bytes are no moment.
 #[allow(clippy::option_option, reason = "malformed, absent and there are three things")]
-fn read_moment(input: &mut Reader<'_>) -> Option<Option<Timestamp>> {
+pub(super) fn read_moment(input: &mut Reader<'_>) -> Option<Option<Timestamp>> {
     let there = input.bool()?;
     let time = input.time()?;
     Some(there.then_some(time))

@@ -115,6 +115,7 @@ fn a_link_and_its_work_survive_the_wire() {
         Work::Import { after: b"x".to_vec(), sync: true },
         Work::Fetch(fetch),
         Work::Watch,
+        Work::Report { task: TaskId(9), key: b"r/task-9/failures.csv".to_vec() },
         export(),
         delete(),
         Work::Look { key: b"k".to_vec() },
@@ -126,7 +127,9 @@ fn a_link_and_its_work_survive_the_wire() {
     let fetched = FetchOutcome { result: FetchResult::Changed, message: message.clone(), allocated_delta: -5 };
     for outcome in [
         Outcome::Check { message: message.clone() },
-        Outcome::Import { message },
+        Outcome::Import { message: message.clone() },
+        Outcome::Report { message },
+        Outcome::Fetch(FetchOutcome { result: FetchResult::NoSpace, ..fetched.clone() }),
         Outcome::Fetch(fetched),
         exported(),
         deleted(),
@@ -137,6 +140,46 @@ fn a_link_and_its_work_survive_the_wire() {
     }
     let remote_ = Remote::new(10, vec![Extent { start: 2, end: 4 }]).expect("valid");
     assert_eq!(remote(Some((&remote_).into())), Ok(Some(remote_)));
+}
+
+#[test]
+fn tasks_are_what_they_were_and_what_is_none_is_refused() {
+    let at = |seconds| Timestamp { seconds, nanos: 3 };
+    let spec = TaskSpec {
+        kind: TaskKind::Release,
+        paths: vec!["/a".to_owned(), "/".to_owned()],
+        report: "/r".parse().ok(),
+        days: 9,
+    };
+    for (i, state) in TaskState::ALL.into_iter().enumerate() {
+        let task = Task {
+            id: TaskId(i as u64),
+            spec: TaskSpec { kind: TaskKind::ALL[i % 4], days: if i % 4 == 3 { 9 } else { 0 }, ..spec.clone() },
+            state,
+            message: "m".to_owned(),
+            counts: TaskCounts { total: 5, succeeded: 3, failed: 2, skipped: 1, bytes: 77 },
+            created: at(1),
+            started: Some(at(2)),
+            ended: state.is_over().then(|| at(3)),
+            updated: at(4),
+            report_url: "s3://b/r".to_owned(),
+        };
+        assert_eq!(Task::try_from(mds::Task::from(&task)), Ok(task));
+    }
+    let wire = mds::TaskSpec::from(&spec);
+    for bad in [
+        mds::TaskSpec { kind: 0, ..wire.clone() },
+        mds::TaskSpec { kind: 77, ..wire.clone() },
+        mds::TaskSpec { paths: Vec::new(), ..wire.clone() },
+        mds::TaskSpec { paths: vec!["/a/../b".to_owned()], ..wire.clone() },
+        mds::TaskSpec { report: "r".to_owned(), ..wire.clone() },
+        mds::TaskSpec { days: u32::MAX, ..wire },
+    ] {
+        assert_eq!(TaskSpec::try_from(bad).expect_err("refused").code, FsCode::Invalid);
+    }
+    let marks = AutoRelease { high: 90, low: 80 };
+    assert_eq!(AutoRelease::try_from(mds::AutoRelease::from(marks)), Ok(marks));
+    AutoRelease::try_from(mds::AutoRelease { high: 80, low: 90 }).expect_err("the wrong way round");
 }
 
 #[test]

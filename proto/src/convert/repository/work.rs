@@ -5,7 +5,8 @@ use sateen_types::limits::{
     PATH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX,
 };
 use sateen_types::repository::{
-    Assignment, Fetch, FetchOutcome, FetchResult, ImportDone, ImportPage, ImportedObject, Outcome, RepositoryId, Work,
+    Assignment, Fetch, FetchOutcome, FetchResult, ImportDone, ImportPage, ImportedObject, Outcome, RepositoryId,
+    TaskId, Work,
 };
 use sateen_types::{FsError, FsResult};
 
@@ -36,6 +37,7 @@ impl From<&Assignment> for mds::Assignment {
             }
             Work::Look { key } => Wire::Look(mds::LookWork { key: key.clone() }),
             Work::Watch => Wire::Watch(mds::WatchWork {}),
+            Work::Report { task, key } => Wire::Report(mds::ReportWork { task: task.0, key: key.clone() }),
             Work::Fetch(f) => Wire::Fetch(mds::FetchWork {
                 fid: Some(f.fid.into()),
                 key: f.key.clone(),
@@ -73,6 +75,7 @@ impl TryFrom<mds::Assignment> for Assignment {
             }
             Wire::Look(l) => Work::Look { key: key(l.key, "key")? },
             Wire::Watch(_) => Work::Watch,
+            Wire::Report(r) => Work::Report { task: TaskId(r.task), key: key(r.key, "key")? },
             Wire::Fetch(f) => {
                 let range = loaded_range(f.range)?;
                 let size = file_size(f.size, "size")?;
@@ -110,12 +113,14 @@ impl From<&Outcome> for mds::finish_request::Outcome {
             Outcome::Delete(d) => Self::Delete(d.into()),
             Outcome::Look(l) => Self::Look(l.into()),
             Outcome::Watch { message } => Self::Watch(mds::WatchOutcome { message: message.clone() }),
+            Outcome::Report { message } => Self::Report(mds::ReportOutcome { message: message.clone() }),
             Outcome::Fetch(f) => {
                 let result = match f.result {
                     FetchResult::Loaded => Wire::Loaded,
                     FetchResult::Changed => Wire::Changed,
                     FetchResult::Gone => Wire::Gone,
                     FetchResult::Failed => Wire::Failed,
+                    FetchResult::NoSpace => Wire::NoSpace,
                 };
                 Self::Fetch(mds::FetchOutcome {
                     result: result.into(),
@@ -140,12 +145,14 @@ impl TryFrom<mds::finish_request::Outcome> for Outcome {
             O::Delete(d) => Outcome::Delete(d.try_into()?),
             O::Look(l) => Outcome::Look(l.try_into()?),
             O::Watch(w) => Outcome::Watch { message: message(&w.message) },
+            O::Report(r) => Outcome::Report { message: message(&r.message) },
             O::Fetch(f) => {
                 let result = match known(f.result, "result")? {
                     Wire::Loaded => FetchResult::Loaded,
                     Wire::Changed => FetchResult::Changed,
                     Wire::Gone => FetchResult::Gone,
                     Wire::Failed => FetchResult::Failed,
+                    Wire::NoSpace => FetchResult::NoSpace,
                     Wire::Unspecified => return Err(bad("result", "missing")),
                 };
                 let message = message(&f.message);

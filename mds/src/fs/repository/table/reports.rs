@@ -46,6 +46,7 @@ impl LoadTable {
                 }
             }
             Task::Export(item) => self.end_export(item, number),
+            Task::Report(_, task) => self.end_report(*task),
         }
         Some(out.task)
     }
@@ -139,7 +140,7 @@ impl LoadTable {
                 }
             }
             Some(Task::Export(item)) => self.export_given_back(&item, later, now),
-            Some(Task::Import(..) | Task::Watch(_)) | None => {}
+            Some(Task::Import(..) | Task::Watch(_) | Task::Report(..)) | None => {}
         }
     }
 
