@@ -344,10 +344,8 @@ mod tests {
     }
 
     fn file(flags: HsmFlags, allocated: u64) -> (Inode, HsmRecord) {
-        let mut dir_like = None;
         let mode = sateen_types::op::NewMode { mode: 0o644, masked: 0 };
-        let parent = dir_like.get_or_insert_with(|| directory()).clone();
-        let mut inode = new_inode(&parent, &Credential::ROOT, mode, Body::Regular, at(100));
+        let mut inode = new_inode(&directory(), &Credential::ROOT, mode, Body::Regular, at(100));
         inode.allocated = allocated;
         let row = HsmRecord {
             repository: RepositoryId(1),
