@@ -1,16 +1,18 @@
 //! Random changes below a link, with workers that store, fail, die before and after, and whose answers are lost: in the end the bucket
 //! is as the directory is. With others who change the bucket: nothing of either side goes without a conflict.
 
+mod ops;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sateen_types::op::{Mutation, RenameMode};
 use sateen_types::repository::{Found, RepositoryEvents};
 use sateen_types::{
     Credential, Extent, Fid, FileType, FsResult, HsmFlags, RepositoryId, RepositorySettings, Timestamp,
 };
 
-use super::bench::{Bench, name};
+use self::ops::{Op, apply, ops};
+use super::bench::Bench;
 use crate::command::{Command, Outcome};
 use crate::namespace::repository::export::{self, Deletion, ExportChange, Exported, Look, Plan, Store, Stored};
 use crate::namespace::repository::{self, Answer, Change};
@@ -405,120 +407,6 @@ impl<'s> World<'s> {
                 _ => String::new(),
             };
             out.insert(key.into_bytes(), (data, attributes));
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Create(usize, u8),
-    Mkdir(usize, u8),
-    Symlink(usize, u8),
-    Write(usize, u8),
-    Chmod(usize, u8, u32),
-    Unlink(usize, u8),
-    Rmdir(usize, u8),
-    Link((usize, u8), (usize, u8)),
-    Rename((usize, u8), (usize, u8), RenameMode),
-    Release(usize, u8),
-    Look(usize),
-    Put(usize),
-    Report(usize),
-    Die(usize),
-    Foreign(usize, u8),
-    ForeignGone(usize),
-}
-
-fn ops(foreign: u32) -> impl Strategy<Value = Vec<Op>> {
-    let place = || (0usize..5, 0u8..3);
-    let mode = prop_oneof![3 => Just(RenameMode::Replace), 1 => Just(RenameMode::Exchange)];
-    let op = prop_oneof![
-        4 => place().prop_map(|(d, n)| Op::Create(d, n)),
-        2 => place().prop_map(|(d, n)| Op::Mkdir(d, n)),
-        1 => place().prop_map(|(d, n)| Op::Symlink(d, n)),
-        4 => place().prop_map(|(d, n)| Op::Write(d, n)),
-        2 => (place(), 0u32..3).prop_map(|((d, n), mode)| Op::Chmod(d, n, 0o640 + mode)),
-        2 => place().prop_map(|(d, n)| Op::Unlink(d, n)),
-        1 => place().prop_map(|(d, n)| Op::Rmdir(d, n)),
-        2 => (place(), place()).prop_map(|(a, b)| Op::Link(a, b)),
-        5 => (place(), place(), mode).prop_map(|(a, b, m)| Op::Rename(a, b, m)),
-        if foreign == 0 { 3 } else { 1 } => place().prop_map(move |(d, n)| if foreign == 0 { Op::Release(d, n) } else { Op::Write(d, n) }),
-        10 => (0usize..16).prop_map(Op::Look),
-        8 => (0usize..16).prop_map(Op::Put),
-        8 => (0usize..16).prop_map(Op::Report),
-        1 => (0usize..16).prop_map(Op::Die),
-        foreign.max(1) => place().prop_map(move |(d, n)| if foreign == 0 { Op::Look(d) } else { Op::Foreign(d, n) }),
-        foreign.div_ceil(2).max(1) => (0usize..16).prop_map(move |n| if foreign == 0 { Op::Look(n) } else { Op::ForeignGone(n) }),
-    ];
-    proptest::collection::vec(op, 1..120)
-}
-
-fn apply(w: &mut World<'_>, op: &Op) {
-    let text = |n: u8| format!("n{n}");
-    let dir = |w: &World<'_>, d: usize| w.dirs[d % w.dirs.len()];
-    let file = |w: &World<'_>, d: usize, n: u8| {
-        let attr = w.b.lookup(dir(w, d), &text(n)).ok()?;
-        (attr.file_type == FileType::Regular).then_some(attr.fid)
-    };
-    match *op {
-        Op::Create(d, n) => {
-            if let Ok(fid) = w.b.create(dir(w, d), &text(n)) {
-                w.write(fid);
-            }
-        }
-        Op::Mkdir(d, n) => {
-            if let Ok(fid) = w.b.mkdir(dir(w, d), &text(n)) {
-                w.dirs.push(fid);
-            }
-        }
-        Op::Symlink(d, n) => {
-            let op = Mutation::Symlink { parent: dir(w, d), name: name(&text(n)), target: b"t".to_vec() };
-            let _ = w.b.ask(&Credential::ROOT, op);
-        }
-        Op::Write(d, n) => {
-            if let Some(fid) = file(w, d, n) {
-                w.write(fid);
-            }
-        }
-        Op::Chmod(d, n, mode) => {
-            if let Ok(attr) = w.b.lookup(dir(w, d), &text(n)) {
-                w.b.setattr(&Credential::ROOT, attr.fid, |op| op.mode = Some(mode)).expect("changes");
-            }
-        }
-        Op::Unlink(d, n) => drop(w.b.unlink(dir(w, d), &text(n))),
-        Op::Rmdir(d, n) => {
-            if dir(w, d) != Fid::ROOT {
-                let _ = w.b.rmdir(dir(w, d), &text(n));
-            }
-        }
-        Op::Link((sd, sn), (d, n)) => {
-            if let Some(fid) = file(w, sd, sn) {
-                let _ = w.b.link(fid, dir(w, d), &text(n));
-            }
-        }
-        Op::Rename((sd, sn), (d, n), mode) => {
-            let (from, to) = ((dir(w, sd), text(sn)), (dir(w, d), text(n)));
-            let _ = w.b.rename_as(&Credential::ROOT, (from.0, &from.1), (to.0, &to.1), mode);
-        }
-        Op::Release(d, n) => {
-            if let Some(fid) = file(w, d, n) {
-                w.release(fid);
-            }
-        }
-        Op::Look(n) => drop(w.look(n)),
-        Op::Put(n) => w.put(n),
-        Op::Report(n) => drop(w.report(n)),
-        Op::Die(n) => w.die(n),
-        Op::Foreign(d, n) => {
-            let at = w.bucket.keys().nth(d).cloned().unwrap_or_else(|| text(n).into_bytes());
-            let number = w.number();
-            let (etag, data) = (format!("f{number}"), format!("foreign {number}"));
-            w.bucket.insert(at, Object { etag, data, attributes: (0, 0, 0), number: 0, foreign: true });
-        }
-        Op::ForeignGone(n) => {
-            if let Some(key) = w.bucket.keys().nth(n).cloned() {
-                w.bucket.remove(&key);
-            }
         }
     }
 }
