@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs the programs that the scenarios in tests/ run on a mount: Debian packages, and the POSIX and data exercisers
-# pjdfstest and fsx from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin; and an S3 server and S3 clients that
-# are not ours (moto, boto3, the AWS CLI; versions in scripts/peers.txt) into a Python environment beside it, peers/.
+# pjdfstest and fsx and the S3 server Garage from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin; and an S3
+# server and S3 clients in Python (moto, boto3, the AWS CLI; versions in scripts/peers.txt) into an environment beside it, peers/.
 # Says what it does, does nothing where everything is there, and is safe to repeat.
 set -euo pipefail
 pjdfstest=0.2.2
 fsx=0.3.2
+garage=2.5.0
 tools=${SATEEN_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/sateen/tools}
 
 # shellcheck source=scripts/lib.sh
@@ -39,17 +40,25 @@ fi
 # installed CRATE VERSION: whether cargo's own record in the tools directory says so
 installed() { grep -qF "\"$1 $2 (" "$tools/.crates.toml" 2>/dev/null && [ -x "$tools/bin/$1" ]; }
 
+# Outside the workspace's target directory: its profile is not ours.
+CARGO_TARGET_DIR=$(mktemp -d) && export CARGO_TARGET_DIR
+trap 'rm -rf "$CARGO_TARGET_DIR"' EXIT
 missing=()
 installed pjdfstest "$pjdfstest" || missing+=("pjdfstest@$pjdfstest")
 installed fsx "$fsx" || missing+=("fsx@$fsx")
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "== installing ${missing[*]} into $tools (about three minutes on two cores)"
-    # Outside the workspace's target directory: its profile is not ours.
-    CARGO_TARGET_DIR=$(mktemp -d) && export CARGO_TARGET_DIR
-    trap 'rm -rf "$CARGO_TARGET_DIR"' EXIT
     for crate in "${missing[@]}"; do
         cargo install --quiet --locked --root "$tools" "${crate%@*}" --version "=${crate#*@}"
     done
+fi
+
+if ! installed garage "$garage"; then
+    echo "== installing garage@$garage into $tools (about eight minutes on two cores)"
+    # Fast to build, and fast enough for tests.
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo install --quiet --locked --root "$tools" garage --version "=$garage" \
+        --no-default-features --features bundled-libs,sqlite
 fi
 
 # The environment says itself what was installed into it, and only when all of it was. It is made anew for other versions.

@@ -173,7 +173,8 @@ impl Bench {
     /// Another cluster, with an S3 server and a worker.
     pub fn bucket(&self) -> anyhow::Result<&Bucket> {
         if self.bucket.get().is_none() {
-            let bucket = Bucket::start(&self.sateen, &self.guard.dir().join("cluster-s3"))?;
+            let dir = self.guard.dir().join("cluster-s3");
+            let bucket = self.runtime.block_on(Bucket::start(&self.sateen, &dir))?;
             // The cell is empty: nobody else has this value.
             let _ = self.bucket.set(bucket);
         }

@@ -8,6 +8,7 @@ use std::fmt;
 use anyhow::bail;
 
 use crate::bench::Bench;
+use crate::bucket::Distance::{Far, Near};
 use crate::cases::{
     client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small, fuse_tree, repo,
 };
@@ -159,13 +160,17 @@ static CATALOGUE: [Case; 70] = [
     rate("fuse.untar", "null_rpc", fuse_tree::untar).floor(0.25),
     rate("fuse.walk.cold", "null_rpc", fuse_tree::walk_cold).floor(1.00),
     limit("s3.list", Unit::Rate, s3::list),
-    limit("s3.get.chunk", Unit::Rate, s3::get_chunk),
-    limit("s3.get.parallel", Unit::Throughput, s3::get_parallel),
+    limit("s3.get.chunk", Unit::Rate, |b| s3::get_chunk(b, Near)),
+    limit("s3.get.parallel", Unit::Throughput, |b| s3::get_parallel(b, Near)),
+    limit("s3.far.get.chunk", Unit::Rate, |b| s3::get_chunk(b, Far)),
+    limit("s3.far.get.parallel", Unit::Throughput, |b| s3::get_parallel(b, Far)),
     limit("s3.put.multipart", Unit::Throughput, s3::put_multipart),
     limit("s3.put.small", Unit::Rate, s3::put_small),
     rate("repo.import", "s3.list", repo::import),
-    rate("repo.first_byte", "s3.get.chunk", repo::first_byte).floor(0.67),
-    bytes("repo.read.cold", "s3.get.parallel", repo::read_cold).floor(0.80),
+    rate("repo.first_byte", "s3.get.chunk", |b| repo::first_byte(b, Near)).floor(0.67),
+    bytes("repo.read.cold", "s3.get.parallel", |b| repo::read_cold(b, Near)).floor(0.80),
+    rate("repo.far.first_byte", "s3.far.get.chunk", |b| repo::first_byte(b, Far)).floor(0.67),
+    bytes("repo.far.read.cold", "s3.far.get.parallel", |b| repo::read_cold(b, Far)).floor(0.80),
     bytes("repo.export.large", "s3.put.multipart", repo::export_large).floor(0.80),
     rate("repo.export.small", "s3.put.small", repo::export_small).floor(0.80),
 ];

@@ -14,7 +14,8 @@ use sateen_types::{
 
 use crate::closing::linger;
 use crate::inner::Inner;
-use crate::inode::{Inode, Learnt};
+use crate::inode::{Inode, Learnt, Purpose};
+use crate::loads::How;
 use crate::locks::{self, Holder};
 use crate::readahead::{Advice, Readahead};
 use crate::session::Session;
@@ -178,7 +179,7 @@ impl File {
 
     /// Whether something of the file may be only in its repository: reads and writes may wait for that.
     pub fn is_released(&self) -> bool {
-        self.open.inode.state().missing(0, u64::MAX).is_some()
+        self.open.inode.state().missing(0, u64::MAX, Purpose::Change).is_some()
     }
 
     /// Whether what is written may stay here: a write waits for no server then.
@@ -302,7 +303,7 @@ impl File {
         self.may_write()?;
         self.open.refresh_all_if_shared().await?;
         // Before the time of change: what cannot be loaded is not changed.
-        loads::loaded(&self.open.inner, &self.open.inode, offset, len, false).await?;
+        loads::loaded(&self.open.inner, &self.open.inode, offset, len, How::CHANGE).await?;
         self.open.inode.state().modified_by(&self.open.cred);
         truncate::punch(&self.open.inner, &self.open.inode, offset, len).await
     }

@@ -144,8 +144,9 @@ impl Fill {
         Ok(())
     }
 
-    /// Everything was given: waits until it is durable, and gives the change of the disk space in bytes.
-    pub async fn finish(mut self) -> FsResult<i64> {
+    /// Everything was given: waits until it is stored, and gives the verifier of each OST that has a part of it. `None` if one of
+    /// them was restarted meanwhile.
+    pub async fn stored(&mut self) -> FsResult<Option<Vec<(OstIndex, Verifier)>>> {
         if self.at < self.chunks.len() {
             let what = format!("[{}, {}) of {}: less was fetched", self.range.start, self.range.end, self.fid);
             return Err(FsError::new(FsCode::Invalid, what));
@@ -154,6 +155,15 @@ impl Fill {
         while !self.sending.is_empty() {
             self.collect_one().await?;
         }
+        let mut verifiers = BTreeMap::new();
+        let same = |stored: &Stored| *verifiers.entry(stored.place.ost).or_insert(stored.verifier) == stored.verifier;
+        let all_same = self.stored.iter().all(same);
+        Ok(all_same.then(|| verifiers.into_iter().collect()))
+    }
+
+    /// Everything was given: waits until it is durable, and gives the change of the disk space in bytes.
+    pub async fn finish(mut self) -> FsResult<i64> {
+        self.stored().await?;
         let allocated = self.stored.iter().map(|stored| stored.allocated).sum();
         for _ in 0..COMMIT_ROUNDS_MAX {
             if self.commit().await? {

@@ -14,7 +14,7 @@ use sateen_types::{Extent, FsCode, FsError, FsResult, Layout};
 use tokio::time::Instant;
 
 use crate::inner::Inner;
-use crate::inode::Inode;
+use crate::inode::{Inode, Purpose};
 use crate::retry::Backoff;
 use crate::session::Loaded;
 
@@ -30,50 +30,63 @@ type Load = Shared<Outcome>;
 
 /// What of a file is being loaded, for somebody here.
 #[derive(Default)]
-pub(crate) struct Loads(Mutex<Vec<(Extent, WeakShared<Outcome>)>>);
+pub(crate) struct Loads(Mutex<Vec<(Extent, Purpose, WeakShared<Outcome>)>>);
 
 impl std::fmt::Debug for Loads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.lock().iter().map(|(range, _)| range)).finish()
+        f.debug_list().entries(self.0.lock().iter().map(|(range, ..)| range)).finish()
     }
 }
 
-/// Waits until nothing of `[offset, offset + len)` is only in the repository. `sequential`: what follows is wanted next.
-pub(crate) async fn loaded(
-    inner: &Arc<Inner>,
-    inode: &Arc<Inode>,
-    offset: u64,
-    len: u64,
-    sequential: bool,
-) -> FsResult<()> {
+/// What bytes are wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct How {
+    pub purpose: Purpose,
+    /// What follows is wanted next.
+    pub sequential: bool,
+}
+
+impl How {
+    /// To change them.
+    pub const CHANGE: How = How { purpose: Purpose::Change, sequential: false };
+
+    /// To read them; in a row or not.
+    pub fn read(sequential: bool) -> How {
+        How { purpose: Purpose::Read, sequential }
+    }
+}
+
+/// Waits until nothing of `[offset, offset + len)` is only in the repository.
+pub(crate) async fn loaded(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64, len: u64, how: How) -> FsResult<()> {
     loop {
-        let missing = inode.state().missing(offset, len);
+        let missing = inode.state().missing(offset, len, how.purpose);
         let Some(mut missing) = missing else { return Ok(()) };
         let all = missing.end - missing.start;
         missing.end = missing.start + all.min(LOAD_BYTES_MAX);
-        try_join_all(inode.loads.join(inner, inode, missing, sequential || all > LOAD_BYTES_MAX)).await?;
+        let how = How { sequential: how.sequential || all > LOAD_BYTES_MAX, ..how };
+        try_join_all(inode.loads.join(inner, inode, missing, how)).await?;
     }
 }
 
 impl Loads {
     /// Everything to wait for until `range` is loaded: what is under way within it, and new questions for the rest.
-    fn join(&self, inner: &Arc<Inner>, inode: &Arc<Inode>, range: Extent, sequential: bool) -> Vec<Load> {
+    fn join(&self, inner: &Arc<Inner>, inode: &Arc<Inode>, range: Extent, how: How) -> Vec<Load> {
         let mut under_way = self.0.lock();
         let mut joined = Vec::new();
         let mut rest = vec![range];
-        under_way.retain(|(other, load)| {
+        under_way.retain(|(other, purpose, load)| {
             // One that has an outcome is over, even if not all who waited have seen it.
             let Some(load) = load.upgrade().filter(|load| load.peek().is_none()) else { return false };
-            if range.start <= other.start && other.end <= range.end {
-                rest = rest.iter().flat_map(|part| without(*part, *other)).collect();
+            if *purpose == how.purpose && range.start <= other.start && other.end <= range.end {
+                rest = rest.iter().flat_map(|part| part.without(*other)).collect();
                 joined.push(load);
             }
             true
         });
         for part in rest {
-            let load = load(Arc::clone(inner), Arc::clone(inode), part, sequential).boxed().shared();
+            let load = load(Arc::clone(inner), Arc::clone(inode), part, how).boxed().shared();
             if let Some(weak) = load.downgrade() {
-                under_way.push((part, weak));
+                under_way.push((part, how.purpose, weak));
             }
             joined.push(load);
         }
@@ -81,27 +94,22 @@ impl Loads {
     }
 }
 
-/// What is left of a range, not counting another one.
-fn without(range: Extent, other: Extent) -> impl Iterator<Item = Extent> {
-    let before = Extent { start: range.start, end: range.end.min(other.start) };
-    let after = Extent { start: range.start.max(other.end), end: range.end };
-    [before, after].into_iter().filter(|part| part.start < part.end)
-}
-
 /// Asks for a range until it is loaded. Gives up if nothing more of it is for as long as this client waits for anything.
-async fn load(inner: Arc<Inner>, inode: Arc<Inode>, range: Extent, sequential: bool) -> FsResult<()> {
+async fn load(inner: Arc<Inner>, inode: Arc<Inode>, range: Extent, how: How) -> FsResult<()> {
     let session = &inner.session;
     let len = range.end - range.start;
-    let left = || inode.state().all_missing(range.start, len).iter().map(|part| part.end - part.start).sum::<u64>();
+    let missing = || inode.state().all_missing(range.start, len, how.purpose);
+    let left = || missing().iter().map(|part| part.end - part.start).sum::<u64>();
+    let reading = how.purpose == Purpose::Read;
     let patience = session.patience();
     let (mut backoff, mut since, mut least) = (Backoff::new(None, &session.stop), Instant::now(), left());
     session.names.told(session, &[inode.fid]).await?;
     loop {
         let (asked, began) = (inode.asks(), Instant::now());
-        let loaded = match session.load(inode.fid, range, sequential, HOLD).await {
+        let loaded = match session.load(inode.fid, range, how.sequential, reading && !inode.distrusts(), HOLD).await {
             // An MDS that has no repositories has nothing in them.
             Err(e) if e.code == FsCode::NotSupported => {
-                Loaded { remote: None, layout: Layout::clone(&inode.view().layout) }
+                Loaded { remote: None, layout: Layout::clone(&inode.view().layout), filled: Vec::new() }
             }
             answer => answer.map_err(|e| explain(&inode, range, e))?,
         };

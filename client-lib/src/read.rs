@@ -16,12 +16,12 @@ use futures::poll;
 use parking_lot::Mutex;
 use sateen_proto::{convert, oss};
 use sateen_types::limits::CHUNK_BYTES_MAX;
-use sateen_types::{Capability, Codec, FsCode, FsError, FsResult, ObjectId, Part, Payload};
+use sateen_types::{Capability, Codec, Extent, FsCode, FsError, FsResult, ObjectId, OstIndex, Part, Payload, Verifier};
 
 use crate::cache::{ChunkKey, Found, Loader};
 use crate::inner::Inner;
 use crate::inode::{Begun, Inode, ReadSpan, View};
-use crate::loads;
+use crate::loads::{self, How};
 use crate::plan::{self, Place, Span};
 use crate::readahead::{Advice, Met, Readahead};
 use crate::seal;
@@ -45,6 +45,21 @@ pub(crate) async fn read(
     offset: u64,
     len: usize,
 ) -> FsResult<Option<Payload>> {
+    let trusted = !inode.distrusts();
+    match read_once(inner, inode, readahead, offset, len).await {
+        // What was not durable has gone with its OST. It is stored again, and waited for until it is durable.
+        Err(_) if trusted && inode.distrusts() => read_once(inner, inode, readahead, offset, len).await,
+        done => done,
+    }
+}
+
+async fn read_once(
+    inner: &Arc<Inner>,
+    inode: &Arc<Inode>,
+    readahead: &Mutex<Readahead>,
+    offset: u64,
+    len: usize,
+) -> FsResult<Option<Payload>> {
     let size = inode.state().size();
     if offset >= size || len == 0 {
         return Ok(Some(Payload::new()));
@@ -53,7 +68,7 @@ pub(crate) async fn read(
     let room = if inode.keeps() < Capability::Read { 0 } else { inner.readahead_room() };
     let plan = readahead.lock().on_read(offset, len as u64, size, room);
     let wanted = (len as u64).min(size - offset);
-    let mut loading = pin!(loads::loaded(inner, inode, offset, wanted, plan.in_a_row));
+    let mut loading = pin!(loads::loaded(inner, inode, offset, wanted, How::read(plan.in_a_row)));
     // What is read now is asked for before what is only read ahead, and nobody waits for that.
     let loaded = poll!(loading.as_mut());
     for range in plan.prefetch {
@@ -105,7 +120,7 @@ async fn begin(
     loop {
         match inode.begin_read(offset, len)? {
             Begun::AtEnd => return Ok(None),
-            Begun::Missing => loads::loaded(inner, inode, offset, len, false).await?,
+            Begun::Missing => loads::loaded(inner, inode, offset, len, How::read(false)).await?,
             Begun::Reading(view, spans) => {
                 let read = spans.iter().map(|s| u64::from(s.span.to - s.span.from)).sum();
                 if refreshed || view.layout.is_instantiated(offset, read) || !inode.layout_may_be_old() {
@@ -138,7 +153,10 @@ async fn read_small(inner: &Arc<Inner>, inode: &Inode, view: &View, spans: &[Rea
         return Ok(None);
     }
     let Some(place) = plan::place(&view.layout, inode.fs, inode.fid, span.chunk)? else { return Ok(None) };
-    let fetched = fetch_range(inner, place, place.offset + u64::from(span.from), len, false).await?;
+    let (range, expected) =
+        (place.offset + u64::from(span.from), expected(view, place.ost, span.chunk, 1 << place.chunk_log2));
+    let fetched = fetch_range(inner, place, range, len, false, expected).await;
+    let fetched = fetched.inspect_err(|e| doubt(inode, expected, e))?;
     let mut out = BytesMut::zeroed(len as usize);
     for (at, bytes) in fetched {
         // What a peer sends beside the range is not used.
@@ -205,7 +223,7 @@ pub(crate) fn prefetch(inner: &Arc<Inner>, inode: &Arc<Inode>, range: Range<u64>
     let task = async move {
         let (inner, len) = (inner_, range.end - from);
         tokio::time::sleep(LOAD_AHEAD_AFTER).await;
-        let loading = loads::loaded(&inner, &inode, from, len, true);
+        let loading = loads::loaded(&inner, &inode, from, len, How::read(true));
         let loaded = tokio::select! {
             loaded = tokio::time::timeout(LOAD_AHEAD_MAX, loading) => loaded,
             () = inner.stop.cancelled() => return,
@@ -320,7 +338,10 @@ async fn load_all(
     let loads = batches.into_iter().map(|batch| async move {
         let place =
             Place { ost: batch.ost, object: batch.object, chunk_log2: batch.chunk_log2, offset: batch.items[0].0 };
-        let contents = fetch_in_parallel(inner, place, batch.items.len(), alone).await?;
+        let chunks = batch.items.iter().map(|(_, (chunk, _))| *chunk);
+        let expected = chunks.into_iter().find_map(|chunk| expected(view, place.ost, chunk, 1 << place.chunk_log2));
+        let contents = fetch_in_parallel(inner, place, batch.items.len(), expected, alone).await;
+        let contents = contents.inspect_err(|e| doubt(inode, expected, e))?;
         let mut loaded = Vec::with_capacity(contents.len());
         for ((_, (chunk, loader)), bytes) in batch.items.into_iter().zip(contents) {
             inode.if_current(view, chunk, || {
@@ -337,21 +358,45 @@ async fn load_all(
     Ok(have)
 }
 
+/// What the OST must say that brings `chunk`, if that is not durable yet.
+fn expected(view: &View, ost: OstIndex, chunk: u64, chunk_len: u64) -> Option<Verifier> {
+    view.provisional.as_ref()?.verifier(ost, Extent { start: chunk, end: chunk + chunk_len })
+}
+
+/// Bytes that were not durable could not be read: perhaps they are gone.
+fn doubt(inode: &Inode, expected: Option<Verifier>, error: &FsError) {
+    if expected.is_some() && error.code == FsCode::Unavailable {
+        tracing::info!(%error, fid = %inode.fid, "waiting until what is loaded is durable");
+        inode.distrust();
+    }
+}
+
 /// [`fetch_batch`] in a task of its own unless it is the only one, so that replies are checked and opened on all cores.
-async fn fetch_in_parallel(inner: &Arc<Inner>, place: Place, count: usize, alone: bool) -> FsResult<Vec<Bytes>> {
+async fn fetch_in_parallel(
+    inner: &Arc<Inner>,
+    place: Place,
+    count: usize,
+    expected: Option<Verifier>,
+    alone: bool,
+) -> FsResult<Vec<Bytes>> {
     if alone {
-        return fetch_batch(inner, place, count).await;
+        return fetch_batch(inner, place, count, expected).await;
     }
     let inner_ = Arc::clone(inner);
-    let task = inner.runtime.spawn(async move { fetch_batch(&inner_, place, count).await });
+    let task = inner.runtime.spawn(async move { fetch_batch(&inner_, place, count, expected).await });
     task.await.map_err(|e| FsError::new(FsCode::Internal, format!("a background read failed: {e}")))?
 }
 
 /// The contents of `count` chunks of an object that follow each other from `place` on.
-async fn fetch_batch(inner: &Arc<Inner>, place: Place, count: usize) -> FsResult<Vec<Bytes>> {
+async fn fetch_batch(
+    inner: &Arc<Inner>,
+    place: Place,
+    count: usize,
+    expected: Option<Verifier>,
+) -> FsResult<Vec<Bytes>> {
     let chunk_len = 1u64 << place.chunk_log2;
     let start = place.offset;
-    let pieces = fetch_range(inner, place, start, (count as u64 * chunk_len) as u32, true).await?;
+    let pieces = fetch_range(inner, place, start, (count as u64 * chunk_len) as u32, true, expected).await?;
     let mut contents = vec![Bytes::new(); count];
     for (at, bytes) in pieces {
         // A sealed reply may bring a chunk that was only touched by the range.
@@ -381,11 +426,13 @@ async fn fetch_range(
     offset: u64,
     len: u32,
     sealed: bool,
+    expected: Option<Verifier>,
 ) -> FsResult<Vec<(u64, Bytes)>> {
-    match fetch_once(inner, place, offset, len, sealed, false).await {
+    let once = |verify| fetch_once(inner, place, offset, len, Fetch { sealed, verify, expected });
+    match once(false).await {
         Err(e) if e.code == FsCode::Corrupt => {
             tracing::warn!(error = %e, "damaged data was read; reading it again");
-            fetch_once(inner, place, offset, len, sealed, true).await.inspect_err(|e| {
+            once(true).await.inspect_err(|e| {
                 if e.code == FsCode::Corrupt {
                     tracing::error!(error = %e, object = %place.object, ost = %place.ost, offset, "stored data is damaged");
                 }
@@ -395,13 +442,23 @@ async fn fetch_range(
     }
 }
 
+/// How bytes are fetched.
+#[derive(Clone, Copy)]
+struct Fetch {
+    /// Chunks come as they are stored.
+    sealed: bool,
+    /// The store looks at its disk.
+    verify: bool,
+    /// What the OST must say: another one means that what was not durable is gone.
+    expected: Option<Verifier>,
+}
+
 async fn fetch_once(
     inner: &Arc<Inner>,
     place: Place,
     offset: u64,
     len: u32,
-    sealed: bool,
-    verify: bool,
+    Fetch { sealed, verify, expected }: Fetch,
 ) -> FsResult<Vec<(u64, Bytes)>> {
     let end = offset + u64::from(len);
     let mut at = offset;
@@ -420,6 +477,9 @@ async fn fetch_once(
             verify,
         };
         let (reply, payload) = inner.osts.read(place.ost, &request).await?;
+        if expected.is_some_and(|expected| reply.verifier != expected.0) {
+            return Err(FsError::new(FsCode::Unavailable, format!("OST {} was restarted meanwhile", place.ost)));
+        }
         let parts = convert::parts_from_wire(reply.parts, place.chunk_log2, payload.len())?;
         let covered = parts.last().map_or(at, |p| p.offset + u64::from(p.raw_len));
         let begins = parts.first().is_some_and(|p| p.offset <= at);

@@ -13,7 +13,7 @@ use sateen_types::repository::{
     Assignment, Conflict, ConflictPolicy, EventSource, EventsDone, EventsPage, HsmOperation, HsmState, ImportDone,
     ImportPage, LinkPath, Outcome, Repository, RepositoryEvents, RepositoryId, RepositorySettings,
 };
-use sateen_types::{Credential, Fid, FsCode, FsName, FsResult};
+use sateen_types::{Credential, Fid, FsCode, FsName, FsResult, OstIndex, Verifier};
 use tonic::transport::Channel;
 
 use crate::admin::Admin;
@@ -203,14 +203,21 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for work, `hold` at most (and not longer than half of [`crate::Options::request_timeout`]); `max` is 1 to 64.
-    /// `held` are the numbers of everything that the worker has. With another [`Shift`] than last time nothing of that is its
-    /// own any more.
-    pub async fn take(&self, max: u32, hold: Duration, held: &[u64]) -> FsResult<(Shift, Vec<Assignment>)> {
+    /// Waits for work, `hold` at most (and not longer than half of [`crate::Options::request_timeout`]); `max` is 1 to 64, and
+    /// `ahead_max` of them may be ranges that nobody waits for yet. `held` are the numbers of everything that the worker has. With
+    /// another [`Shift`] than last time nothing of that is its own any more.
+    pub async fn take(
+        &self,
+        max: u32,
+        ahead_max: u32,
+        hold: Duration,
+        held: &[u64],
+    ) -> FsResult<(Shift, Vec<Assignment>)> {
         let session = &self.inner.session;
         let (max, hold_ms) = (max.clamp(1, TAKE_MAX), session.repository_hold(hold).as_millis() as u32);
         let asked = session.ask_repositories(|mut client, session_id| {
-            let request = wire::TakeRequest { session_id, max, hold_ms, held: held.to_vec() };
+            let ahead_max = ahead_max.min(max);
+            let request = wire::TakeRequest { session_id, max, hold_ms, held: held.to_vec(), ahead_max };
             async move { client.take(request).await }
         });
         let (reply, writer) = asked.await?;
@@ -248,6 +255,16 @@ impl Client {
             async move { client.confirm(request).await }
         });
         Ok(asked.await?.changed_under_way)
+    }
+
+    /// The range of the assignment `number` is stored: whoever waits to read it need not wait until it is durable. `Stale` if it
+    /// is not this worker's any more.
+    pub async fn filled(&self, shift: Shift, number: u64, verifiers: &[(OstIndex, Verifier)]) -> FsResult<()> {
+        let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
+            let verifiers = convert::ost_verifiers_to_wire(verifiers);
+            async move { client.filled(wire::FilledRequest { session_id, number, verifiers }).await }
+        });
+        asked.await.map(drop)
     }
 
     /// Reports that the assignment `number` is done, or has failed. `Stale` if it is not this worker's any more.

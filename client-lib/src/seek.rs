@@ -7,7 +7,8 @@ use sateen_proto::oss;
 use sateen_types::{Extent, FsCode, FsError, FsResult, Layout, ObjectOffset};
 
 use crate::inner::Inner;
-use crate::inode::Inode;
+use crate::inode::{Inode, Purpose};
+use crate::loads::How;
 use crate::plan::{self, ObjectRange};
 use crate::{loads, write};
 
@@ -47,9 +48,9 @@ pub(crate) async fn hole(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) ->
 async fn remote(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Vec<Extent>> {
     if !inode.state().is_sure() {
         // Which says what is loaded.
-        loads::loaded(inner, inode, offset, 1, false).await?;
+        loads::loaded(inner, inode, offset, 1, How::CHANGE).await?;
     }
-    Ok(inode.state().all_missing(offset, u64::MAX))
+    Ok(inode.state().all_missing(offset, u64::MAX, Purpose::Change))
 }
 
 async fn stored_data(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64) -> FsResult<Option<u64>> {

@@ -11,7 +11,8 @@ use sateen_types::op::{Mutation, MutationReply, SetAttr};
 use sateen_types::{Attr, Credential, FsCode, FsError, FsResult};
 
 use crate::inner::Inner;
-use crate::inode::Inode;
+use crate::inode::{Inode, Purpose};
+use crate::loads::How;
 use crate::plan::{self, ObjectRange};
 use crate::{append, durable, expiry, loads, report, write};
 
@@ -74,7 +75,7 @@ pub(crate) async fn truncate_unknown(inner: &Arc<Inner>, cred: &Credential, set:
 /// that does not answer.)
 async fn load_before(inner: &Arc<Inner>, inode: &Arc<Inode>, set: &SetAttr) -> FsResult<()> {
     match set.size {
-        Some(1..) => loads::loaded(inner, inode, 0, FILE_SIZE_MAX, true).await,
+        Some(1..) => loads::loaded(inner, inode, 0, FILE_SIZE_MAX, How { sequential: true, ..How::CHANGE }).await,
         _ => Ok(()),
     }
 }
@@ -129,9 +130,9 @@ pub(crate) async fn punch(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64, l
 
 async fn punch_now(inner: &Arc<Inner>, inode: &Arc<Inode>, offset: u64, len: u64) -> FsResult<()> {
     let _alone = loop {
-        loads::loaded(inner, inode, offset, len, false).await?;
+        loads::loaded(inner, inode, offset, len, How::CHANGE).await?;
         let alone = inode.exclusion.write().await;
-        if inode.state().missing(offset, len).is_none() {
+        if inode.state().missing(offset, len, Purpose::Change).is_none() {
             break alone;
         }
     };

@@ -13,7 +13,8 @@ use sateen_types::{Credential, FsCode, FsError, FsResult, Layout, Payload};
 use crate::budget::{Share, UNIT_BYTES};
 use crate::dirty::Outgoing;
 use crate::inner::Inner;
-use crate::inode::{Inode, Which};
+use crate::inode::{Inode, Purpose, Which};
+use crate::loads::How;
 use crate::plan::{self, Batch, Place};
 use crate::seal::{self, Outlook, Sealed};
 use crate::unstable::Unstable;
@@ -96,14 +97,14 @@ pub(crate) async fn write_piece(
     cred: &Credential,
 ) -> FsResult<Option<u64>> {
     if let Where::At(offset) = at {
-        loads::loaded(inner, inode, offset, data.len() as u64, false).await?;
+        loads::loaded(inner, inode, offset, data.len() as u64, How::CHANGE).await?;
     }
     loop {
         match accept(inner, inode, at, data, cred).await? {
             Accepted::At(offset) => return Ok(Some(offset)),
             Accepted::EndUnknown => return Ok(None),
             // Not within: whoever loads may wait for long, and truncate must not wait for that.
-            Accepted::Missing(offset) => loads::loaded(inner, inode, offset, data.len() as u64, false).await?,
+            Accepted::Missing(offset) => loads::loaded(inner, inode, offset, data.len() as u64, How::CHANGE).await?,
         }
     }
 }
@@ -134,7 +135,7 @@ async fn accept(
             Where::End if state.is_shared() => return Ok(Accepted::EndUnknown),
             Where::End | Where::LockedEnd => state.size(),
         };
-        if state.missing(offset, data.len() as u64).is_some() {
+        if state.missing(offset, data.len() as u64, Purpose::Change).is_some() {
             return Ok(Accepted::Missing(offset));
         }
         let spans = plan::spans(&state.layout, offset, data.len() as u64)?;

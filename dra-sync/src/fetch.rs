@@ -1,6 +1,6 @@
 //! One range of an object into the OSTs.
 //!
-//! The bytes are stored as they come, and committed at the end. All parts of a range are of one version of the object: every
+//! The bytes are stored as they come; readers may have them then; and committed at the end. All parts of a range are of one version of the object: every
 //! request says which, also after a connection broke in the middle.
 
 use std::sync::atomic::Ordering;
@@ -67,6 +67,12 @@ async fn transfer(
         figures.failed(&e);
         if !retries.pause(&e).await {
             return Err(Failure::Remote(e));
+        }
+    }
+    if let Some(verifiers) = fill.stored().await.map_err(Failure::Store)? {
+        // Whoever waits to read it need not wait for the disks. If this is not heard he waits a little longer.
+        if let Err(error) = client.filled(shift, number, &verifiers).await {
+            tracing::debug!(%error, fid = %fetch.fid, "what is stored was not told");
         }
     }
     fill.finish().await.map_err(Failure::Store)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use sateen_client::{Client, MountSource, Options, Shift};
 use sateen_runtime::Shutdown;
-use sateen_types::limits::{REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX};
+use sateen_types::limits::{FETCH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX};
 use sateen_types::repository::{
     Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, LookOutcome,
     Outcome, RepositorySettings, Work,
@@ -20,7 +20,7 @@ use sateen_types::{FsCode, FsName, FsResult};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch as channel};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::{Config, StoreName};
+use crate::config::{Config, LimitsConfig, StoreName};
 use crate::export::Room;
 use crate::figures::Figures;
 use crate::import::Place;
@@ -35,6 +35,8 @@ const TAKE_HOLD: Duration = Duration::from_secs(15);
 /// The same while something runs here. What a Take says of that is as old as the Take, and a restarted MDS gives nothing out until
 /// each worker has said that it has nothing of before.
 const TAKE_HOLD_BUSY: Duration = Duration::from_secs(1);
+/// The same while there is no room for ranges that nobody waits for yet: there may be soon.
+const TAKE_HOLD_FULL: Duration = Duration::from_millis(50);
 /// How long what runs may take to end when the process is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How long connections and keys of a store are used before they are looked up again.
@@ -129,8 +131,11 @@ struct Held {
 /// What an assignment is counted with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
-    /// Ranges, imports, looks, reports: at most [`crate::config::LimitsConfig::assignments`].
+    /// Ranges that somebody waits for, imports, looks, reports: with those ahead at most
+    /// [`crate::config::LimitsConfig::assignments`].
     Busy,
+    /// Ranges that nobody waits for yet: at most [`ahead_max`].
+    Ahead,
     /// Objects to be stored. The MDS bounds them; they never keep away the ranges that they may be waiting for.
     Export,
     /// See [`WATCHES_MAX`].
@@ -140,6 +145,7 @@ enum Slot {
 impl Slot {
     fn of(work: &Work) -> Slot {
         match work {
+            Work::Fetch(fetch) if !fetch.urgent => Slot::Ahead,
             Work::Check | Work::Import { .. } | Work::Fetch(_) | Work::Report { .. } => Slot::Busy,
             Work::Export(_) | Work::Delete { .. } | Work::Look { .. } => Slot::Export,
             Work::Watch => Slot::Watch,
@@ -173,12 +179,19 @@ impl Tasks {
     }
 }
 
+/// Ranges that nobody waits for yet take three quarters of places and memory: what somebody waits for never waits for them.
+fn ahead_max(limits: &LimitsConfig) -> usize {
+    let of_memory = limits.memory.0 / 4 * 3 / FETCH_BYTES_MAX;
+    (limits.assignments * 3).div_ceil(4).min(usize::try_from(of_memory).unwrap_or(usize::MAX)).max(1)
+}
+
 async fn work(shared: &Arc<Shared>, current: &channel::Sender<Option<Shift>>, stop: &Shutdown) -> FsResult<()> {
-    let limit = shared.config.limits.assignments;
+    let (limit, ahead_limit) = (shared.config.limits.assignments, ahead_max(&shared.config.limits));
     let mut tasks = Tasks::default();
     let mut shift: Option<Shift> = None;
     while !stop.is_requested() {
-        let room = limit.saturating_sub(tasks.count(Slot::Busy));
+        let room = limit.saturating_sub(tasks.count(Slot::Busy) + tasks.count(Slot::Ahead));
+        let ahead = ahead_limit.saturating_sub(tasks.count(Slot::Ahead)).min(room);
         if room == 0 {
             tokio::select! {
                 () = stop.requested() => break,
@@ -188,8 +201,13 @@ async fn work(shared: &Arc<Shared>, current: &channel::Sender<Option<Shift>>, st
         }
         let held: Vec<u64> = tasks.held.keys().copied().collect();
         let max = u32::try_from(room).unwrap_or(TAKE_MAX).min(TAKE_MAX);
-        let hold = if held.is_empty() { TAKE_HOLD } else { TAKE_HOLD_BUSY };
-        let mut take = std::pin::pin!(shared.client.take(max, hold, &held));
+        let ahead = u32::try_from(ahead).unwrap_or(max);
+        let hold = match (ahead, held.is_empty()) {
+            (_, true) => TAKE_HOLD,
+            (0, false) => TAKE_HOLD_FULL,
+            (_, false) => TAKE_HOLD_BUSY,
+        };
+        let mut take = std::pin::pin!(shared.client.take(max, ahead, hold, &held));
         let taken = loop {
             tokio::select! {
                 taken = &mut take => break Some(taken),

@@ -20,8 +20,8 @@ pub const BUCKET: &str = "dataset";
 /// Where every store of the tests is.
 pub(crate) const REGION: &str = "us-east-1";
 /// Keys that requests are signed with.
-pub(crate) const ACCESS_KEY: &str = "test-access";
-pub(crate) const SECRET_KEY: &str = "test/secret+key";
+pub(crate) const ACCESS_KEY: &str = "GK7e57acce55000000000000aa";
+pub(crate) const SECRET_KEY: &str = "7e57ac3e7000000000000000000000000000000000000000000000000000007e";
 
 /// How slow a server pretends to be, so that there is something to be in the middle of.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,4 +1,4 @@
-//! A store that nobody here wrote (moto's server), looked at from outside with boto3 and the AWS CLI: import, lazy load, automatic
+//! Stores that nobody here wrote (moto's server, Garage), looked at from outside with boto3 and the AWS CLI: import, lazy load, automatic
 //! import through a queue, export in one piece and in parts, renames, deletions, metadata; and which conditions it knows.
 //!
 //! Needs what `scripts/test-tools.sh` installs.
@@ -9,12 +9,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use sateen_tests::moto::Moto;
+use sateen_tests::peer::Peer;
 use sateen_tests::repository::Linked;
 use sateen_tests::rng::pattern;
 use sateen_tests::s3::{BUCKET, Pace};
 use sateen_tests::scratch::Scratch;
-use sateen_tests::{run_ok, wait};
+use sateen_tests::{Mount, run_ok, wait};
 use sateen_types::repository::{ConflictPolicy, EventSource, RepositoryEvents, RepositorySettings};
 
 const MIB: usize = 1 << 20;
@@ -46,7 +46,7 @@ struct Seen {
 
 type Bucket = BTreeMap<String, Seen>;
 
-fn seen(moto: &Moto) -> Bucket {
+fn seen(moto: &Peer) -> Bucket {
     let all = moto.python(SEEN, &[]);
     let text = |of: &serde_json::Value| of.as_str().expect("text").to_owned();
     let one = |o: &serde_json::Value| Seen {
@@ -63,15 +63,16 @@ fn md5(path: &Path) -> String {
     done.stdout.split_whitespace().next().expect("a sum").to_owned()
 }
 
-/// moto, and a link to its bucket after `fill` had its way with it. To be dropped the other way round.
+/// A store, and a link to its bucket after `fill` had its way with it. To be dropped the other way round.
 #[track_caller]
 fn linked(
     label: &'static str,
-    fill: impl FnOnce(&Moto, &Scratch),
-    settings: impl FnOnce(&Moto, &mut RepositorySettings),
-) -> (Scratch, Moto, Linked) {
+    start: fn(&Path) -> Peer,
+    fill: impl FnOnce(&Peer, &Scratch),
+    settings: impl FnOnce(&Peer, &mut RepositorySettings),
+) -> (Scratch, Peer, Linked) {
     let scratch = Scratch::new(label);
-    let moto = Moto::start(scratch.path());
+    let moto = start(scratch.path());
     fill(&moto, &scratch);
     let change = |given: &mut RepositorySettings| {
         given.endpoint = moto.endpoint();
@@ -84,7 +85,7 @@ fn linked(
 
 /// Waits until the bucket is as wanted and nothing is left to be done.
 #[track_caller]
-fn exported(moto: &Moto, linked: &Linked, what: &str, wanted: impl Fn(&Bucket) -> bool) -> Bucket {
+fn exported(moto: &Peer, linked: &Linked, what: &str, wanted: impl Fn(&Bucket) -> bool) -> Bucket {
     let mut last = None;
     let done = wait::try_until(SOON, || {
         let waits = linked.now()?.export.queued;
@@ -100,13 +101,8 @@ fn exported(moto: &Moto, linked: &Linked, what: &str, wanted: impl Fn(&Bucket) -
     }
 }
 
-#[test]
-fn what_is_put_with_boto3_and_the_aws_cli_is_files_and_stays_so() {
-    let large = pattern(1, 14 * MIB + 5);
-    let fill = |moto: &Moto, scratch: &Scratch| {
-        let file = scratch.path().join("large");
-        fs::write(&file, &large).expect("written");
-        let script = "
+/// What is in the bucket before it is linked.
+const FILL: &str = "
 from boto3.s3.transfer import TransferConfig
 told = {'file-permissions': '0100640', 'file-owner': '1234', 'file-group': '4321', 'file-mtime': '1595002920000000001ns'}
 s3.put_object(Bucket=bucket, Key='in/plain', Body=b'plain')
@@ -121,16 +117,17 @@ s3.upload_file(args[0], bucket, 'in/large', Config=parts)
 for i in range(60): s3.put_object(Bucket=bucket, Key='in/many/%04d' % i, Body=b'%d' % i)
 tell(s3.head_object(Bucket=bucket, Key='in/large')['ETag'])
 ";
-        let etag = moto.python(script, &[&file.to_string_lossy()]);
-        assert!(etag.as_str().is_some_and(|etag| etag.ends_with("-3\"")), "{etag} is of an object in three parts");
-    };
-    let (scratch, moto, linked) = linked("peers-import", fill, |moto, settings| {
-        settings.url = format!("s3://{BUCKET}/in/").parse().expect("a URL");
-        settings.auto_import = ALL;
-        settings.event_source = EventSource::Sqs(moto.queue());
-    });
-    let mount = linked.cluster.mount();
-    let at = |path: &str| linked.on(&mount, path);
+
+fn fill(large: &[u8], store: &Peer, scratch: &Scratch) {
+    let file = scratch.path().join("large");
+    fs::write(&file, large).expect("written");
+    let etag = store.python(FILL, &[&file.to_string_lossy()]);
+    assert!(etag.as_str().is_some_and(|etag| etag.ends_with("-3\"")), "{etag} is of an object in three parts");
+}
+
+/// What came of it on a mount.
+fn imported(linked: &Linked, mount: &Mount, large: &[u8]) {
+    let at = |path: &str| linked.on(mount, path);
     let import = linked.now().expect("the MDS answers").import;
     let skipped: Vec<_> = import.first_skipped.iter().map(|s| String::from_utf8_lossy(&s.key).into_owned()).collect();
     assert_eq!(skipped, ["n".repeat(300)], "{:?}", import.first_skipped);
@@ -150,6 +147,20 @@ tell(s3.head_object(Bucket=bucket, Key='in/large')['ETag'])
     assert!(part == large[9 * MIB + 3..9 * MIB + 3 + 4096]);
     assert!(linked.hsm("large").loaded_bytes > 0);
     assert!(fs::read(at("large")).expect("read") == large);
+}
+
+#[test]
+fn what_is_put_with_boto3_and_the_aws_cli_is_files_and_stays_so() {
+    let large = pattern(1, 14 * MIB + 5);
+    let fill = |moto: &Peer, scratch: &Scratch| fill(&large, moto, scratch);
+    let (scratch, moto, linked) = linked("peers-import", Peer::moto, fill, |moto, settings| {
+        settings.url = format!("s3://{BUCKET}/in/").parse().expect("a URL");
+        settings.auto_import = ALL;
+        settings.event_source = EventSource::Sqs(moto.queue());
+    });
+    let mount = linked.cluster.mount();
+    let at = |path: &str| linked.on(&mount, path);
+    imported(&linked, &mount, &large);
 
     // What changes there changes here: each by an event of moto's.
     linked.watched();
@@ -210,12 +221,50 @@ tell(sum(int(count) for count in counts.values()))
     linked.cluster.assert_names_sound();
 }
 
+/// Garage tells of no changes: bucket and directory are compared.
 #[test]
-fn what_is_written_on_a_mount_is_read_with_boto3_and_the_aws_cli() {
-    let fill = |moto: &Moto, _: &Scratch| {
+fn what_is_put_into_garage_is_files_and_a_comparison_finds_what_changes() {
+    let large = pattern(1, 14 * MIB + 5);
+    let fill = |garage: &Peer, scratch: &Scratch| fill(&large, garage, scratch);
+    let (_scratch, garage, linked) = linked("garage-import", Peer::garage, fill, |_, settings| {
+        settings.url = format!("s3://{BUCKET}/in/").parse().expect("a URL");
+        settings.auto_import = ALL;
+    });
+    let mount = linked.cluster.mount();
+    let at = |path: &str| linked.on(&mount, path);
+    imported(&linked, &mount, &large);
+    garage.aws(&["s3", "mv", &format!("s3://{BUCKET}/in/plain"), &format!("s3://{BUCKET}/in/moved")]);
+    let script = "
+s3.put_object(Bucket=bucket, Key='in/dir/told', Body=b'other bytes, of another length')
+s3.delete_object(Bucket=bucket, Key='in/many/0000')
+s3.put_object(Bucket=bucket, Key='elsewhere2', Body=b'not of the link')
+tell(None)
+";
+    garage.python(script, &[]);
+    linked.compare();
+    assert_eq!(fs::read(at("moved")).expect("read"), b"plain");
+    assert_eq!(fs::read(at("dir/told")).expect("read"), b"other bytes, of another length");
+    for gone in ["plain", "many/0000", "elsewhere2"] {
+        assert!(fs::symlink_metadata(at(gone)).is_err(), "{gone} is there");
+    }
+    linked.cluster.assert_names_sound();
+}
+
+#[test]
+fn what_is_written_on_a_mount_is_read_from_moto_with_boto3_and_the_aws_cli() {
+    exports("peers-export", Peer::moto);
+}
+
+#[test]
+fn what_is_written_on_a_mount_is_read_from_garage_with_boto3_and_the_aws_cli() {
+    exports("garage-export", Peer::garage);
+}
+
+fn exports(label: &'static str, start: fn(&Path) -> Peer) {
+    let fill = |moto: &Peer, _: &Scratch| {
         moto.python("s3.put_object(Bucket=bucket, Key='there', Body=b'imported'); tell(None)", &[]);
     };
-    let (scratch, moto, linked) = linked("peers-export", fill, |_, settings| settings.auto_export = ALL);
+    let (scratch, moto, linked) = linked(label, start, fill, |_, settings| settings.auto_export = ALL);
     let mount = linked.cluster.mount();
     let at = |path: &str| linked.on(&mount, path);
     let large = pattern(2, 40 * MIB + 4097);
@@ -287,11 +336,8 @@ fn what_is_written_on_a_mount_is_read_with_boto3_and_the_aws_cli() {
     linked.cluster.assert_names_sound();
 }
 
-/// docs/repositories.md says what this says.
-#[test]
-fn the_conditions_that_moto_knows() {
-    let scratch = Scratch::new("peers-conditions");
-    let moto = Moto::start(scratch.path());
+/// Which conditions a store looks at: for each 412, or 200 if it does as if there were none.
+fn conditions(store: &Peer) -> BTreeMap<String, u64> {
     let script = "
 other = '\"00000000000000000000000000000000\"'
 def fresh(): return s3.put_object(Bucket=bucket, Key='k', Body=b'one')['ETag']
@@ -320,11 +366,24 @@ tell({
     'copy source match': outcome(lambda: copy(CopySourceIfMatch=other)),
 })
 ";
-    let told = moto.python(script, &[]);
-    let told: BTreeMap<&str, u64> =
-        told.as_object().expect("outcomes").iter().map(|(k, v)| (k.as_str(), v.as_u64().expect("a status"))).collect();
+    let told = store.python(script, &[]);
+    told.as_object().expect("outcomes").iter().map(|(k, v)| (k.clone(), v.as_u64().expect("a status"))).collect()
+}
+
+#[track_caller]
+fn assert_conditions(told: &BTreeMap<String, u64>, kept: &[&str], ignored: &[&str]) {
+    let of = |names: &[&str], status: u64| names.iter().map(|name| ((*name).to_owned(), status)).collect::<Vec<_>>();
+    assert_eq!(*told, [of(kept, 412), of(ignored, 200)].concat().into_iter().collect());
+}
+
+/// docs/repositories.md says what this says.
+#[test]
+fn the_conditions_that_moto_and_garage_know() {
+    let scratch = Scratch::new("peers-conditions");
     let kept = ["get match", "put match", "put none", "delete match", "complete none"];
     let ignored = ["complete match", "copy match", "copy none", "copy source match"];
-    let wanted = kept.iter().map(|name| (*name, 412)).chain(ignored.iter().map(|name| (*name, 200)));
-    assert_eq!(told, wanted.collect());
+    assert_conditions(&conditions(&Peer::moto(scratch.path())), &kept, &ignored);
+    let kept = ["get match", "put match", "put none", "delete match", "complete match", "complete none"];
+    let ignored = ["copy match", "copy none", "copy source match"];
+    assert_conditions(&conditions(&Peer::garage(scratch.path())), &kept, &ignored);
 }

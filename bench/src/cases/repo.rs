@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::client_seq;
 use crate::bench::Bench;
-use crate::bucket::Link;
+use crate::bucket::{Distance, Link};
 use crate::data::{BLOCK, Blocks, Kind};
 use crate::limits::s3;
 use crate::rate::{gb_per_second, per_second};
@@ -32,7 +32,7 @@ pub fn import(bench: &Bench) -> anyhow::Result<f64> {
     let bucket = bench.bucket()?;
     bench.runtime.block_on(async {
         // A directory of its own for each run, for the same prefix: what is there already is no work.
-        let link = bucket.link_as(&bench.new_name("listed"), s3::LISTED).await?;
+        let link = bucket.link_as(Distance::Near, &bench.new_name("listed"), s3::LISTED).await?;
         let (took, objects) = link.import().await?;
         ensure!(objects == u64::from(bench.sizes.objects), "{objects} of {} objects were seen", bench.sizes.objects);
         link.end().await?;
@@ -41,8 +41,8 @@ pub fn import(bench: &Bench) -> anyhow::Result<f64> {
 }
 
 /// A large released file in a directory of its own.
-async fn large(bench: &Bench, client: &Client) -> anyhow::Result<(Link, Fid)> {
-    let link = bench.bucket()?.link_as(&bench.new_name("large"), "large").await?;
+async fn large(bench: &Bench, distance: Distance, client: &Client) -> anyhow::Result<(Link, Fid)> {
+    let link = bench.bucket()?.link_as(distance, &bench.new_name("large"), "large").await?;
     link.import().await?;
     let name = s3::LARGE.rsplit('/').next().unwrap_or_default();
     let file = client.lookup(&Credential::ROOT, link.root, &Name::parse(name.as_bytes())?).await?;
@@ -51,12 +51,12 @@ async fn large(bench: &Bench, client: &Client) -> anyhow::Result<(Link, Fid)> {
 }
 
 /// Reads of the first bytes of a released file per second, one after another; the file is released before each.
-pub fn first_byte(bench: &Bench) -> anyhow::Result<f64> {
-    s3::large(bench)?;
+pub fn first_byte(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
+    s3::large(bench, distance)?;
     let (bucket, blocks) = (bench.bucket()?, bench.blocks(Kind::Random));
     bench.runtime.block_on(async {
         let client = bucket.cluster.connect(|_| ()).await?;
-        let (link, fid) = large(bench, &client).await?;
+        let (link, fid) = large(bench, distance, &client).await?;
         let mut took = Duration::ZERO;
         for _ in 0..FIRST_BYTES {
             let reader = bucket.cluster.connect(|_| ()).await?;
@@ -87,13 +87,13 @@ async fn release(client: &Client, fid: Fid) -> anyhow::Result<()> {
 }
 
 /// Reads a large released file from start to end.
-pub fn read_cold(bench: &Bench) -> anyhow::Result<f64> {
-    s3::large(bench)?;
+pub fn read_cold(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
+    s3::large(bench, distance)?;
     let (bucket, blocks) = (bench.bucket()?, bench.blocks(Kind::Random));
     let bytes = bench.sizes.stream_bytes;
     bench.runtime.block_on(async {
         let client = bucket.cluster.connect(|_| ()).await?;
-        let (link, fid) = large(bench, &client).await?;
+        let (link, fid) = large(bench, distance, &client).await?;
         let start = Instant::now();
         let file = client.open(&Credential::ROOT, fid, sateen_client::Access::READ).await?;
         for offset in (0..bytes).step_by(BLOCK) {
@@ -116,7 +116,7 @@ pub fn export_large(bench: &Bench) -> anyhow::Result<f64> {
     bench.runtime.block_on(async {
         let client = bucket.cluster.connect(|_| ()).await?;
         let name = bench.new_name("export-large");
-        let link = bucket.link_as(&name, &name).await?;
+        let link = bucket.link_as(Distance::Near, &name, &name).await?;
         let file = client_seq::create(&client, link.root, "data").await?;
         for i in 0..bytes / BLOCK as u64 {
             file.write_at(i * BLOCK as u64, blocks.block(i)).await?;
@@ -138,7 +138,7 @@ pub fn export_small(bench: &Bench) -> anyhow::Result<f64> {
     bench.runtime.block_on(async {
         let client = bucket.cluster.connect(|_| ()).await?;
         let name = bench.new_name("export-small");
-        let link = bucket.link_as(&name, &name).await?;
+        let link = bucket.link_as(Distance::Near, &name, &name).await?;
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
             let (client, parent) = (client.clone(), link.root);
@@ -171,7 +171,7 @@ async fn exported(link: &Link, files: u64) -> anyhow::Result<Duration> {
 impl crate::bucket::Bucket {
     /// Reads an object and compares it.
     async fn check(&self, key: &str, bytes: u64, blocks: &Blocks) -> anyhow::Result<()> {
-        let got = self.read(key).await?;
+        let got = self.at(Distance::Near).read(key).await?;
         ensure!(got.len() as u64 == bytes, "{key} has {} bytes, not {bytes}", got.len());
         blocks.check(0, &got)
     }

@@ -9,6 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 
 use crate::bench::Bench;
+use crate::bucket::Distance;
 use crate::data::{BLOCK, Kind};
 use crate::rate::{gb_per_second, per_second};
 
@@ -20,6 +21,8 @@ const RANGE: u64 = 8 << 20;
 const PART: usize = 16 << 20;
 /// Ranges or parts under way.
 const UNDER_WAY: usize = 8;
+/// The same with a distant store: as many as the worker fetches ahead.
+const FAR_UNDER_WAY: usize = 24;
 /// Small objects under way.
 const SMALL_UNDER_WAY: usize = 32;
 /// Bytes of a small object.
@@ -32,7 +35,7 @@ pub const LARGE: &str = "large/data";
 
 /// Objects that listings are made of, once.
 pub fn listed(bench: &Bench) -> anyhow::Result<()> {
-    let bucket = bench.bucket()?;
+    let bucket = bench.bucket()?.at(Distance::Near);
     bench.once("bucket-listed", || {
         bench.runtime.block_on(async {
             let puts = (0..bench.sizes.objects).map(|i| async move {
@@ -45,12 +48,12 @@ pub fn listed(bench: &Bench) -> anyhow::Result<()> {
 }
 
 /// An object of [`crate::bench::Sizes::stream_bytes`], once.
-pub fn large(bench: &Bench) -> anyhow::Result<()> {
-    bench.once("bucket-large", || put(bench, LARGE).map(drop))
+pub fn large(bench: &Bench, distance: Distance) -> anyhow::Result<()> {
+    bench.once(&format!("bucket-large-{distance:?}"), || put(bench, distance, LARGE).map(drop))
 }
 
-fn put(bench: &Bench, key: &str) -> anyhow::Result<Duration> {
-    let (bucket, blocks) = (bench.bucket()?, bench.blocks(Kind::Random));
+fn put(bench: &Bench, distance: Distance, key: &str) -> anyhow::Result<Duration> {
+    let (bucket, blocks) = (bench.bucket()?.at(distance), bench.blocks(Kind::Random));
     bench.runtime.block_on(async {
         let start = Instant::now();
         let upload = bucket.store.put_multipart(&key.into()).await?;
@@ -67,7 +70,7 @@ fn put(bench: &Bench, key: &str) -> anyhow::Result<Duration> {
 /// Keys listed per second.
 pub fn list(bench: &Bench) -> anyhow::Result<f64> {
     listed(bench)?;
-    let bucket = bench.bucket()?;
+    let bucket = bench.bucket()?.at(Distance::Near);
     bench.runtime.block_on(async {
         let start = Instant::now();
         let count = bucket.store.list(Some(&LISTED.into())).try_fold(0, |n, _| async move { Ok(n + 1) }).await?;
@@ -78,9 +81,9 @@ pub fn list(bench: &Bench) -> anyhow::Result<f64> {
 }
 
 /// Single chunks of a large object per second, one after another.
-pub fn get_chunk(bench: &Bench) -> anyhow::Result<f64> {
-    large(bench)?;
-    let bucket = bench.bucket()?;
+pub fn get_chunk(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
+    large(bench, distance)?;
+    let bucket = bench.bucket()?.at(distance);
     let chunks = u64::from(CHUNKS).min(bench.sizes.stream_bytes / CHUNK);
     bench.runtime.block_on(async {
         let start = Instant::now();
@@ -93,9 +96,13 @@ pub fn get_chunk(bench: &Bench) -> anyhow::Result<f64> {
 }
 
 /// A large object, in ranges at the same time.
-pub fn get_parallel(bench: &Bench) -> anyhow::Result<f64> {
-    large(bench)?;
-    let bucket = bench.bucket()?;
+pub fn get_parallel(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
+    large(bench, distance)?;
+    let bucket = bench.bucket()?.at(distance);
+    let under_way = match distance {
+        Distance::Near => UNDER_WAY,
+        Distance::Far => FAR_UNDER_WAY,
+    };
     let (bytes, store) = (bench.sizes.stream_bytes, Arc::new(bucket.store.clone()));
     let blocks = bench.blocks(Kind::Random);
     bench.runtime.block_on(async {
@@ -104,7 +111,7 @@ pub fn get_parallel(bench: &Bench) -> anyhow::Result<f64> {
             let store = Arc::clone(&store);
             async move { anyhow::Ok((at, store.get_range(&LARGE.into(), at..bytes.min(at + RANGE)).await?)) }
         });
-        let mut ranges = stream::iter(ranges).buffer_unordered(UNDER_WAY);
+        let mut ranges = stream::iter(ranges).buffer_unordered(under_way);
         while let Some((at, got)) = ranges.try_next().await? {
             blocks.check_pages(at, &got)?;
         }
@@ -114,13 +121,13 @@ pub fn get_parallel(bench: &Bench) -> anyhow::Result<f64> {
 
 /// A large object stored in parts.
 pub fn put_multipart(bench: &Bench) -> anyhow::Result<f64> {
-    let took = put(bench, "limit/data")?;
+    let took = put(bench, Distance::Near, "limit/data")?;
     Ok(gb_per_second(bench.sizes.stream_bytes, took))
 }
 
 /// Objects of [`SMALL`] bytes stored per second.
 pub fn put_small(bench: &Bench) -> anyhow::Result<f64> {
-    let bucket = bench.bucket()?;
+    let bucket = bench.bucket()?.at(Distance::Near);
     let (count, label) = (bench.sizes.small_files, bench.new_name("small"));
     let bytes = Bytes::copy_from_slice(&bench.blocks(Kind::Random).block(0)[..SMALL]);
     bench.runtime.block_on(async {

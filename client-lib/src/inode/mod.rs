@@ -35,7 +35,7 @@ mod reporting;
 mod stages;
 
 pub(crate) use reading::{Begun, ReadSpan, View};
-pub(crate) use remote::Learnt;
+pub(crate) use remote::{Learnt, Provisional, Purpose};
 pub(crate) use stages::Which;
 
 /// What the MDS leaves of a mode, as far as the mode alone says, when somebody has written who may not keep privileges.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sateen_types::{Extent, FsResult, Layout};
 
-use super::{Inode, State};
+use super::{Inode, Provisional, Purpose, State};
 use crate::plan::{self, Span};
 
 /// What a reader saw when it began: decides whether what it fetched may be cached.
@@ -13,6 +13,8 @@ use crate::plan::{self, Span};
 pub(crate) struct View {
     pub layout: Arc<Layout>,
     pub epoch: u64,
+    /// What is not durable yet: replies with bytes of it are compared.
+    pub provisional: Option<Arc<Provisional>>,
     stored_changes: u64,
     losses: u64,
 }
@@ -47,7 +49,7 @@ impl Inode {
             return Ok(Begun::AtEnd);
         }
         let len = len.min(size - offset);
-        if state.missing(offset, len).is_some() {
+        if state.missing(offset, len, Purpose::Read).is_some() {
             return Ok(Begun::Missing);
         }
         let spans = plan::spans(&state.layout, offset, len)?;
@@ -58,7 +60,7 @@ impl Inode {
     /// What a reader of a range sees that begins now, and the first part of the range that it may not read yet.
     pub fn view_of(&self, offset: u64, len: u64) -> (View, Option<Extent>) {
         let state = self.state();
-        (state.view(), state.missing(offset, len))
+        (state.view(), state.missing(offset, len, Purpose::Read))
     }
 
     /// Whether what a reader fetched under `view` was the file's, for certain: if the session was lost meanwhile the file may
@@ -87,6 +89,7 @@ impl State {
         View {
             layout: Arc::clone(&self.layout),
             epoch: self.epoch,
+            provisional: self.provisional(),
             stored_changes: self.stored_changes,
             losses: self.keeps.losses(),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sateen_proto::mds::repositories_client::RepositoriesClient;
 use sateen_proto::{convert, mds as wire};
 use sateen_types::limits::REPOSITORY_HOLD_MS_MAX;
-use sateen_types::repository::Remote;
+use sateen_types::repository::{Filled, Remote};
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Layout};
 use tonic::transport::Channel;
 
@@ -27,6 +27,8 @@ pub(crate) struct Loaded {
     /// `None`: everything.
     pub remote: Option<Remote>,
     pub layout: Layout,
+    /// What `remote` lacks and can be read all the same.
+    pub filled: Vec<Filled>,
 }
 
 impl Session {
@@ -35,17 +37,26 @@ impl Session {
         wanted.min(self.options.request_timeout / 2).min(Duration::from_millis(REPOSITORY_HOLD_MS_MAX.into()))
     }
 
-    /// Waits until a range is loaded, or for `hold`. `sequential`: what follows is wanted next.
-    pub async fn load(&self, fid: Fid, range: Extent, sequential: bool, hold: Duration) -> FsResult<Loaded> {
+    /// Waits until a range is loaded, or for `hold`. `sequential`: what follows is wanted next; `reading`: what is stored and not
+    /// yet durable is enough.
+    pub async fn load(
+        &self,
+        fid: Fid,
+        range: Extent,
+        sequential: bool,
+        reading: bool,
+        hold: Duration,
+    ) -> FsResult<Loaded> {
         let _place = self.loads.acquire().await.map_err(|_| FsError::new(FsCode::Internal, "no more loads"))?;
         let hold_ms = self.repository_hold(hold).as_millis() as u32;
         let asked = self.ask_repositories(|mut client, session_id| {
             let (fid, range) = (Some(fid.into()), Some(convert::loaded_range_to_wire(range)));
-            async move { client.load(wire::LoadRequest { session_id, fid, range, sequential, hold_ms }).await }
+            let request = wire::LoadRequest { session_id, fid, range, sequential, hold_ms, reading };
+            async move { client.load(request).await }
         });
         let (reply, _) = asked.await?;
         let layout = convert::required(reply.layout, "layout")?.try_into()?;
-        Ok(Loaded { remote: convert::remote(reply.remote)?, layout })
+        Ok(Loaded { remote: convert::remote(reply.remote)?, layout, filled: convert::filled(reply.filled)? })
     }
 
     /// [`Session::ask`] about repositories; with the writer of the session that was answered.

@@ -163,7 +163,10 @@ impl FakeOss {
         let chunk_len = 1u64 << log2;
         let key = (r.ost, ObjectId::try_from(convert::required(r.object, "object")?)?);
         self.read_bytes.fetch_add(u64::from(r.length), Ordering::SeqCst);
-        let data = self.store.lock().now.get(&key).cloned().unwrap_or_default();
+        let (data, verifier) = {
+            let store = self.store.lock();
+            (store.now.get(&key).cloned().unwrap_or_default(), vec![store.incarnation; 16])
+        };
         let end = r.offset + u64::from(r.length);
         let (mut parts, mut payload) = (Vec::new(), Vec::new());
         let mut at = r.offset;
@@ -196,7 +199,7 @@ impl FakeOss {
         {
             *byte ^= 1;
         }
-        Ok(oss::ReadReply { parts, object_size: data.len() as u64, payload: payload.into() })
+        Ok(oss::ReadReply { parts, object_size: data.len() as u64, verifier, payload: payload.into() })
     }
 }
 

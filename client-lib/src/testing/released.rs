@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use sateen_types::repository::{FetchOutcome, FetchResult, Outcome};
+use sateen_types::repository::{FetchOutcome, FetchResult, Filled, Outcome};
 use sateen_types::{Extent, FsCode, FsError};
 
 use super::tests::{start, until};
@@ -31,7 +31,7 @@ async fn released() -> Released {
     file.close().await.expect("closed");
     until("the close is told", || peers.mds.opens(fid) == 0).await;
     peers.mds.release(fid, SIZE);
-    let (shift, _) = worker.take(1, Duration::ZERO, &[]).await.expect("taken");
+    let (shift, _) = worker.take(1, 1, Duration::ZERO, &[]).await.expect("taken");
     Released { peers, worker, shift, fid, data: pattern(9, SIZE as usize) }
 }
 
@@ -93,6 +93,41 @@ async fn a_read_waits_for_its_own_range_only_and_a_second_one_of_it_shares_the_q
         r.bytes(7 * CHUNK, 2 * CHUNK as usize)
     );
     assert_eq!(r.peers.mds.asked().len(), 2, "what is loaded is not asked for");
+    client.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_durable_is_read_and_never_missed_when_its_ost_is_restarted() {
+    let r = released().await;
+    let (client, file) = r.open(Access::READ_WRITE).await;
+    let range = chunks(4, 8);
+    let first = reading(&file, 5 * CHUNK, 100);
+    r.asked(1).await;
+    let fetch = r.peers.mds.fetch(r.fid, range);
+    let mut fill = r.worker.fill(r.shift, 1, &fetch).await.expect("begun");
+    fill.write(Bytes::copy_from_slice(r.bytes(range.start, 4 * CHUNK as usize))).await.expect("stored");
+    let verifiers = fill.stored().await.expect("stored").expect("by one incarnation");
+    r.peers.mds.filled(Filled { range, verifiers });
+    assert_eq!(first.await.expect("no panic").expect("read"), r.bytes(5 * CHUNK, 100));
+    assert_eq!(file.read_at(6 * CHUNK, 100).await.expect("read"), r.bytes(6 * CHUNK, 100));
+    // Who writes waits until nobody can fetch it again.
+    let writing = {
+        let file = file.clone();
+        tokio::spawn(async move { file.write_at(5 * CHUNK + 50, b"new").await })
+    };
+    r.asked(2).await;
+    r.peers.oss.power_cut();
+    // Neither the worker nor the MDS knows that it is gone.
+    let (second, part) = (reading(&file, 7 * CHUNK, CHUNK as usize), reading(&file, 4 * CHUNK + 9, 9));
+    r.asked(4).await;
+    assert!(!second.is_finished() && !part.is_finished() && !writing.is_finished());
+    assert!(fill.finish().await.expect("stored again") > 0);
+    r.peers.mds.loaded(r.fid, range);
+    assert_eq!(second.await.expect("no panic").expect("read"), r.bytes(7 * CHUNK, CHUNK as usize));
+    assert_eq!(part.await.expect("no panic").expect("read"), r.bytes(4 * CHUNK + 9, 9));
+    writing.await.expect("no panic").expect("written");
+    assert_eq!(file.read_at(5 * CHUNK + 50, 4).await.expect("read")[..3], b"new"[..]);
+    file.close().await.expect("closed");
     client.close().await.expect("closed");
 }
 
@@ -224,7 +259,7 @@ async fn a_file_released_while_the_session_was_lost_is_loaded_again() {
     until("the new session", || client.inner.session.incarnation().writer != writer).await;
     let read = reading(&file, 20 * CHUNK, 10);
     until("a question", || r.peers.mds.asked().len() > asked).await;
-    let (shift, _) = r.worker.take(1, Duration::ZERO, &[]).await.expect("taken");
+    let (shift, _) = r.worker.take(1, 1, Duration::ZERO, &[]).await.expect("taken");
     let r = Released { shift, ..r };
     r.deliver(chunks(20, 21)).await;
     assert_eq!(read.await.expect("no panic").expect("read"), r.bytes(20 * CHUNK, 10));
@@ -268,7 +303,7 @@ async fn a_worker_whose_session_has_ended_stores_and_reports_nothing_more() {
     let failed = FetchOutcome { result: FetchResult::Failed, message: String::new(), allocated_delta: 0 };
     let told = r.worker.finish(r.shift, 1, &Outcome::Fetch(failed)).await;
     assert_eq!(told.expect_err("somebody else's").code, FsCode::Stale);
-    let (next, _) = r.worker.take(1, Duration::ZERO, &[1]).await.expect("taken");
+    let (next, _) = r.worker.take(1, 1, Duration::ZERO, &[1]).await.expect("taken");
     assert_ne!(next, r.shift);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sateen_proto::mds::repositories_server::Repositories;
 use sateen_proto::{convert, mds, status};
-use sateen_types::repository::{Fetch, HsmFlags};
+use sateen_types::repository::{Fetch, Filled, HsmFlags};
 use sateen_types::{Extent, Fid, FsError, Layout, Remote};
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
@@ -19,6 +19,8 @@ pub struct Bucket {
     pub asked: Mutex<Vec<(Extent, bool)>>,
     /// The answer to every Load.
     pub error: Mutex<Option<FsError>>,
+    /// What is stored of released files and not yet durable.
+    filled: Mutex<Vec<Filled>>,
     pub(super) changed: Notify,
 }
 
@@ -46,8 +48,15 @@ impl FakeMds {
         Fetch { fid, key: b"key".to_vec(), etag: "\"1\"".to_owned(), range, layout, size, urgent: true }
     }
 
+    /// A worker has stored a range, and not yet committed it.
+    pub fn filled(&self, filled: Filled) {
+        self.bucket.filled.lock().push(filled);
+        self.bucket.changed.notify_waiters();
+    }
+
     /// A worker has stored a range.
     pub fn loaded(&self, fid: Fid, range: Extent) {
+        self.bucket.filled.lock().retain(|filled| filled.range != range);
         let mut state = self.state.lock();
         let inode = state.inodes.get_mut(&fid).expect("there");
         if let Some(remote) = &mut inode.remote {
@@ -100,11 +109,17 @@ impl Repositories for FakeMds {
             let Some((remote, layout)) = self.reply(fid) else {
                 return Err(status::to_status(sateen_types::FsCode::Stale.into()));
             };
-            let waits = remote.as_ref().is_some_and(|remote| !remote.is_loaded(range));
+            let filled = if r.reading { self.bucket.filled.lock().clone() } else { Vec::new() };
+            let missing = |remote: &Remote| Filled::without(remote.missing(remote.chunks(range)), &filled);
+            let waits = remote.as_ref().is_some_and(|remote| !missing(remote).is_empty());
             let over = waits && tokio::time::timeout_at(until, changed).await.is_err();
             if !waits || over {
                 let remote = remote.as_ref().map(Into::into);
-                return Ok(Response::new(mds::LoadReply { remote, layout: Some((&layout).into()) }));
+                return Ok(Response::new(mds::LoadReply {
+                    remote,
+                    layout: Some((&layout).into()),
+                    filled: filled.iter().map(Into::into).collect(),
+                }));
             }
         }
     }
@@ -181,6 +196,9 @@ impl Repositories for FakeMds {
         Ok(Response::new(mds::TakeReply::default()))
     }
     async fn import(&self, _: Request<mds::ImportRequest>) -> Reply<mds::ImportReply> {
+        unknown()
+    }
+    async fn filled(&self, _: Request<mds::FilledRequest>) -> Reply<mds::FilledReply> {
         unknown()
     }
     async fn finish(&self, r: Request<mds::FinishRequest>) -> Reply<mds::FinishReply> {

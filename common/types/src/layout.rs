@@ -42,6 +42,13 @@ impl Extent {
     pub fn overlaps(&self, start: u64, end: u64) -> bool {
         self.start < end && start < self.end
     }
+
+    /// What is left of it without another range.
+    pub fn without(self, other: Extent) -> impl Iterator<Item = Extent> {
+        let before = Extent { start: self.start, end: self.end.min(other.start) };
+        let after = Extent { start: self.start.max(other.end), end: self.end };
+        [before, after].into_iter().filter(|part| part.start < part.end)
+    }
 }
 
 /// What a component's bytes are.

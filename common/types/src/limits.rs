@@ -149,6 +149,10 @@ pub const SKIPPED_MESSAGE_BYTES_MAX: usize = 256;
 pub const LOADED_RANGES_MAX: usize = 4096;
 /// Most bytes that one assignment fetches.
 pub const FETCH_BYTES_MAX: u64 = 8 << 20;
+/// Most OSTs that a range of [`FETCH_BYTES_MAX`] lies on.
+pub const FILLED_OSTS_MAX: usize = (FETCH_BYTES_MAX >> CHUNK_LOG2_MIN) as usize;
+/// Most assignments of one file at a time.
+pub const FILE_ASSIGNMENTS_MAX: usize = 256;
 /// Most assignments that one Take gives.
 pub const TAKE_MAX: u32 = 64;
 /// Most assignments that one worker has.

@@ -3,6 +3,7 @@
 //! `docs/decisions/0016-released-files-are-loaded-range-by-range.md`.
 
 mod export;
+mod filled;
 mod hsm;
 mod key;
 mod remote;
@@ -16,6 +17,7 @@ pub use export::{
     Conflict, ConflictPolicy, CopySource, DeleteOutcome, DeleteResult, EventsDone, EventsPage, Export, ExportOutcome,
     ExportResult, ExportStatus, Found, ImportDone, LookOutcome,
 };
+pub use filled::Filled;
 pub use hsm::{HsmAction, HsmFlags, HsmOperation, HsmState};
 pub use key::{ObjectPath, skip_code};
 pub use remote::Remote;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sateen_proto::convert::{
     conflict_key, conflict_policy, conflicts_page, credential, events_page, fid, hold, hsm_operation, import_page,
-    loaded_range, required, resolution, session_id, take_bounds,
+    loaded_range, ost_verifiers, required, resolution, session_id, take_bounds,
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
@@ -15,7 +15,7 @@ use tonic::{Request, async_trait};
 use super::{Answer, answer};
 use crate::cluster::Cluster;
 use crate::fs::FileSystem;
-use crate::fs::repository::Update;
+use crate::fs::repository::{Asked, Capacity, Loaded, Update};
 
 /// See the module.
 pub struct Service {
@@ -86,9 +86,14 @@ impl RepositoriesService for Service {
         let r = request.into_inner();
         let loaded = async {
             let (session, fs) = self.fs(&r.session_id)?;
-            let (file, range) = (fid(r.fid, "fid")?, loaded_range(r.range)?);
-            let (remote, layout) = fs.load(session, file, range, r.sequential, hold(r.hold_ms)).await?;
-            Ok(LoadReply { remote: remote.as_ref().map(Into::into), layout: Some((&layout).into()) })
+            let (fid, range) = (fid(r.fid, "fid")?, loaded_range(r.range)?);
+            let asked = Asked { fid, range, sequential: r.sequential, reading: r.reading };
+            let Loaded { remote, layout, filled } = fs.load(session, asked, hold(r.hold_ms)).await?;
+            Ok(LoadReply {
+                remote: remote.as_ref().map(Into::into),
+                layout: Some((&layout).into()),
+                filled: filled.iter().map(Into::into).collect(),
+            })
         };
         answer(loaded.await)
     }
@@ -117,7 +122,8 @@ impl RepositoriesService for Service {
         let taken = async {
             let (session, fs) = self.fs(&r.session_id)?;
             take_bounds(&r)?;
-            fs.take(session, r.max as usize, &r.held, hold(r.hold_ms)).await
+            let capacity = Capacity { max: r.max as usize, ahead: r.ahead_max as usize };
+            fs.take(session, capacity, &r.held, hold(r.hold_ms)).await
         };
         let reply = |given: Vec<_>| TakeReply { assignments: given.iter().map(Into::into).collect() };
         answer(taken.await.map(reply))
@@ -179,6 +185,15 @@ impl RepositoriesService for Service {
             fs.confirm(session, r.number).await
         };
         answer(confirmed.await.map(|changed_under_way| ConfirmReply { changed_under_way }))
+    }
+
+    async fn filled(&self, request: Request<FilledRequest>) -> Answer<FilledReply> {
+        let r = request.into_inner();
+        let told = || {
+            let (session, fs) = self.fs(&r.session_id)?;
+            fs.filled(session, r.number, ost_verifiers(r.verifiers)?)
+        };
+        answer(told().map(|()| FilledReply {}))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Answer<FinishReply> {

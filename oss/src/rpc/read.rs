@@ -70,6 +70,7 @@ struct Wanted {
 /// One read, for whose payload there is memory.
 async fn read(service: &Service, wanted: Wanted) -> Result<(oss::ReadReply, Payload), Status> {
     let Wanted { ost, object, chunk_log2, range } = wanted;
+    let verifier = ost.verifier().0.to_vec();
     let outcome = match ost.store_now(object.fs) {
         // Most reads end here, without a thread of their own.
         Some(store) => store.read_from_memory(&object, chunk_log2, range).map_err(to_status)?,
@@ -87,7 +88,7 @@ async fn read(service: &Service, wanted: Wanted) -> Result<(oss::ReadReply, Payl
         }
     };
     let ReadOutcome { parts, payload, object_size } = outcome;
-    Ok((oss::ReadReply { parts: parts_to_wire(&parts), object_size, ..Default::default() }, payload))
+    Ok((oss::ReadReply { parts: parts_to_wire(&parts), object_size, verifier, ..Default::default() }, payload))
 }
 
 /// The bytes that the reads of one call may bring. Sealed ones bring more than they ask for and are not for this call.

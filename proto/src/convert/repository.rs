@@ -1,6 +1,7 @@
 //! Data repositories: links, what is known of files, work of workers.
 
 mod export;
+mod filled;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use super::{bad, fid, known, required};
 use crate::mds;
 
 pub use export::{conflict_key, conflict_policy, conflicts_page, events_page, events_to_wire, resolution};
+pub use filled::{filled, ost_verifiers, ost_verifiers_to_wire};
 pub use work::{import_page, import_to_wire, take_bounds};
 
 /// At most `max` bytes of a text, cut between characters.

@@ -17,6 +17,10 @@ const FID: Fid = Fid { seq: Fid::SEQ_FIRST, oid: 1, ver: 0 };
 struct Both {
     /// Which chunks the OSTs have.
     truth: Vec<bool>,
+    /// Which chunks a worker has stored, with what the OST said.
+    filled: Vec<Option<u8>>,
+    /// What the OST says now.
+    verifier: u8,
     generation: u32,
     opens: Opens,
     inode: Inode,
@@ -29,6 +33,20 @@ impl Both {
 
     fn remote(&self) -> Option<Remote> {
         remote(&self.truth)
+    }
+
+    /// What the MDS takes for stored: also what an OST has lost.
+    fn filled(&self) -> Vec<Filled> {
+        let of = |(i, verifier): (usize, &Option<u8>)| {
+            let range = Extent { start: i as u64 * CHUNK, end: (i as u64 + 1) * CHUNK };
+            Some(Filled { range, verifiers: vec![(OstIndex(0), Verifier([(*verifier)?; 16]))] })
+        };
+        self.filled.iter().enumerate().filter(|(i, _)| !self.truth[*i]).filter_map(of).collect()
+    }
+
+    /// Whether the OST as it is now has a chunk.
+    fn is_there(&self, chunk: usize) -> bool {
+        self.truth[chunk] || self.filled[chunk] == Some(self.verifier)
     }
 }
 
@@ -80,7 +98,7 @@ fn start() -> Both {
     let learnt = Learnt { remote: remote(&truth), losses: Some(0) };
     let cache = Arc::new(ChunkCache::new(1 << 20));
     let (inode, _) = Inode::new(FsId(1), attr(), (layout(1), learnt), opens.keeps(FID), cache);
-    Both { truth, generation: 1, opens, inode }
+    Both { filled: vec![None; truth.len()], verifier: 0, truth, generation: 1, opens, inode }
 }
 
 /// What happens to the file, its session, and the questions of a client. Numbers choose chunks or answers.
@@ -88,6 +106,10 @@ fn start() -> Both {
 enum Step {
     /// A worker loads a chunk.
     Load(usize),
+    /// A worker stores a chunk, and has not committed it.
+    Fill(usize),
+    /// The OST is restarted, and loses what was not committed.
+    Restart,
     /// A question is asked and answered by the MDS; its answer is on its way.
     Ask,
     /// An answer arrives, in any order, perhaps twice.
@@ -101,6 +123,8 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (0..CHUNKS as usize).prop_map(Step::Load),
+        4 => (0..CHUNKS as usize).prop_map(Step::Fill),
+        1 => Just(Step::Restart),
         4 => Just(Step::Ask),
         4 => (0..8usize).prop_map(Step::Arrives),
         1 => any::<bool>().prop_map(|released| Step::Lost { released }),
@@ -113,14 +137,19 @@ proptest! {
     #[test]
     fn nothing_is_taken_for_loaded_that_is_not(steps in steps(), probe in (0..CHUNKS * CHUNK, 1..CHUNKS * CHUNK)) {
         let mut both = start();
-        let mut answers: Vec<(Asked, Option<Remote>, Layout)> = Vec::new();
+        let mut answers: Vec<(Asked, Option<Remote>, Layout, Vec<Filled>)> = Vec::new();
         for step in steps {
             match step {
                 Step::Load(chunk) => both.truth[chunk] = true,
-                Step::Ask => answers.push((both.inode.asks(), both.remote(), both.layout())),
+                Step::Fill(chunk) => both.filled[chunk] = Some(both.verifier),
+                Step::Restart => {
+                    // What the worker has stored is lost; it does not know yet, and the MDS neither.
+                    both.verifier += 1;
+                }
+                Step::Ask => answers.push((both.inode.asks(), both.remote(), both.layout(), both.filled())),
                 Step::Arrives(n) => {
-                    if let Some((asked, remote, layout)) = answers.get(n).cloned() {
-                        both.inode.observe_load(asked, Loaded { remote, layout });
+                    if let Some((asked, remote, layout, filled)) = answers.get(n).cloned() {
+                        both.inode.observe_load(asked, Loaded { remote, layout, filled });
                     }
                 }
                 Step::Lost { released } => {
@@ -139,11 +168,19 @@ proptest! {
             }
             let state = both.inode.state();
             for chunk in 0..CHUNKS {
-                let known = state.missing(chunk * CHUNK + 5, 1).is_none();
+                let known = state.missing(chunk * CHUNK + 5, 1, Purpose::Change).is_none();
                 prop_assert!(!known || both.truth[chunk as usize], "chunk {chunk} is not loaded");
                 prop_assert!(!known || state.layout.generation == both.generation, "in the layout of before");
+                if !known && state.missing(chunk * CHUNK + 5, 1, Purpose::Read).is_none() {
+                    let range = Extent { start: chunk * CHUNK, end: (chunk + 1) * CHUNK };
+                    let expected = state.provisional().and_then(|p| p.verifier(OstIndex(0), range));
+                    // A reply of an OST that was restarted is refused.
+                    let there = expected != Some(Verifier([both.verifier; 16])) || both.is_there(chunk as usize);
+                    prop_assert!(expected.is_some() && there, "chunk {chunk} is read, and is not there");
+                    prop_assert!(state.layout.generation == both.generation, "in the layout of before");
+                }
             }
-            if let Some(missing) = state.missing(probe.0, probe.1) {
+            if let Some(missing) = state.missing(probe.0, probe.1, Purpose::Change) {
                 let end = probe.0 + probe.1;
                 prop_assert!(missing.start % CHUNK == 0 && missing.end % CHUNK == 0 || missing.end >= CHUNKS * CHUNK);
                 prop_assert!(missing.start + CHUNK > probe.0 && missing.end < end + CHUNK, "no more than was wanted");
@@ -151,11 +188,11 @@ proptest! {
         }
         // One answer is enough to know all.
         let (asked, remote, layout) = (both.inode.asks(), both.remote(), both.layout());
-        let taken_in = both.inode.observe_load(asked, Loaded { remote, layout });
+        let taken_in = both.inode.observe_load(asked, Loaded { remote, layout, filled: Vec::new() });
         prop_assert!(taken_in);
         let state = both.inode.state();
         for chunk in 0..CHUNKS {
-            prop_assert_eq!(state.missing(chunk * CHUNK, 1).is_none(), both.truth[chunk as usize]);
+            prop_assert_eq!(state.missing(chunk * CHUNK, 1, Purpose::Change).is_none(), both.truth[chunk as usize]);
         }
     }
 }
@@ -163,6 +200,7 @@ proptest! {
 fn release(both: &mut Both, released: bool) {
     if released {
         both.truth.fill(false);
+        both.filled.fill(None);
         both.generation += 1;
     }
 }
@@ -174,9 +212,12 @@ fn a_write_behind_the_end_of_the_object_loads_the_chunk_that_both_share() {
     let learnt = Learnt { remote: Some(Remote::none_loaded(end)), losses: Some(0) };
     let mut state = both.inode.state();
     state.learn(learnt);
-    assert_eq!(state.missing(end, 10), Some(Extent { start: CHUNKS * CHUNK - CHUNK, end }));
-    assert_eq!(state.missing(end + 100, 10), None);
-    assert_eq!((state.missing(0, 0), state.missing(u64::MAX - 1, u64::MAX)), (None, None));
+    assert_eq!(state.missing(end, 10, Purpose::Change), Some(Extent { start: CHUNKS * CHUNK - CHUNK, end }));
+    assert_eq!(state.missing(end + 100, 10, Purpose::Change), None);
+    assert_eq!(
+        (state.missing(0, 0, Purpose::Change), state.missing(u64::MAX - 1, u64::MAX, Purpose::Change)),
+        (None, None)
+    );
     state.emptied();
-    assert_eq!(state.missing(0, u64::MAX), None);
+    assert_eq!(state.missing(0, u64::MAX, Purpose::Change), None);
 }

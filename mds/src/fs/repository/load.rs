@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sateen_types::op::Mutation;
-use sateen_types::repository::{HsmAction, HsmOperation, HsmState};
+use sateen_types::repository::{Filled, HsmAction, HsmOperation, HsmState};
 use sateen_types::{
     Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositoryId, SessionId,
 };
@@ -16,6 +16,30 @@ use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change, export};
 use crate::namespace::{self, Access};
 use crate::store::ReadTxn;
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Which file.
+    pub fid: Fid,
+    /// Which bytes of it.
+    pub range: Extent,
+    /// What follows is wanted next.
+    pub sequential: bool,
+    /// What is stored and not yet durable is enough.
+    pub reading: bool,
+}
+
+/// What is there of a file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// `None`: everything.
+    pub remote: Option<Remote>,
+    /// As it is now.
+    pub layout: Layout,
+    /// What `remote` lacks and can be read all the same; only for one who reads.
+    pub filled: Vec<Filled>,
+}
 
 /// What is missing of a file, and where it comes from.
 struct Missing {
@@ -68,18 +92,13 @@ impl Drop for Closed {
 }
 
 impl FileSystem {
-    /// Waits until a range is loaded, `hold` at most; gives what is loaded then (`None`: everything) and the layout.
+    /// Waits until a range is loaded, `hold` at most; gives what is there then. For one who only reads it is enough that it is
+    /// stored.
     ///
     /// # Errors
     /// `Io`: it could not be fetched, with the reason. Asking again tries again.
-    pub async fn load(
-        self: &Arc<Self>,
-        session: SessionId,
-        fid: Fid,
-        range: Extent,
-        sequential: bool,
-        hold: Duration,
-    ) -> FsResult<(Option<Remote>, Layout)> {
+    pub async fn load(self: &Arc<Self>, session: SessionId, asked: Asked, hold: Duration) -> FsResult<Loaded> {
+        let Asked { fid, range, sequential, reading } = asked;
         self.touch(session)?;
         let until = Instant::now() + hold;
         let mut waiting: Option<Waiting> = None;
@@ -93,9 +112,16 @@ impl FileSystem {
             let question = move |tx: &dyn ReadTxn| Ok((namespace::get_layout(tx, fid)?, missing(tx, fid)?));
             let (layout, missing) = self.ask(question).await?;
             let Some(missing) = missing.filter(|m| !m.remote.is_loaded(range)) else {
-                let remote = self.ask(move |tx| repository::layout_and_remote(tx, fid)).await?;
-                return Ok((remote.1, remote.0));
+                let (layout, remote) = self.ask(move |tx| repository::layout_and_remote(tx, fid)).await?;
+                return Ok(Loaded { remote, layout, filled: Vec::new() });
             };
+            let filled = if reading { self.shared.repositories.lock().filled(fid) } else { Vec::new() };
+            if !filled.is_empty() {
+                let all = missing.remote.missing(missing.remote.chunks(range));
+                if Filled::without(all, &filled).is_empty() {
+                    return Ok(Loaded { remote: Some(missing.remote), layout, filled });
+                }
+            }
             if !missing.linked {
                 return Err(unlinked(fid, missing.repository));
             }
@@ -116,7 +142,7 @@ impl FileSystem {
             self.shared.repositories.tell();
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok((Some(missing.remote), layout));
+                return Ok(Loaded { remote: Some(missing.remote), layout, filled });
             }
             if let Some(told) = told.as_pin_mut() {
                 // Either way the next look decides.

@@ -32,10 +32,12 @@ use crate::namespace::repository::{self, Answer, Change};
 use crate::store::records::RepositoryRecord;
 use crate::store::{Overlay, ReadTxn, Store, Table, keys};
 pub use links::Update;
+pub use load::{Asked, Loaded};
 use opened::Opened;
 use room::Room;
 use stamps::{Deleted, Stamps};
 use table::{CHECK_AGAIN, Counts, FILES_MAX, LoadTable, Wanted};
+pub use work::Capacity;
 
 /// Longest a change of a file's extent, or the end of a link, waits for workers; then the client asks again.
 const DRAIN_WAIT: Duration = Duration::from_secs(20);

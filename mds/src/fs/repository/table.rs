@@ -11,7 +11,9 @@
 //! assignments, so no range is given out until every worker of the earlier life has said that it has none, or has ended.
 
 pub mod exports;
+mod extent;
 mod file;
+mod filled;
 mod report;
 mod reports;
 
@@ -19,13 +21,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sateen_types::limits::ASSIGNMENTS_MAX;
+use sateen_types::limits::{ASSIGNMENTS_MAX, FILE_ASSIGNMENTS_MAX};
 use sateen_types::repository::TaskId;
 use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Remote, RepositoryId, SessionId};
 use tokio::sync::Notify;
 
 use exports::{ExportTable, Item};
-use file::{FILE_OUT_MAX, File, Waiter};
+use file::{File, Waiter};
 
 /// Files of which something may be wanted at a time. Each takes a few hundred bytes.
 pub const FILES_MAX: usize = 262_144;
@@ -171,6 +173,7 @@ impl LoadTable {
             wanted: Vec::new(),
             ahead: None,
             out: BTreeMap::new(),
+            filled: BTreeMap::new(),
             closed: 0,
             failures: 0,
             retry_at: None,
@@ -280,61 +283,6 @@ impl LoadTable {
         }
     }
 
-    // ---- changes of a file's extent ----
-
-    /// Nothing of the file is given out until [`LoadTable::open`].
-    pub fn close(
-        &mut self,
-        fid: Fid,
-        repository: RepositoryId,
-        remote: &Remote,
-        now: Instant,
-    ) -> FsResult<Arc<Notify>> {
-        let file = self.file(fid, repository, remote, now)?;
-        file.closed += 1;
-        Ok(file.changed.clone())
-    }
-
-    /// Whether something of the file is assigned, or a report of that is being made durable.
-    pub fn is_out(&self, fid: Fid) -> bool {
-        self.files.get(&fid).is_some_and(|f| !f.out.is_empty())
-    }
-
-    /// Whether a change of the file's extent waits or is being made.
-    #[cfg(test)]
-    pub fn is_closed(&self, fid: Fid) -> bool {
-        self.files.get(&fid).is_some_and(|f| f.closed > 0)
-    }
-
-    /// The change was made, or not.
-    pub fn open(&mut self, fid: Fid) {
-        if let Some(file) = self.files.get_mut(&fid) {
-            file.closed = file.closed.saturating_sub(1);
-            file.changed.notify_waiters();
-            self.queue(fid);
-            self.drop_idle(fid);
-        }
-    }
-
-    /// Not all of the file is wanted any more, only what somebody asks for.
-    pub fn forget_restore(&mut self, fid: Fid) {
-        if let Some(file) = self.files.get_mut(&fid) {
-            file.restore = false;
-        }
-    }
-
-    /// Nothing of the file is wanted any more.
-    pub fn forget(&mut self, fid: Fid) {
-        if let Some(file) = self.files.get_mut(&fid) {
-            file.wanted.clear();
-            file.ahead = None;
-            file.restore = false;
-            file.retry_at = None;
-            file.changed.notify_waiters();
-            self.drop_idle(fid);
-        }
-    }
-
     // ---- links ----
 
     /// What is to be done for a link. Who watches by another source than is wanted, or in vain, has it no longer.
@@ -418,8 +366,8 @@ impl LoadTable {
         lost.into_iter().for_each(|number| self.give_back(number, false, now));
     }
 
-    /// Something to do for the session, which has it from now on; `stamp`: now.
-    pub fn pick(&mut self, session: SessionId, stamp: u64, now: Instant) -> Option<(u64, Task)> {
+    /// Something to do for the session, which has it from now on; `stamp`: now; `ahead`: also ranges that nobody waits for yet.
+    pub fn pick(&mut self, session: SessionId, stamp: u64, ahead: bool, now: Instant) -> Option<(u64, Task)> {
         let mine = self.of.get(&session).map_or(0, BTreeSet::len);
         if mine >= ASSIGNMENTS_MAX {
             return None;
@@ -429,8 +377,8 @@ impl LoadTable {
         let task = self.pick_check(now).or_else(|| self.pick_watch(now)).or_else(|| self.pick_range(true));
         let task = task.or_else(|| self.pick_report(now)).or_else(|| self.pick_import());
         let task = task.or_else(|| match self.exports_next {
-            true => self.pick_export(mine, now).or_else(|| self.pick_range(false)),
-            false => self.pick_range(false).or_else(|| self.pick_export(mine, now)),
+            true => self.pick_export(mine, now).or_else(|| self.pick_ahead(ahead)),
+            false => self.pick_ahead(ahead).or_else(|| self.pick_export(mine, now)),
         })?;
         self.exports_next = !matches!(task, Task::Export(_));
         let number = self.next_number;
@@ -488,7 +436,7 @@ impl LoadTable {
                     found = file.wanted.iter().find_map(|w| file.piece(*w));
                 } else if let Some(ahead) = file.ahead {
                     found = file.piece(ahead);
-                    if found.is_none() && file.out.len() < FILE_OUT_MAX {
+                    if found.is_none() && file.out.len() < FILE_ASSIGNMENTS_MAX {
                         file.ahead = None;
                     }
                 }
@@ -509,6 +457,10 @@ impl LoadTable {
             self.drop_idle(fid);
         }
         None
+    }
+
+    fn pick_ahead(&mut self, wanted: bool) -> Option<Task> {
+        if wanted { self.pick_range(false) } else { None }
     }
 
     /// When something may be to do that is not yet.

@@ -9,15 +9,16 @@ use parking_lot::RwLock;
 use proptest::prelude::*;
 use sateen_types::op::{Access, Mutation, MutationReply, SetAttr};
 use sateen_types::repository::{
-    Assignment, Fetch, FetchOutcome, FetchResult, HsmAction, HsmOperation, ImportPage, ImportState, ImportedObject,
-    Outcome, RepositoryState, Work,
+    Assignment, Fetch, FetchOutcome, FetchResult, Filled, HsmAction, HsmOperation, ImportPage, ImportState,
+    ImportedObject, Outcome, RepositoryState, Work,
 };
 use sateen_types::{
     ClusterId, Compression, Credential, Extent, Fid, FsCode, FsError, FsId, HsmFlags, LayoutTemplate, OstIndex,
-    OstUuid, Remote, RepositoryId, RepositorySettings, SessionId, Space, Timestamp,
+    OstUuid, Remote, RepositoryId, RepositorySettings, SessionId, Space, Timestamp, Verifier,
 };
 
 use super::table::{LoadTable, Task};
+use super::{Asked, Capacity, Loaded};
 use crate::command::{Command, Request};
 use crate::fs::{FileSystem, FsInfo};
 use crate::mdt_disk::MdtDisk;
@@ -90,7 +91,7 @@ proptest! {
                     t.restore(fid(f), LINK, remote, now).expect("room");
                     t.want_ahead(fid(f), extent(at * CHUNK, size));
                 },
-                Step::Pick(s) => if let Some((number, Task::Fetch { fid: f, range, .. })) = t.pick(session(s), 0, now) {
+                Step::Pick(s) => if let Some((number, Task::Fetch { fid: f, range, .. })) = t.pick(session(s), 0, true, now) {
                     prop_assert!(range.start < range.end && range.end - range.start <= 8 << 20);
                     prop_assert!(range.start.is_multiple_of(CHUNK) && (range.end == size || range.end.is_multiple_of(CHUNK)));
                     let remote = remotes[f.oid as usize].as_ref();
@@ -157,7 +158,7 @@ proptest! {
             t.leave(fid(1), waiter);
         }
         t.want_ahead(fid(1), extent(900 * CHUNK, size));
-        while let Some((number, task)) = t.pick(WORKER, 0, now) {
+        while let Some((number, task)) = t.pick(WORKER, 0, true, now) {
             let Task::Fetch { range, .. } = task else { panic!("{task:?}") };
             remote.add(range);
             prop_assert!(t.begin_finish(WORKER, number, |_| true).is_ok());
@@ -178,11 +179,11 @@ fn after_a_restart_nothing_is_given_out_until_every_worker_has_said_that_it_has_
     let mut t = LoadTable::new(100, [WORKER, OTHER]);
     t.restore(fid(1), LINK, &Remote::none_loaded(CHUNK), now).expect("room");
     t.held(WORKER, &[7], now);
-    assert_eq!(t.pick(WORKER, 0, now), None, "it may be writing what it was given before");
+    assert_eq!(t.pick(WORKER, 0, true, now), None, "it may be writing what it was given before");
     t.held(WORKER, &[], now);
-    assert_eq!(t.pick(WORKER, 0, now), None, "the other one as well");
+    assert_eq!(t.pick(WORKER, 0, true, now), None, "the other one as well");
     t.end_session(OTHER, now);
-    assert!(t.pick(WORKER, 0, now).is_some_and(|(number, _)| number >= 100));
+    assert!(t.pick(WORKER, 0, true, now).is_some_and(|(number, _)| number >= 100));
 }
 
 #[test]
@@ -192,15 +193,15 @@ fn a_file_that_cannot_be_fetched_is_left_alone_for_a_moment() {
     let mut t = LoadTable::new(1, []);
     let (waiter, _) = t.wait(fid(1), LINK, &remote, range, now).expect("room");
     t.want(fid(1), &remote, range);
-    let (number, _) = t.pick(WORKER, 0, now).expect("wanted");
+    let (number, _) = t.pick(WORKER, 0, true, now).expect("wanted");
     t.failed(number, &FsError::from(FsCode::Io), now);
     assert!(t.error(fid(1), waiter).is_some_and(|e| e.code == FsCode::Io));
     assert!(t.error(fid(1), waiter).is_none(), "told once");
-    assert_eq!(t.pick(WORKER, 0, now), None);
+    assert_eq!(t.pick(WORKER, 0, true, now), None);
     t.want(fid(1), &remote, range);
-    assert_eq!(t.pick(WORKER, 0, now), None, "not at once");
+    assert_eq!(t.pick(WORKER, 0, true, now), None, "not at once");
     let due = t.next_due().expect("tried again");
-    assert!(t.pick(WORKER, 0, due).is_some());
+    assert!(t.pick(WORKER, 0, true, due).is_some());
 }
 
 // ---- with a file system ----
@@ -241,13 +242,20 @@ pub(super) async fn with_a_link(dir: &std::path::Path) -> (Arc<FileSystem>, Repo
     (fs, link.id, link.root)
 }
 
+pub(super) const ONE: Capacity = Capacity { max: 1, ahead: 1 };
+pub(super) const MANY: Capacity = Capacity { max: 64, ahead: 64 };
+
+fn asked(fid: Fid, range: Extent, sequential: bool) -> Asked {
+    Asked { fid, range, sequential, reading: false }
+}
+
 pub(super) async fn take(fs: &Arc<FileSystem>, session: SessionId, held: &[u64]) -> Assignment {
-    let mut given = fs.take(session, 1, held, Duration::from_secs(20)).await.expect("takes");
+    let mut given = fs.take(session, ONE, held, Duration::from_secs(20)).await.expect("takes");
     given.pop().expect("there is work")
 }
 
 pub(super) async fn nothing_to_take(fs: &Arc<FileSystem>, session: SessionId) {
-    assert_eq!(fs.take(session, 64, &[], Duration::ZERO).await.expect("takes"), []);
+    assert_eq!(fs.take(session, MANY, &[], Duration::ZERO).await.expect("takes"), []);
 }
 
 fn object(key: &str, size: u64) -> ImportedObject {
@@ -309,7 +317,7 @@ async fn a_reader_waits_for_what_it_asks_for_and_the_rest_follows() {
     assert_eq!(remote, Some(Remote::none_loaded(10 * CHUNK)));
     let loading = tokio::spawn({
         let fs = fs.clone();
-        async move { fs.load(CLIENT, file, extent(CHUNK + 5, CHUNK + 9), true, Duration::from_secs(20)).await }
+        async move { fs.load(CLIENT, asked(file, extent(CHUNK + 5, CHUNK + 9), true), Duration::from_secs(20)).await }
     });
     let first = take(&fs, WORKER, &[]).await;
     assert_eq!((fetch(&first).range, fetch(&first).urgent), (extent(CHUNK, 2 * CHUNK), true));
@@ -319,7 +327,7 @@ async fn a_reader_waits_for_what_it_asks_for_and_the_rest_follows() {
     assert_eq!(fs.hsm_state(CLIENT, file).await.expect("known").action, HsmAction::Restore);
     assert!(!loading.is_finished());
     fs.finish(WORKER, first.number, outcome(FetchResult::Loaded)).await.expect("takes");
-    let (remote, layout) = loading.await.expect("runs").expect("loads");
+    let Loaded { remote, layout, .. } = loading.await.expect("runs").expect("loads");
     assert_eq!(remote.expect("not all").loaded(), [extent(CHUNK, 2 * CHUNK)]);
     assert!(layout.is_instantiated(CHUNK, CHUNK));
     fs.finish(OTHER, ahead.number, outcome(FetchResult::Loaded)).await.expect("takes");
@@ -330,7 +338,8 @@ async fn a_reader_waits_for_what_it_asks_for_and_the_rest_follows() {
     fs.finish(WORKER, last.number, outcome(FetchResult::Loaded)).await.expect("takes");
     let state = fs.hsm_state(CLIENT, file).await.expect("known");
     assert_eq!((state.flags.to_string().as_str(), state.action), ("(0x00000009) exists archived", HsmAction::None));
-    let (remote, _) = fs.load(CLIENT, file, extent(0, 1), false, Duration::ZERO).await.expect("at once");
+    let Loaded { remote, .. } =
+        fs.load(CLIENT, asked(file, extent(0, 1), false), Duration::ZERO).await.expect("at once");
     assert_eq!(remote, None);
     nothing_to_take(&fs, WORKER).await;
     let busy = fs.hsm_request(CLIENT, Credential::ROOT, file, HsmOperation::Release).await;
@@ -368,6 +377,44 @@ async fn what_a_worker_had_is_given_to_another_when_its_session_has_ended() {
 }
 
 #[tokio::test]
+async fn a_reader_has_what_is_stored_and_one_who_changes_waits_until_it_is_durable() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (fs, _, root) = with_a_link(dir.path()).await;
+    let file = imported(&fs, root, 4 * CHUNK).await;
+    let changing = asked(file, extent(0, 2 * CHUNK), true);
+    let reading = Asked { reading: true, ..changing };
+    let waits = |asked| {
+        let fs = fs.clone();
+        tokio::spawn(async move { fs.load(CLIENT, asked, Duration::from_secs(20)).await })
+    };
+    let (reads, changes) = (waits(reading), waits(changing));
+    // Nobody waits for the rest: it is not given to one who has no room for that.
+    let work = fs.take(WORKER, Capacity { max: 64, ahead: 0 }, &[], Duration::from_secs(20)).await.expect("takes");
+    let [work] = &work[..] else { panic!("{work:?}") };
+    assert_eq!((fetch(work).range, fetch(work).urgent), (extent(0, 2 * CHUNK), true));
+    let verifiers = vec![(OstIndex(0), Verifier([7; 16]))];
+    assert_eq!(fs.filled(OTHER, work.number, verifiers.clone()).expect_err("another's").code, FsCode::Stale);
+    assert!(!reads.is_finished());
+    fs.filled(WORKER, work.number, verifiers.clone()).expect("its own");
+    let Loaded { remote, filled, .. } = reads.await.expect("runs").expect("is there");
+    assert_eq!(remote, Some(Remote::none_loaded(4 * CHUNK)));
+    assert_eq!(filled, [Filled { range: extent(0, 2 * CHUNK), verifiers }]);
+    assert!(!changes.is_finished());
+    let early = fs.load(CLIENT, Asked { range: extent(CHUNK, 3 * CHUNK), ..reading }, Duration::ZERO).await;
+    assert_eq!(early.expect("told what there is").filled.len(), 1, "though that is not all");
+    fs.finish(WORKER, work.number, outcome(FetchResult::Loaded)).await.expect("takes");
+    let Loaded { remote, filled, .. } = changes.await.expect("runs").expect("loads");
+    assert_eq!((remote.expect("not all").loaded(), filled.len()), (&[extent(0, 2 * CHUNK)][..], 0));
+    assert_eq!(fs.filled(WORKER, work.number, Vec::new()).expect_err("over").code, FsCode::Stale);
+    // What is given back is not there any more.
+    let rest = take(&fs, WORKER, &[]).await;
+    fs.filled(WORKER, rest.number, vec![(OstIndex(0), Verifier([8; 16]))]).expect("its own");
+    assert_eq!(fs.shared.repositories.lock().filled(file).len(), 1);
+    fs.take(WORKER, Capacity { max: 1, ahead: 0 }, &[], Duration::ZERO).await.expect("says that it has nothing");
+    assert_eq!(fs.shared.repositories.lock().filled(file), []);
+}
+
+#[tokio::test]
 async fn errors_are_told_to_those_who_wait_and_asking_again_tries_again() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (fs, _, root) = with_a_link(dir.path()).await;
@@ -375,7 +422,7 @@ async fn errors_are_told_to_those_who_wait_and_asking_again_tries_again() {
     for result in [FetchResult::Failed, FetchResult::Gone, FetchResult::Changed] {
         let loading = tokio::spawn({
             let fs = fs.clone();
-            async move { fs.load(CLIENT, file, extent(0, 1), false, Duration::from_secs(20)).await }
+            async move { fs.load(CLIENT, asked(file, extent(0, 1), false), Duration::from_secs(20)).await }
         });
         let work = take(&fs, WORKER, &[]).await;
         fs.finish(WORKER, work.number, outcome(result)).await.expect("takes");
@@ -402,7 +449,7 @@ async fn cutting_to_nothing_waits_for_workers_and_then_nothing_is_fetched() {
     while !fs.shared.repositories.lock().is_closed(file) {
         tokio::task::yield_now().await;
     }
-    assert_eq!(fs.take(WORKER, 64, &[work.number], Duration::ZERO).await.expect("takes"), [], "nothing new");
+    assert_eq!(fs.take(WORKER, MANY, &[work.number], Duration::ZERO).await.expect("takes"), [], "nothing new");
     assert!(!cutting.is_finished());
     fs.finish(WORKER, work.number, outcome(FetchResult::Loaded)).await.expect("takes");
     // Objects that were written are cut; no OST answers here, so this is done by hand.
@@ -421,7 +468,8 @@ async fn cutting_to_nothing_waits_for_workers_and_then_nothing_is_fetched() {
     let (reply, ..) = cut.expect("runs").expect("cuts");
     assert!(matches!(reply, MutationReply::Attr(attr) if attr.size == 0));
     nothing_to_take(&fs, WORKER).await;
-    let (remote, _) = fs.load(CLIENT, file, extent(0, 1), true, Duration::ZERO).await.expect("at once");
+    let Loaded { remote, .. } =
+        fs.load(CLIENT, asked(file, extent(0, 1), true), Duration::ZERO).await.expect("at once");
     assert_eq!(remote, None);
     nothing_to_take(&fs, WORKER).await;
 }
@@ -463,10 +511,10 @@ async fn a_restarted_server_goes_on_where_it_was() {
         fs.renew(session, Some(&[]), 0).await.expect("lives");
     }
     assert_eq!(fs.import(WORKER, import.number, page).await.expect_err("of another life").code, FsCode::Stale);
-    let again = fs.take(WORKER, 64, &[import.number], Duration::ZERO).await.expect("takes");
+    let again = fs.take(WORKER, MANY, &[import.number], Duration::ZERO).await.expect("takes");
     let [again] = &again[..] else { panic!("{again:?}") };
     assert_eq!(again.work, Work::Import { after: b"b".to_vec(), sync: false });
-    let given = fs.take(WORKER, 64, &[again.number], Duration::from_secs(20)).await.expect("takes");
+    let given = fs.take(WORKER, MANY, &[again.number], Duration::from_secs(20)).await.expect("takes");
     assert_eq!(fetch(&given[0]).fid, file, "a restore is remembered, and nobody else can be writing");
 }
 
@@ -483,7 +531,7 @@ async fn a_link_is_ended_when_nothing_depends_on_it_or_by_force() {
     assert_eq!((link.state, link.message.as_str()), (RepositoryState::Misconfigured, "no such bucket"));
     fs.delete_repository(id, true).await.expect("ends");
     assert_eq!(fs.repository(id).await.expect_err("gone").code, FsCode::NotFound);
-    let read = fs.load(CLIENT, file, extent(0, 1), false, Duration::ZERO).await;
+    let read = fs.load(CLIENT, asked(file, extent(0, 1), false), Duration::ZERO).await;
     assert_eq!(read.expect_err("nowhere to load it from").code, FsCode::Io);
     assert_eq!(fs.hsm_state(CLIENT, file).await.expect("known").repository, None);
 }
@@ -492,5 +540,5 @@ async fn a_link_is_ended_when_nothing_depends_on_it_or_by_force() {
 async fn a_session_that_could_not_be_shut_out_is_no_worker() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (fs, ..) = with_a_link(dir.path()).await;
-    assert_eq!(fs.take(CLIENT, 1, &[], Duration::ZERO).await.expect_err("no writer").code, FsCode::Invalid);
+    assert_eq!(fs.take(CLIENT, ONE, &[], Duration::ZERO).await.expect_err("no writer").code, FsCode::Invalid);
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use sateen_types::repository::{Assignment, Fetch, FetchOutcome, FetchResult, ImportState, Outcome, Work};
-use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Layout, RepositoryId, SessionId, Timestamp};
+use sateen_types::{
+    Extent, Fid, FsCode, FsError, FsResult, Layout, OstIndex, RepositoryId, SessionId, Timestamp, Verifier,
+};
 
 use super::table::Task;
 use super::{not_yours, unexpected};
@@ -16,12 +18,21 @@ use crate::store::records::{Sync, Waits};
 /// Longest a Take waits before it looks again, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How much a worker takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Assignments of all kinds.
+    pub max: usize,
+    /// Ranges among them that nobody waits for yet.
+    pub ahead: usize,
+}
+
 impl FileSystem {
-    /// Waits for work, `hold` at most, and gives at most `max` assignments. `held`: numbers of those that the worker has.
+    /// Waits for work, `hold` at most. `held`: numbers of what the worker has.
     pub async fn take(
         self: &Arc<Self>,
         session: SessionId,
-        max: usize,
+        Capacity { max, mut ahead }: Capacity,
         held: &[u64],
         hold: Duration,
     ) -> FsResult<Vec<Assignment>> {
@@ -41,7 +52,8 @@ impl FileSystem {
                 let stamp = self.stamp().await?;
                 let mut picked = Vec::new();
                 while given.len() + picked.len() < max {
-                    let Some(task) = self.pick(session, stamp)? else { break };
+                    let Some(task) = self.pick(session, stamp, ahead > 0)? else { break };
+                    ahead -= usize::from(matches!(task.1, Task::Fetch { urgent: false, .. }));
                     picked.push(task);
                 }
                 if picked.is_empty() {
@@ -65,12 +77,12 @@ impl FileSystem {
     }
 
     /// Something to do for a session. One that is being ended gets nothing any more.
-    fn pick(&self, session: SessionId, stamp: u64) -> FsResult<Option<(u64, Task)>> {
+    fn pick(&self, session: SessionId, stamp: u64, ahead: bool) -> FsResult<Option<(u64, Task)>> {
         let clients = self.shared.clients.lock();
         if !clients.is_alive(session) {
             return Err(FsError::new(FsCode::Stale, format!("session {session} does not exist any more")));
         }
-        Ok(self.shared.repositories.lock().pick(session, stamp, Instant::now()))
+        Ok(self.shared.repositories.lock().pick(session, stamp, ahead, Instant::now()))
     }
 
     /// A restart of the server must know which sessions may be writing, so they are recorded before they are given anything.
@@ -202,6 +214,12 @@ impl FileSystem {
                 None
             }
         }
+    }
+
+    /// The range of a fetch is stored: readers need not wait until it is durable.
+    pub fn filled(&self, session: SessionId, number: u64, verifiers: Vec<(OstIndex, Verifier)>) -> FsResult<()> {
+        self.touch(session)?;
+        if self.shared.repositories.lock().fill(session, number, verifiers) { Ok(()) } else { Err(not_yours(number)) }
     }
 
     /// What came of an assignment.

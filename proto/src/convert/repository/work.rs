@@ -19,6 +19,9 @@ pub fn take_bounds(request: &mds::TakeRequest) -> FsResult<()> {
     if request.max == 0 || request.max > TAKE_MAX {
         return Err(bad("max", format_args!("{} is not 1 to {TAKE_MAX}", request.max)));
     }
+    if request.ahead_max > request.max {
+        return Err(bad("ahead_max", format_args!("{}, and {} in all", request.ahead_max, request.max)));
+    }
     if request.held.len() > ASSIGNMENTS_MAX {
         return Err(bad("held", format_args!("{}, at most {ASSIGNMENTS_MAX}", request.held.len())));
     }

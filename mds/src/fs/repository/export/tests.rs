@@ -11,7 +11,7 @@ use sateen_types::repository::{
 use sateen_types::{Credential, Fid, FsCode, HsmFlags, Name, RepositoryId, SessionId, Timestamp};
 
 use super::super::Update;
-use super::super::tests::{CLIENT, OTHER, WORKER, imported, nothing_to_take, start, take, with_a_link};
+use super::super::tests::{CLIENT, MANY, OTHER, WORKER, imported, nothing_to_take, start, take, with_a_link};
 use crate::command::Request;
 use crate::fs::FileSystem;
 
@@ -94,7 +94,7 @@ async fn a_file_is_exported_when_it_is_closed_and_again_when_that_was_overtaken(
     assert_eq!((first.known_etag.as_str(), first.copy.is_some(), first.earlier.len()), ("", false, 0));
     assert!(!fs.confirm(WORKER, work.number).await.expect("its own"));
     assert_eq!(fs.confirm(OTHER, work.number).await.expect_err("another's").code, FsCode::Stale);
-    assert_eq!(fs.take(OTHER, 64, &[], Duration::ZERO).await.expect("takes"), [], "one at a time");
+    assert_eq!(fs.take(OTHER, MANY, &[], Duration::ZERO).await.expect("takes"), [], "one at a time");
     // Somebody opens it before it is in place, and writes nothing.
     fs.open(CLIENT, Credential::ROOT, file, Access { read: true, write: true, exec: false }).await.expect("opens");
     assert!(fs.confirm(WORKER, work.number).await.expect("its own"));
@@ -167,7 +167,7 @@ async fn a_restarted_server_knows_what_waits_and_what_may_have_been_stored() {
     let store = fs.store.clone();
     drop(fs);
     let fs = start(dir.path(), store);
-    assert_eq!(fs.take(WORKER, 64, &[], Duration::ZERO).await.expect("takes"), [], "who has it open is not known");
+    assert_eq!(fs.take(WORKER, MANY, &[], Duration::ZERO).await.expect("takes"), [], "who has it open is not known");
     for session in [CLIENT, WORKER, OTHER] {
         fs.renew(session, Some(&[]), 0).await.expect("lives");
     }

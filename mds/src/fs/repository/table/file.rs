@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sateen_types::limits::{FETCH_BYTES_MAX, LOADED_RANGES_MAX};
-use sateen_types::{Extent, FsError, Remote, RepositoryId};
+use sateen_types::limits::{FETCH_BYTES_MAX, FILE_ASSIGNMENTS_MAX, LOADED_RANGES_MAX};
+use sateen_types::{Extent, FsError, OstIndex, Remote, RepositoryId, Verifier};
 use tokio::sync::Notify;
 
-/// Assignments of one file at a time.
-pub(super) const FILE_OUT_MAX: usize = 256;
 /// From so many loaded ranges on, a file is loaded from the start of a gap, so that there are not more of them.
 const FILL_GAPS_FROM: usize = LOADED_RANGES_MAX / 2;
 
@@ -20,6 +18,8 @@ pub(super) struct File {
     pub wanted: Vec<Extent>,
     pub ahead: Option<Extent>,
     pub out: BTreeMap<u64, Extent>,
+    /// Those of them that are stored and not yet durable, with what their OSTs said.
+    pub filled: BTreeMap<u64, Vec<(OstIndex, Verifier)>>,
     /// Changes of its extent that wait or are being made: nothing is given out.
     pub closed: u32,
     pub failures: u32,
@@ -47,7 +47,7 @@ pub(super) fn intersects(a: Extent, b: Extent) -> bool {
 impl File {
     /// The first part of `within` that neither is loaded nor assigned, at most an assignment long.
     pub fn piece(&self, within: Extent) -> Option<Extent> {
-        if self.out.len() >= FILE_OUT_MAX {
+        if self.out.len() >= FILE_ASSIGNMENTS_MAX {
             return None;
         }
         let mut out: Vec<Extent> = self.out.values().copied().collect();

@@ -42,6 +42,7 @@ impl LoadTable {
             Task::Fetch { fid, .. } => {
                 if let Some(file) = self.files.get_mut(fid) {
                     file.out.remove(&number);
+                    file.filled.remove(&number);
                     file.changed.notify_waiters();
                 }
             }

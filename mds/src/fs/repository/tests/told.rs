@@ -73,7 +73,7 @@ async fn looks_from_before_a_restart_are_made_again() {
     assert!(fs.stamp().await.expect("gives") > old && import.stamp < old);
     let done = fs.events(WORKER, told(id, 0, old, vec![object("x", 1)], &["y"])).await.expect("takes");
     assert_eq!((done.created, done.later.len()), (0, 2));
-    let given = fs.take(WORKER, 64, &[], Duration::ZERO).await.expect("takes");
+    let given = fs.take(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
     let import = given.iter().find(|a| matches!(a.work, Work::Import { .. })).expect("goes on");
     let page = |stamp| ImportPage {
         objects: vec![object("x", 1)],
@@ -116,19 +116,19 @@ fn comparisons_are_due_once_and_watches_go_to_another_when_their_worker_is_silen
     t.set_jobs(LINK, wanted("listen"), now);
     assert_eq!((t.take_due_sync(now), t.next_due()), (None, Some(later)));
     assert_eq!((t.take_due_sync(later), t.take_due_sync(later)), (Some(LINK), None));
-    let (first, task) = t.pick(WORKER, 0, now).expect("is to be watched");
+    let (first, task) = t.pick(WORKER, 0, true, now).expect("is to be watched");
     assert_eq!(task, Task::Watch(LINK));
-    assert_eq!(t.pick(OTHER, 0, now), None, "one is enough");
+    assert_eq!(t.pick(OTHER, 0, true, now), None, "one is enough");
     assert!(t.heard(WORKER, first, LINK, now + WATCH_SILENT_MAX) && !t.heard(OTHER, first, LINK, now));
     let silent = now + 2 * WATCH_SILENT_MAX + Duration::from_secs(1);
-    let (second, _) = t.pick(OTHER, 0, silent).expect("nobody watches");
+    let (second, _) = t.pick(OTHER, 0, true, silent).expect("nobody watches");
     assert!(!t.heard(WORKER, first, LINK, silent) && t.heard(OTHER, second, LINK, silent));
     t.set_jobs(LINK, wanted("sqs:http://h/q"), silent);
     assert!(!t.heard(OTHER, second, LINK, silent), "another source");
-    let (third, _) = t.pick(OTHER, 0, silent).expect("by that one");
+    let (third, _) = t.pick(OTHER, 0, true, silent).expect("by that one");
     t.cannot_watch(third, silent);
-    assert_eq!(t.pick(OTHER, 0, silent), None, "not at once");
-    assert!(t.pick(OTHER, 0, silent + Duration::from_secs(31)).is_some(), "after a while");
+    assert_eq!(t.pick(OTHER, 0, true, silent), None, "not at once");
+    assert!(t.pick(OTHER, 0, true, silent + Duration::from_secs(31)).is_some(), "after a while");
 }
 
 #[test]
@@ -138,16 +138,16 @@ fn a_restore_that_fails_is_tried_again() {
     t.restore(fid(1), LINK, &Remote::none_loaded(CHUNK), now).expect("room");
     for _ in 0..20 {
         let due = t.next_due().unwrap_or(now);
-        let (number, _) = t.pick(WORKER, 0, due).expect("wanted");
+        let (number, _) = t.pick(WORKER, 0, true, due).expect("wanted");
         t.failed(number, &FsError::from(FsCode::Io), due);
-        assert_eq!(t.pick(WORKER, 0, due), None, "not at once");
+        assert_eq!(t.pick(WORKER, 0, true, due), None, "not at once");
         assert!(t.next_due().is_some_and(|at| at <= due + Duration::from_secs(60)));
     }
     t.forget_restore(fid(1));
     let due = t.next_due().expect("waits");
-    let (number, _) = t.pick(WORKER, 0, due).expect("wanted still");
+    let (number, _) = t.pick(WORKER, 0, true, due).expect("wanted still");
     t.failed(number, &FsError::from(FsCode::Io), due);
-    assert_eq!(t.next_due().and_then(|at| t.pick(WORKER, 0, at)), None, "nobody wants it any more");
+    assert_eq!(t.next_due().and_then(|at| t.pick(WORKER, 0, true, at)), None, "nobody wants it any more");
 }
 
 /// A file that is loaded in full.

@@ -1,6 +1,6 @@
-//! A store and a queue that nobody here wrote: moto's server, and boto3 and the AWS CLI to look at it from outside.
+//! Stores that nobody here wrote: moto's server (with a queue) and Garage, and boto3 and the AWS CLI to look at them from outside.
 //!
-//! `scripts/test-tools.sh` installs all three, pinned.
+//! `scripts/test-tools.sh` installs all of them, pinned.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,28 +24,62 @@ sqs = boto3.client('sqs', endpoint_url=endpoint)
 def tell(value): print(json.dumps(value))
 ";
 
-/// moto's server with an empty bucket. Dropping it ends it.
+/// A store with an empty bucket. Dropping it ends it.
 #[derive(Debug)]
-pub struct Moto {
-    _process: Process,
+pub struct Peer {
+    process: Process,
     port: Port,
+    /// What Garage's nodes would talk through.
+    _rpc: Option<Port>,
 }
 
-impl Moto {
-    /// Starts it; it logs into `dir`.
+impl Peer {
+    /// Starts moto's server; it logs into `dir`.
     #[track_caller]
-    pub fn start(dir: &Path) -> Moto {
+    pub fn moto(dir: &Path) -> Peer {
         let port = Port::free();
         let args = ["-H".into(), "127.0.0.1".into(), "-p".into(), port.number().to_string().into()];
-        let program = bins::peer("moto_server");
-        let mut process = Process::start("moto", &program, &args, &dir.join("moto.log"), |_| {});
-        wait::until("moto that listens", wait::SERVER, || {
-            process.assert_runs();
-            std::net::TcpStream::connect(port.address()).ok()
-        });
-        let moto = Moto { _process: process, port };
+        let process = Process::start("moto", &bins::peer("moto_server"), &args, &dir.join("moto.log"), |_| {});
+        let moto = Peer { process: process, port, _rpc: None }.listening();
         moto.python("s3.create_bucket(Bucket=bucket); tell(None)", &[]);
         moto
+    }
+
+    /// Starts Garage with one node, everything in `dir`.
+    #[track_caller]
+    pub fn garage(dir: &Path) -> Peer {
+        let (port, rpc) = (Port::free(), Port::free());
+        let config = dir.join("garage.toml");
+        let text = format!(
+            "metadata_dir = {:?}\ndata_dir = {:?}\ndb_engine = \"sqlite\"\nreplication_factor = 1\n\
+             rpc_bind_addr = \"{}\"\nrpc_public_addr = \"{}\"\nrpc_secret = \"{}\"\n\
+             [s3_api]\ns3_region = \"{REGION}\"\napi_bind_addr = \"{}\"\n",
+            dir.join("garage-meta"),
+            dir.join("garage-data"),
+            rpc.address(),
+            rpc.address(),
+            "5a".repeat(32),
+            port.address(),
+        );
+        std::fs::write(&config, text).expect("the configuration can be written");
+        let args = ["-c".into(), config.into(), "server".into(), "--single-node".into(), "--default-bucket".into()];
+        let process = Process::start("garage", &bins::tool("garage"), &args, &dir.join("garage.log"), |command| {
+            command
+                .env("GARAGE_DEFAULT_ACCESS_KEY", ACCESS_KEY)
+                .env("GARAGE_DEFAULT_SECRET_KEY", SECRET_KEY)
+                .env("GARAGE_DEFAULT_BUCKET", BUCKET)
+                .env("RUST_LOG", "garage=info");
+        });
+        Peer { process: process, port, _rpc: Some(rpc) }.listening()
+    }
+
+    #[track_caller]
+    fn listening(mut self) -> Peer {
+        wait::until("a store that listens", wait::SERVER, || {
+            self.process.assert_runs();
+            std::net::TcpStream::connect(self.port.address()).ok()
+        });
+        self
     }
 
     /// Where it answers, for all services.
@@ -70,7 +104,7 @@ impl Moto {
         run_ok(keyed(&mut command), CALL)
     }
 
-    /// Makes a queue to which the bucket tells every change; gives its URL.
+    /// Makes a queue of moto's to which the bucket tells every change; gives its URL.
     #[track_caller]
     pub fn queue(&self) -> String {
         let script = "
