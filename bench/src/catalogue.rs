@@ -97,7 +97,7 @@ const fn cpu(name: &'static str, of: &'static str) -> Case {
 }
 
 /// All of them, in the order in which they are measured.
-static CATALOGUE: [Case; 70] = [
+static CATALOGUE: [Case; 74] = [
     limit("memcpy", Unit::Throughput, memory::copy),
     limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
     limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),

@@ -40,7 +40,7 @@ impl Peer {
         let port = Port::free();
         let args = ["-H".into(), "127.0.0.1".into(), "-p".into(), port.number().to_string().into()];
         let process = Process::start("moto", &bins::peer("moto_server"), &args, &dir.join("moto.log"), |_| {});
-        let moto = Peer { process: process, port, _rpc: None }.listening();
+        let moto = Peer { process, port, _rpc: None }.listening();
         moto.python("s3.create_bucket(Bucket=bucket); tell(None)", &[]);
         moto
     }
@@ -70,7 +70,7 @@ impl Peer {
                 .env("GARAGE_DEFAULT_BUCKET", BUCKET)
                 .env("RUST_LOG", "garage=info");
         });
-        Peer { process: process, port, _rpc: Some(rpc) }.listening()
+        Peer { process, port, _rpc: Some(rpc) }.listening()
     }
 
     #[track_caller]
