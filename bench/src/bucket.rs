@@ -90,7 +90,10 @@ async fn start_far(dir: &Path, keys: &Path) -> anyhow::Result<String> {
     let keys = Keys::read(keys)?;
     let (tell, told) = oneshot::channel();
     tokio::spawn(async move {
-        let ready = |address: SocketAddr| drop(tell.send(address));
+        let ready = |address: SocketAddr| {
+            // Who asked waits for it.
+            let _ = tell.send(address);
+        };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         if let Err(error) = server::run(Arc::new(store), listen, keys, FAR, Shutdown::new(), ready).await {
             eprintln!("the distant store ended: {error}");
