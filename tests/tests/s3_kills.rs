@@ -1,4 +1,4 @@
-//! Workers and MDS are killed at random while everything goes on that has to do with a bucket: imports, loads, exports, releases.
+//! Workers, MDS and an OSS are killed at random while everything goes on that has to do with a bucket: imports, loads, exports, releases.
 //! Work resumes, nothing is lost, nothing is there twice.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,7 +121,14 @@ fn reads(path: &Path, expected: &[u8]) {
 }
 
 fn kill_something(linked: &mut Linked, rng: &mut StdRng) -> &'static str {
-    let (worker, mds) = [(true, false), (true, false), (false, true), (true, true)][rng.random_range(0..4)];
+    const KINDS: [(bool, bool); 5] = [(true, false), (true, false), (false, true), (true, true), (false, false)];
+    let (worker, mds) = KINDS[rng.random_range(0..KINDS.len())];
+    if !worker && !mds {
+        // What was loaded or written and is not durable is gone; nobody may take zeros for it.
+        linked.cluster.kill_oss(0);
+        linked.cluster.start_oss(0);
+        return "an OSS";
+    }
     if mds {
         linked.cluster.kill_mds();
     }
@@ -251,7 +258,7 @@ fn comes_to_rest(linked: &Linked, root: &Path, model: &Model, about: &str) {
 }
 
 #[test]
-fn nothing_is_lost_or_there_twice_when_workers_and_mds_are_killed_at_random() {
+fn nothing_is_lost_or_there_twice_when_workers_servers_and_mds_are_killed_at_random() {
     let test = "s3-kills";
     let rounds = amount(test, ROUNDS.0, ROUNDS.1);
     eprintln!("{} kills in {rounds} rounds", run(test, rounds));
