@@ -128,6 +128,16 @@ fn lfs_is_found_by_verb_and_by_name_and_exits_with_an_errno() {
         (vec!["hsm_restore", "-a", "1", "f"], libc::EINVAL),
         (vec!["hsm_archive", "-a", "2", "f"], libc::EINVAL),
         (vec!["hsm_release", &here], libc::EINVAL),
+        (vec!["hsm_remove", "-a", "2", "f"], libc::EINVAL),
+        (vec!["hsm_remove", "--mntpath", "/", "0x1:0x2:0x3"], libc::EINVAL),
+        (vec!["hsm_cancel", "-a", "1", "f"], libc::EINVAL),
+        (vec!["hsm_cancel"], libc::EINVAL),
+        (vec!["hsm_set", "f"], libc::EINVAL),
+        (vec!["hsm_set", "--norelease"], libc::EINVAL),
+        (vec!["hsm_set", "--norelease", "-i", "2", "f"], libc::EINVAL),
+        (vec!["hsm_clear", "-i", "1", "--lost", "f"], libc::EINVAL),
+        (vec!["hsm_clear", "--released", "f"], libc::EINVAL),
+        (vec!["hsm_set", "-r", "-a", "/nonexistent"], libc::ENOENT),
         (vec!["hsm_restore", "/nonexistent"], libc::ENOENT),
     ] {
         let (code, _, stderr) = run(lfs, &words);

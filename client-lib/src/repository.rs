@@ -167,7 +167,8 @@ impl Client {
     }
 
     /// Restore: loads the whole file in the background, and returns at once. Release: gives up what the OSTs have of it;
-    /// `Busy` while anybody has it open, `Invalid` if its repository does not have all of it.
+    /// `Busy` while anybody has it open, `Invalid` if its repository does not have all of it. Flags: `Invalid` where they would say
+    /// something that is not so. The others return at once.
     pub async fn hsm_request(&self, cred: &Credential, fid: Fid, operation: HsmOperation) -> FsResult<()> {
         self.told(&[fid]).await?;
         let mut tries = 1;
@@ -175,14 +176,10 @@ impl Client {
             if operation == HsmOperation::Release {
                 self.put_away(fid).await?;
             }
-            let asked =
-                self.inner.session.ask_repositories(|mut client, session_id| {
-                    let (credential, fid) = (Some(cred.into()), Some(fid.into()));
-                    let operation = wire::HsmOperation::from(operation).into();
-                    async move {
-                        client.hsm_request(wire::HsmRequestRequest { session_id, credential, fid, operation }).await
-                    }
-                });
+            let asked = self.inner.session.ask_repositories(|mut client, session_id| {
+                let request = convert::hsm_request_to_wire(session_id, cred, fid, operation);
+                async move { client.hsm_request(request).await }
+            });
             match asked.await {
                 Err(e) if e.code == FsCode::Busy && operation == HsmOperation::Release && tries < RELEASE_TRIES => {
                     tries += 1;

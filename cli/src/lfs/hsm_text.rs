@@ -16,6 +16,9 @@ pub struct Hsm {
     pub action: u32,
     /// Its repository, if there still is one.
     pub repository: Option<String>,
+    /// A worker is at it. (Mounts of before do not tell.)
+    #[serde(default)]
+    pub running: bool,
     /// Bytes of the object that the OSTs have.
     pub loaded_bytes: u64,
 }
@@ -36,15 +39,21 @@ pub fn state(path: &str, hsm: Option<&Hsm>) -> String {
     }
 }
 
-/// `FILE: NOOP`, `FILE: RESTORE waiting (from 0 to EOF)` or `FILE: RESTORE running (N bytes moved)`
+/// `FILE: NOOP`, `FILE: RESTORE waiting (from 0 to EOF)` or `FILE: RESTORE running (N bytes moved)`. How much of an archive or a removal was
+/// moved nobody tells: 0.
 pub fn action(path: &str, hsm: Option<&Hsm>) -> String {
     let none = Hsm::default();
     let hsm = hsm.unwrap_or(&none);
     match HsmAction::from_wire(hsm.action) {
         None => format!("{path}: UNKNOWN\n"),
         Some(HsmAction::None) => format!("{path}: {}\n", HsmAction::None),
-        Some(action) if hsm.loaded_bytes == 0 => format!("{path}: {action} waiting (from 0 to EOF)\n"),
-        Some(action) => format!("{path}: {action} running ({} bytes moved)\n", hsm.loaded_bytes),
+        Some(action) => {
+            let moved = if action == HsmAction::Restore { hsm.loaded_bytes } else { 0 };
+            match hsm.running || moved > 0 {
+                true => format!("{path}: {action} running ({moved} bytes moved)\n"),
+                false => format!("{path}: {action} waiting (from 0 to EOF)\n"),
+            }
+        }
     }
 }
 
@@ -53,7 +62,7 @@ mod tests {
     use super::*;
 
     fn hsm(flags: u32, action: u32, loaded_bytes: u64) -> Hsm {
-        Hsm { flags, action, repository: Some("dra-00000000000000001".to_owned()), loaded_bytes }
+        Hsm { flags, action, running: false, repository: Some("dra-00000000000000001".to_owned()), loaded_bytes }
     }
 
     #[test]
@@ -75,6 +84,12 @@ mod tests {
         assert_eq!(action("f", Some(&hsm(9, 0, 5))), "f: NOOP\n");
         assert_eq!(action("f", Some(&hsm(13, 11, 0))), "f: RESTORE waiting (from 0 to EOF)\n");
         assert_eq!(action("f", Some(&hsm(13, 11, 4096))), "f: RESTORE running (4096 bytes moved)\n");
+        // Bytes that the OSTs have are not bytes that went to the repository.
+        assert_eq!(action("f", Some(&hsm(3, 10, 4096))), "f: ARCHIVE waiting (from 0 to EOF)\n");
+        let running = |number| Hsm { running: true, ..hsm(0, number, 0) };
+        assert_eq!(action("f", Some(&running(10))), "f: ARCHIVE running (0 bytes moved)\n");
+        assert_eq!(action("f", Some(&running(11))), "f: RESTORE running (0 bytes moved)\n");
+        assert_eq!(action("f", Some(&running(12))), "f: REMOVE running (0 bytes moved)\n");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use sateen_types::FsError;
 
 /// The verbs, for `--list-commands` and `help`.
-const VERBS: [(&str, &str); 15] = [
+const VERBS: [(&str, &str); 19] = [
     (
         "setstripe",
         "[-c COUNT] [-S SIZE] [-i INDEX] [-o OSTS] [-p POOL] [-E END ...] [-L raid0] [--mode MODE] FILE|DIR... | -d DIR...",
@@ -47,6 +47,10 @@ const VERBS: [(&str, &str); 15] = [
     ("changelog", "[-f|--follow] [-u USER] [-m MASK] MDT [START [END]]"),
     ("changelog_clear", "MDT USER ENDREC"),
     ("hsm_archive", "[-a|--archive 1] [-l|--filelist LIST] FILE..."),
+    ("hsm_remove", "[-a|--archive 1] [-l|--filelist LIST] FILE..."),
+    ("hsm_cancel", "[-l|--filelist LIST] FILE..."),
+    ("hsm_set", "[--norelease] [--noarchive] [--dirty] [--exists] [--archived] [--lost] [-i|--archive-id 1] FILE..."),
+    ("hsm_clear", "[--norelease] [--noarchive] [--dirty] [--exists] [--archived] [--lost] FILE..."),
 ];
 
 /// Why a verb failed.
@@ -142,6 +146,10 @@ pub fn run(words: &[String]) -> ExitCode {
         "hsm_restore" => hsm::request(verb, "restore", rest),
         "hsm_release" => hsm::request(verb, "release", rest),
         "hsm_archive" => hsm::request(verb, "archive", rest),
+        "hsm_remove" => hsm::request(verb, "remove", rest),
+        "hsm_cancel" => hsm::request(verb, "cancel", rest),
+        "hsm_set" => hsm::flags(verb, true, rest),
+        "hsm_clear" => hsm::flags(verb, false, rest),
         _ => Err(Failure::new(libc::EINVAL, "no such command").with_hint("lfs --list-commands shows what there is")),
     };
     match done {

@@ -6,7 +6,7 @@ use sateen_types::{Fid, FindingKind, FsResult, HsmFlags};
 use super::draft::Draft;
 use super::rows::{Stored, hex};
 use super::{Broken, Check, Facts, Remedy};
-use crate::store::records::{HsmRecord, Inode, LoadRecord, RepositoryRecord};
+use crate::store::records::{HsmRecord, Inode, LoadRecord, RepositoryRecord, RulesRecord};
 use crate::store::{ReadTxn, Table, keys};
 
 /// See the module.
@@ -117,6 +117,17 @@ fn about_links(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<B
             return Ok(None);
         }
         format!("{fid} counts as opened for writing, and has nothing to do with a repository")
+    } else if key.starts_with(keys::RULES)
+        && let Ok(fid) = keys::parse_rules(key)
+    {
+        draft.sees(Table::Inodes, keys::fid(fid));
+        let inode = Stored::<Inode>::read(tx, Table::Inodes, &keys::fid(fid))?;
+        let is_rule = Stored::<RulesRecord>::of(Some(&value)) != Stored::Bad;
+        if is_rule && (inode == Stored::Bad || inode.good().is_some_and(|inode| inode.is_regular())) {
+            return Ok(None);
+        }
+        let what = if is_rule { "is no regular file, and has rules" } else { "has rules that do not decode" };
+        format!("{fid} {what}")
     } else if keys::parse_repository(key).is_ok() && key.starts_with(keys::REPOSITORY) {
         if Stored::<RepositoryRecord>::of(Some(&value)) != Stored::Bad {
             return Ok(None);

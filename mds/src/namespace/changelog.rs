@@ -248,8 +248,14 @@ pub enum HsmEvent {
     Archive,
     /// The file was loaded in full.
     Restore,
+    /// What was asked for and waited was taken back.
+    Cancel,
     /// What the OSTs had of the file went.
     Release,
+    /// It is to be deleted, and the file has nothing to do with it any more.
+    Remove,
+    /// Somebody has set or cleared state bits.
+    State,
 }
 
 /// See [`HsmEvent`].
@@ -257,7 +263,10 @@ pub fn hsm(tx: &mut dyn Txn, fid: Fid, event: HsmEvent, now: Timestamp) -> FsRes
     let flags = match event {
         HsmEvent::Archive => 0,
         HsmEvent::Restore => 0x80,
+        HsmEvent::Cancel => 0x100,
         HsmEvent::Release => 0x180,
+        HsmEvent::Remove => 0x200,
+        HsmEvent::State => 0x280,
     };
     add(tx, ChangeRecord { flags, ..by_itself(ChangeType::Hsm, fid, now) })
 }

@@ -11,7 +11,9 @@ use sateen_types::{Fid, FileType, FsResult, HsmFlags};
 use super::tree;
 use crate::store::codec::Record;
 use crate::store::keys::IntentKind;
-use crate::store::records::{Body, Dentry, DestroyIntent, HsmRecord, IndexEntry, Inode, LoadRecord, TruncateIntent};
+use crate::store::records::{
+    Body, Dentry, DestroyIntent, HsmRecord, IndexEntry, Inode, LoadRecord, RulesRecord, TruncateIntent,
+};
 use crate::store::{ReadTxn, Row, Table, keys};
 
 /// Every broken rule, one line each; empty if the tables are sound.
@@ -223,6 +225,13 @@ impl Found {
             let ((id, object), fid) = (keys::parse_hsm_key(&key)?, keys::parse_fid(&value)?);
             if states.get(&fid).is_none_or(|row| row.repository != id || row.key != object) {
                 self.wrong(format!("object {:?} of {id} is indexed as {fid}'s", String::from_utf8_lossy(object)));
+            }
+        }
+        for (key, value) in tx.scan(Table::Repositories, keys::RULES, None, usize::MAX >> 1)? {
+            let fid = keys::parse_rules(&key)?;
+            RulesRecord::from_bytes(&value)?;
+            if !self.inodes.get(&fid).is_some_and(Inode::is_regular) {
+                self.wrong(format!("{fid} has rules and is no regular file"));
             }
         }
         for (key, _) in tx.scan(Table::Repositories, keys::OPENED, None, usize::MAX >> 1)? {

@@ -111,8 +111,9 @@ impl RepositoriesService for Service {
         let r = request.into_inner();
         let done = async {
             let (session, fs) = self.fs(&r.session_id)?;
+            let operation = hsm_operation(&r)?;
             let (who, file) = (credential(r.credential)?, fid(r.fid, "fid")?);
-            fs.hsm_request(session, who, file, hsm_operation(r.operation)?).await
+            fs.hsm_request(session, who, file, operation).await
         };
         answer(done.await.map(|()| HsmRequestReply {}))
     }

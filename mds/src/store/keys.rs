@@ -23,6 +23,7 @@
 //! | | `w`, session (16) | empty | sessions that are workers |
 //! | | `f`, fid (16) | empty | files that are to be loaded in full |
 //! | | `o`, fid (16) | empty | files with an HSM state that somebody has opened for writing |
+//! | | `n`, fid (16) | `RulesRecord` | files that are never to be released, or never to be archived |
 //! | `hsm` | fid (16) | `HsmRecord` | what a file has to do with a repository |
 //! | `hsm_keys` | repository (8), key of an object | fid (16) | what was made of an object |
 //! | `loads` | fid (16) | `LoadRecord` | what is loaded of a file that is not all there |
@@ -143,6 +144,8 @@ pub const WORKER: &[u8] = b"w";
 pub const RESTORE: &[u8] = b"f";
 /// What every key of a file that somebody has opened for writing starts with.
 pub const OPENED: &[u8] = b"o";
+/// What every key of a file of which its owner has decided something starts with.
+pub const RULES: &[u8] = b"n";
 
 /// `repositories`, one link.
 pub fn repository(id: RepositoryId) -> Vec<u8> {
@@ -174,6 +177,17 @@ pub fn opened(fid: Fid) -> Vec<u8> {
 pub fn parse_opened(key: &[u8]) -> FsResult<Fid> {
     sized(key, 17, "an opened file")?;
     Ok(Fid::from_bytes(array(key, 1, "an opened file")?))
+}
+
+/// `repositories`, what the owner of a file has decided.
+pub fn rules(fid: Fid) -> Vec<u8> {
+    [RULES, &fid.to_bytes()].concat()
+}
+
+/// The file of a `repositories` key that starts with [`RULES`].
+pub fn parse_rules(key: &[u8]) -> FsResult<Fid> {
+    sized(key, 17, "rules of a file")?;
+    Ok(Fid::from_bytes(array(key, 1, "rules of a file")?))
 }
 
 /// `hsm_keys`, all objects of a link.
@@ -391,6 +405,7 @@ mod tests {
             let object = hsm_key(id, &name);
             prop_assert_eq!(parse_hsm_key(&object).expect("own key"), (id, &name[..]));
             prop_assert_eq!(parse_opened(&opened(f)).expect("own key"), f);
+            prop_assert_eq!(parse_rules(&rules(f)).expect("own key"), f);
             prop_assert_eq!(dirindex(f, cookie).cmp(&dirindex(f, other)), cookie.cmp(&other));
         }
 
@@ -399,6 +414,7 @@ mod tests {
             let _ = (parse_fid(&key), parse_dentry(&key), parse_dirindex(&key), parse_parent(&key));
             let _ = (parse_xattr(&key), parse_intent(&key), parse_session(&key), parse_ost(&key), parse_fs(&key), parse_writer(&key));
             let _ = (parse_repository(&key), parse_worker(&key), parse_restore(&key), parse_hsm_key(&key), parse_opened(&key));
+            let _ = parse_rules(&key);
         }
     }
 

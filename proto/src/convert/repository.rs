@@ -2,6 +2,7 @@
 
 mod export;
 mod filled;
+mod hsm;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -12,8 +13,8 @@ use sateen_types::limits::{
     REPOSITORY_MESSAGE_BYTES_MAX, SKIPPED_MESSAGE_BYTES_MAX,
 };
 use sateen_types::repository::{
-    HsmAction, HsmFlags, HsmOperation, HsmState, ImportState, ImportStatus, Remote, Repository, RepositoryEvents,
-    RepositoryId, RepositorySettings, RepositoryState, Skipped,
+    ImportState, ImportStatus, Remote, Repository, RepositoryEvents, RepositoryId, RepositorySettings, RepositoryState,
+    Skipped,
 };
 use sateen_types::{Extent, FsError, FsResult, Timestamp};
 
@@ -22,6 +23,7 @@ use crate::mds;
 
 pub use export::{conflict_key, conflict_policy, conflicts_page, events_page, events_to_wire, resolution};
 pub use filled::{filled, ost_verifiers, ost_verifiers_to_wire};
+pub use hsm::{hsm_operation, hsm_request_to_wire};
 pub use work::{import_page, import_to_wire, take_bounds};
 
 /// At most `max` bytes of a text, cut between characters.
@@ -281,52 +283,4 @@ impl TryFrom<mds::Repository> for Repository {
             watch_message: cut(&w.watch_message, REPOSITORY_MESSAGE_BYTES_MAX),
         })
     }
-}
-
-impl From<&HsmState> for mds::HsmStateReply {
-    fn from(s: &HsmState) -> mds::HsmStateReply {
-        mds::HsmStateReply {
-            flags: s.flags.0,
-            action: s.action.wire(),
-            repository: s.repository.map_or(0, |id| id.0),
-            key: s.key.clone(),
-            loaded_bytes: s.loaded_bytes,
-            remote_bytes: s.remote_bytes,
-        }
-    }
-}
-
-impl TryFrom<mds::HsmStateReply> for HsmState {
-    type Error = FsError;
-    fn try_from(w: mds::HsmStateReply) -> FsResult<HsmState> {
-        let action = HsmAction::from_wire(w.action);
-        Ok(HsmState {
-            flags: HsmFlags(w.flags),
-            action: action.ok_or_else(|| bad("action", format_args!("{} is no action", w.action)))?,
-            repository: (w.repository != 0).then_some(RepositoryId(w.repository)),
-            key: key(w.key, "key")?,
-            loaded_bytes: w.loaded_bytes,
-            remote_bytes: w.remote_bytes,
-        })
-    }
-}
-
-impl From<HsmOperation> for mds::HsmOperation {
-    fn from(op: HsmOperation) -> mds::HsmOperation {
-        match op {
-            HsmOperation::Restore => mds::HsmOperation::Restore,
-            HsmOperation::Release => mds::HsmOperation::Release,
-            HsmOperation::Archive => mds::HsmOperation::Archive,
-        }
-    }
-}
-
-/// An operation that must be there.
-pub fn hsm_operation(number: i32) -> FsResult<HsmOperation> {
-    Ok(match known(number, "operation")? {
-        mds::HsmOperation::Restore => HsmOperation::Restore,
-        mds::HsmOperation::Release => HsmOperation::Release,
-        mds::HsmOperation::Archive => HsmOperation::Archive,
-        mds::HsmOperation::Unspecified => return Err(bad("operation", "missing")),
-    })
 }

@@ -5,11 +5,12 @@
 //! | `sateen.layout` | regular file   | `Layout` as JSON                              | `LayoutTemplate`     | -              |
 //! | `sateen.layout` | directory      | `{"template": LayoutTemplate, "own": bool}`   | `LayoutTemplate`     | drops its own  |
 //! | `sateen.fid`    | everything     | the FID as text                               | -                    | -              |
-//! | `sateen.hsm`    | regular file   | what is known of its object, as JSON (below)  | `restore`, `release` | -              |
+//! | `sateen.hsm`    | regular file   | what is known of its object, as JSON (below)  | a request (below)    | -              |
 //! | `sateen.mount`  | everything     | `{"source","fs_id","version"}` as JSON        | -                    | -              |
 //!
-//! `sateen.hsm` is `{"flags", "action", "repository", "key", "loaded_bytes", "remote_bytes"}`: Lustre's numbers, the repository
-//! as `sateen repo list` shows it (null: none any more). There is none of a file that never was in a repository.
+//! `sateen.hsm` is `{"flags", "action", "running", "repository", "key", "loaded_bytes", "remote_bytes"}`: Lustre's numbers, the
+//! repository as `sateen repo list` shows it (null: none any more). There is none of a file that never was in a repository. Requests are
+//! `restore`, `release`, `archive`, `remove`, `cancel`, and `set=N` and `clear=N` with state bits in decimal digits.
 //!
 //! Virtual attributes are not listed, so that programs which copy attributes do not try to.
 
@@ -17,7 +18,7 @@ use sateen_client::XattrMode;
 use sateen_types::acl::{ACCESS_XATTR, DEFAULT_XATTR};
 use sateen_types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use sateen_types::repository::HsmOperation;
-use sateen_types::{Credential, FileType, FsCode, FsError, FsResult, LayoutTemplate, XattrName};
+use sateen_types::{Credential, FileType, FsCode, FsError, FsResult, HsmFlags, LayoutTemplate, XattrName};
 use serde_json::json;
 
 use super::{MountedFs, gone_is_stale};
@@ -46,6 +47,7 @@ impl MountedFs {
                 json_bytes(&json!({
                     "flags": state.flags.0,
                     "action": state.action.wire(),
+                    "running": state.running,
                     "repository": state.repository.map(|id| id.to_string()),
                     "key": String::from_utf8_lossy(&state.key),
                     "loaded_bytes": state.loaded_bytes,
@@ -86,15 +88,10 @@ impl MountedFs {
                 }
             }
             b"sateen.hsm" => {
-                let operation = match value {
-                    b"restore" => HsmOperation::Restore,
-                    b"release" => HsmOperation::Release,
-                    b"archive" => HsmOperation::Archive,
-                    _ => {
-                        let what = "sateen.hsm can be set to restore, release or archive";
-                        return Err(FsError::new(FsCode::Invalid, what));
-                    }
-                };
+                let operation = hsm_operation(value).ok_or_else(|| {
+                    let what = "sateen.hsm can be set to restore, release, archive, remove, cancel, set=N or clear=N";
+                    FsError::new(FsCode::Invalid, what)
+                })?;
                 let asked = gone_is_stale(self.client.hsm_request(cred, fid, operation).await);
                 // As Lustre says it of a file that is not archived, or changed since.
                 asked.map_err(
@@ -154,6 +151,23 @@ impl MountedFs {
     }
 }
 
+/// What is asked for by setting `sateen.hsm`.
+fn hsm_operation(value: &[u8]) -> Option<HsmOperation> {
+    let flags = |text: &str| text.parse().ok().map(HsmFlags);
+    Some(match std::str::from_utf8(value).ok()? {
+        "restore" => HsmOperation::Restore,
+        "release" => HsmOperation::Release,
+        "archive" => HsmOperation::Archive,
+        "remove" => HsmOperation::Remove,
+        "cancel" => HsmOperation::Cancel,
+        text => match text.split_once('=')? {
+            ("set", bits) => HsmOperation::Flags { set: flags(bits)?, clear: HsmFlags::default() },
+            ("clear", bits) => HsmOperation::Flags { set: HsmFlags::default(), clear: flags(bits)? },
+            _ => return None,
+        },
+    })
+}
+
 fn is_unsupported(name: &[u8]) -> bool {
     name.starts_with(SYSTEM) && name != ACCESS_XATTR && name != DEFAULT_XATTR
 }
@@ -168,4 +182,21 @@ fn no_data(name: &[u8]) -> FsError {
 
 fn unsupported(name: &[u8]) -> FsError {
     FsError::new(FsCode::NotSupported, format!("attribute {} is not supported", String::from_utf8_lossy(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_words_or_bits() {
+        let flags = |set, clear| HsmOperation::Flags { set: HsmFlags(set), clear: HsmFlags(clear) };
+        assert_eq!(hsm_operation(b"restore"), Some(HsmOperation::Restore));
+        assert_eq!(hsm_operation(b"cancel"), Some(HsmOperation::Cancel));
+        assert_eq!(hsm_operation(b"set=48"), Some(flags(48, 0)));
+        assert_eq!(hsm_operation(b"clear=16"), Some(flags(0, 16)));
+        for bad in [&b""[..], b"Restore", b"set=", b"set=-1", b"set=4294967296", b"keep=1", b"clear=0x10", b"\xff"] {
+            assert_eq!(hsm_operation(bad), None, "{bad:?}");
+        }
+    }
 }

@@ -27,6 +27,17 @@ impl HsmFlags {
     /// The object is gone, or another one.
     pub const LOST: HsmFlags = HsmFlags(0x40);
 
+    /// What the owner of a file decides about it.
+    pub const RULES: HsmFlags = HsmFlags(0x10 | 0x20);
+    /// What `lfs hsm_set` and `hsm_clear` can name.
+    pub const NAMED: HsmFlags = HsmFlags(0x7b);
+
+    /// Those of the bits that `other` has as well.
+    #[must_use]
+    pub fn only(self, other: HsmFlags) -> HsmFlags {
+        HsmFlags(self.0 & other.0)
+    }
+
     /// Whether all bits of `other` are set.
     pub fn has(self, other: HsmFlags) -> bool {
         self.0 & other.0 == other.0
@@ -122,6 +133,17 @@ pub enum HsmOperation {
     Release,
     /// Export it.
     Archive,
+    /// Delete its object.
+    Remove,
+    /// What waits of the others is not done.
+    Cancel,
+    /// Change state bits.
+    Flags {
+        /// Set these.
+        set: HsmFlags,
+        /// Clear these.
+        clear: HsmFlags,
+    },
 }
 
 /// Everything that is known of a file and its object.
@@ -129,8 +151,10 @@ pub enum HsmOperation {
 pub struct HsmState {
     /// State bits.
     pub flags: HsmFlags,
-    /// What is being done.
+    /// What is to be done.
     pub action: HsmAction,
+    /// A worker is at it.
+    pub running: bool,
     /// The link it came from, if that still exists.
     pub repository: Option<RepositoryId>,
     /// Key of its object within the prefix.

@@ -16,7 +16,7 @@ use super::table::exports::{Item, Next, REFILL};
 use super::{not_yours, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::export::{self, Deletion, ExportChange, Exported, Plan, Store, Stored};
-use crate::namespace::repository::{self, Answer, Change};
+use crate::namespace::repository::{self, Answer, Change, rules};
 use crate::namespace::tree;
 use crate::store::ReadTxn;
 use crate::store::records::{HsmRecord, Waits};
@@ -409,7 +409,7 @@ impl FileSystem {
         reported.map(drop)
     }
 
-    /// Whether the file that is exported under this number was changed since it was given out, or may be.
+    /// Whether the file that is exported under this number was changed since it was given out, or may be, or is never to be archived.
     pub async fn confirm(&self, session: SessionId, number: u64) -> FsResult<bool> {
         self.touch(session)?;
         let given = {
@@ -420,8 +420,9 @@ impl FileSystem {
         if overtaken || self.may_be_written_by_clients(fid) {
             return Ok(true);
         }
-        let now = self.ask(move |tx| tree::find_inode(tx, fid)).await?;
-        Ok(now.is_none_or(|inode| inode.change != store.change))
+        let question = move |tx: &dyn ReadTxn| Ok((tree::find_inode(tx, fid)?, rules::stays(tx, fid)?));
+        let (now, stays) = self.ask(question).await?;
+        Ok(stays || now.is_none_or(|inode| inode.change != store.change))
     }
 
     // ---- for administrators and owners ----

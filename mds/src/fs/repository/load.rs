@@ -1,20 +1,18 @@
-//! Ranges that clients wait for, changes of the extent of files that are not all there, and what `lfs hsm_*` asks.
+//! Ranges that clients wait for, and changes of the extent of files that are not all there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sateen_types::op::Mutation;
-use sateen_types::repository::{Filled, HsmAction, HsmOperation, HsmState};
-use sateen_types::{
-    Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositoryId, SessionId,
-};
+use sateen_types::repository::Filled;
+use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Layout, Remote, RepositoryId, SessionId};
 use tokio::sync::Notify;
 
-use super::{DRAIN_WAIT, unexpected};
+use super::DRAIN_WAIT;
 use crate::command::Request;
 use crate::fs::FileSystem;
-use crate::namespace::repository::{self, Answer, Change, export};
-use crate::namespace::{self, Access};
+use crate::namespace;
+use crate::namespace::repository;
 use crate::store::ReadTxn;
 
 /// What a client waits for.
@@ -42,14 +40,14 @@ pub struct Loaded {
 }
 
 /// What is missing of a file, and where it comes from.
-struct Missing {
-    remote: Remote,
-    repository: RepositoryId,
+pub(super) struct Missing {
+    pub remote: Remote,
+    pub repository: RepositoryId,
     /// The link is still there.
-    linked: bool,
+    pub linked: bool,
 }
 
-fn missing(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<Missing>> {
+pub(super) fn missing(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<Missing>> {
     let (Some(load), Some(row)) = (repository::loads(tx, fid)?, repository::hsm(tx, fid)?) else { return Ok(None) };
     let linked = match repository::get(tx, row.repository) {
         Ok(_) => true,
@@ -223,79 +221,9 @@ impl FileSystem {
             let _ = tokio::time::timeout(left, told).await;
         }
     }
-
-    /// What Lustre's commands tell of a file.
-    pub async fn hsm_state(&self, session: SessionId, fid: Fid) -> FsResult<HsmState> {
-        self.touch(session)?;
-        let question = move |tx: &dyn ReadTxn| {
-            namespace::get_attr(tx, fid)?;
-            let waits = export::waiting(tx, fid)?.is_some();
-            let place = export::place_of(tx, fid)?;
-            Ok((repository::hsm(tx, fid)?, repository::loads(tx, fid)?, missing(tx, fid)?, waits, place))
-        };
-        let (row, load, missing, waits, place) = self.ask(question).await?;
-        let otherwise = if waits { HsmAction::Archive } else { HsmAction::None };
-        let Some(row) = row else {
-            let (id, key) = place.ok_or_else(|| {
-                FsError::new(FsCode::NoData, format!("{fid} has nothing to do with a data repository"))
-            })?;
-            let (flags, repository) = (HsmFlags::default(), Some(id));
-            return Ok(HsmState { flags, action: otherwise, repository, key, loaded_bytes: 0, remote_bytes: 0 });
-        };
-        let id = row.repository;
-        let linked = match &missing {
-            Some(missing) => missing.linked,
-            None => self.repository(id).await.is_ok(),
-        };
-        let restoring = load.as_ref().is_some_and(|l| l.restore) || self.shared.repositories.lock().is_loading(fid);
-        let loaded_bytes = load.as_ref().map_or(row.size, |l| l.remote.loaded_bytes());
-        Ok(HsmState {
-            flags: row.flags,
-            action: if load.is_some() && restoring { HsmAction::Restore } else { otherwise },
-            repository: linked.then_some(id),
-            key: row.key,
-            loaded_bytes,
-            remote_bytes: row.size,
-        })
-    }
-
-    /// Loads a file in the background, or gives up what the OSTs have of it.
-    pub async fn hsm_request(
-        self: &Arc<Self>,
-        session: SessionId,
-        who: Credential,
-        fid: Fid,
-        operation: HsmOperation,
-    ) -> FsResult<()> {
-        self.touch(session)?;
-        match operation {
-            HsmOperation::Archive => self.archive(fid, who).await,
-            HsmOperation::Release => {
-                self.change(Change::Release { fid, who }).await?;
-                self.shared.repositories.lock().forget(fid);
-                Ok(())
-            }
-            HsmOperation::Restore => {
-                let may_read =
-                    move |tx: &dyn ReadTxn| namespace::access(&namespace::inode(tx, fid)?, &who, Access::READ);
-                self.ask(may_read).await?;
-                let Answer::Remote(remote) = self.change(Change::Restore { fid }).await? else {
-                    return Err(unexpected());
-                };
-                let Some(remote) = remote else { return Ok(()) };
-                let Some(missing) = self.ask(move |tx| missing(tx, fid)).await? else { return Ok(()) };
-                if !missing.linked {
-                    return Err(unlinked(fid, missing.repository));
-                }
-                self.shared.repositories.lock().restore(fid, missing.repository, &remote, Instant::now())?;
-                self.shared.repositories.tell();
-                Ok(())
-            }
-        }
-    }
 }
 
-fn unlinked(fid: Fid, id: RepositoryId) -> FsError {
+pub(super) fn unlinked(fid: Fid, id: RepositoryId) -> FsError {
     FsError::new(FsCode::Io, format!("bytes of {fid} are in repository {id} only, which is not linked any more"))
         .with_hint("only what was loaded before can be read")
 }

@@ -1,11 +1,12 @@
 //! Data repositories as the server runs them: what is wanted and who fetches it, in memory ([`table`]); links for
-//! administrators ([`links`]), ranges and states for clients ([`load`]), work for workers ([`work`]). The truth is in the tables
+//! administrators ([`links`]), ranges ([`load`]) and states ([`hsm`]) for clients, work for workers ([`work`]). The truth is in the tables
 //! ([`crate::namespace::repository`]): a restart of the server loses nothing but requests, which are made again.
 //!
 //! Order of locks: the clients, then the table of loads.
 
 mod events;
 mod export;
+mod hsm;
 mod links;
 mod load;
 mod opened;

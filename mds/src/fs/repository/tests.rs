@@ -26,7 +26,7 @@ use crate::namespace;
 use crate::registry::{Registry, Report};
 use crate::store::{MemStore, Store};
 
-const CHUNK: u64 = 128 << 10;
+pub(super) const CHUNK: u64 = 128 << 10;
 const LINK: RepositoryId = RepositoryId(1);
 pub(super) const CLIENT: SessionId = SessionId([1; 16]);
 pub(super) const WORKER: SessionId = SessionId([2; 16]);
@@ -299,7 +299,7 @@ fn fetch(assignment: &Assignment) -> &Fetch {
     }
 }
 
-fn outcome(result: FetchResult) -> Outcome {
+pub(super) fn outcome(result: FetchResult) -> Outcome {
     Outcome::Fetch(FetchOutcome { result, message: "why".to_owned(), allocated_delta: 4096 })
 }
 

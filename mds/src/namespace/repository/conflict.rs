@@ -28,6 +28,10 @@ pub(super) fn stranger(
     if agree::waits(import.tx, entry.fid)? || further.is_some_and(|etag| etag == object.etag) {
         return Ok(Imported::Same);
     }
+    if agree::is_ours_to_settle(import.tx, import.id, &object.key)? {
+        // It is to be deleted.
+        return Ok(Imported::Later);
+    }
     match how(import, &object.key)? {
         ConflictPolicy::RepositoryWins => {
             let none = HsmRecord { etag: String::new(), ..import.row(object) };

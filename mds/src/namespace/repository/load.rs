@@ -5,8 +5,9 @@ use sateen_types::{
     ComponentId, Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, RepositorySettings,
 };
 
-use super::{delete_loads, export, hsm, links, loads, opened, put_hsm};
+use super::{delete_loads, export, hsm, links, loads, opened, put_hsm, rules};
 use crate::command::Inputs;
+use crate::namespace::changelog::{self, HsmEvent};
 use crate::namespace::{intents, layout, perm, tree};
 use crate::store::codec::Record;
 use crate::store::records::{HsmRecord, LoadRecord};
@@ -103,6 +104,17 @@ pub fn forget_restore(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
     Ok(())
 }
 
+/// A file is not loaded in the background any more, and not exported because somebody asked for it. For its owner and root.
+pub fn cancel(tx: &mut dyn Txn, fid: Fid, who: &Credential, inputs: &Inputs) -> FsResult<()> {
+    perm::owner(&tree::inode(tx, fid)?, who)?;
+    let restored = loads(tx, fid)?.is_some_and(|load| load.restore);
+    forget_restore(tx, fid)?;
+    if export::cancel(tx, fid)? || restored {
+        changelog::hsm(tx, fid, HsmEvent::Cancel, inputs.now)?;
+    }
+    Ok(())
+}
+
 /// Up to `limit` files that are to be loaded in full, with what is loaded of them.
 pub fn restores(tx: &dyn ReadTxn, limit: usize) -> FsResult<Vec<(Fid, HsmRecord, Remote)>> {
     let mut found = Vec::new();
@@ -136,7 +148,7 @@ pub fn release(tx: &mut dyn Txn, fid: Fid, who: &Credential, inputs: &Inputs) ->
         Some("is not in its repository")
     } else if export::is_unsettled(tx, row.repository, &row.key)? {
         Some("is being exported, or was and nobody knows yet what came of it")
-    } else if row.flags.has(HsmFlags::NO_RELEASE) {
+    } else if rules::keeps(tx, fid)? {
         Some("is never to be released")
     } else if links::find(tx, row.repository)?.is_none_or(|link| link.state == RepositoryState::Deleting) {
         Some("belongs to a link that was or is being ended")

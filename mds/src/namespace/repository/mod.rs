@@ -18,6 +18,7 @@ mod make;
 mod oldest;
 pub mod opened;
 mod rows;
+pub mod rules;
 pub mod tasks;
 
 use sateen_types::repository::{
@@ -100,6 +101,10 @@ pub enum Change {
     Abandoned { files: Vec<Fid> },
     /// What the OSTs have of a file goes.
     Release { fid: Fid, who: Credential },
+    /// State bits are set and cleared.
+    Flags { fid: Fid, who: Credential, set: HsmFlags, clear: HsmFlags },
+    /// What was asked for a file and waits is taken back.
+    Cancel { fid: Fid, who: Credential },
     /// What has to do with exports.
     Export(export::ExportChange),
     /// What has to do with tasks.
@@ -215,6 +220,14 @@ pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Out
         Change::Release { fid, who } => {
             load::release(tx, *fid, who, inputs)?;
             changelog::hsm(tx, *fid, HsmEvent::Release, inputs.now)?;
+            Answer::Done
+        }
+        Change::Flags { fid, who, set, clear } => {
+            rules::change(tx, *fid, who, (*set, *clear), inputs)?;
+            Answer::Done
+        }
+        Change::Cancel { fid, who } => {
+            load::cancel(tx, *fid, who, inputs)?;
             Answer::Done
         }
         Change::Export(change) => Answer::Export(export::apply(tx, change, inputs)?),
@@ -371,6 +384,7 @@ pub fn resized(tx: &mut dyn Txn, fid: Fid, size: u64) -> FsResult<()> {
 /// The inode is gone.
 pub fn destroyed(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
     export::destroyed(tx, fid)?;
+    rules::destroyed(tx, fid)?;
     delete_hsm(tx, fid)?;
     delete_loads(tx, fid)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use sateen_types::{Fid, FsResult, OstIndex, RepositoryId, Timestamp};
 
 use super::tasks::{last_use, may_release};
-use super::{links, loads};
+use super::{links, loads, rules};
 use crate::namespace::{layout, tree};
 use crate::store::codec::Record;
 use crate::store::records::HsmRecord;
@@ -50,7 +50,7 @@ pub fn oldest(tx: &dyn ReadTxn, osts: &BTreeSet<OstIndex>, max: usize) -> FsResu
                 Some(layout) => layout.components.iter().flat_map(|c| c.osts.iter().copied()).collect(),
                 None => continue,
             };
-            if of.is_disjoint(osts) || loads(tx, fid)?.is_some_and(|load| load.restore) {
+            if of.is_disjoint(osts) || loads(tx, fid)?.is_some_and(|load| load.restore) || rules::keeps(tx, fid)? {
                 continue;
             }
             found.push(Old { used, fid, bytes: inode.allocated, osts: of });

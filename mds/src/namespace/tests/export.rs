@@ -1,6 +1,7 @@
 //! Random changes below a link, with workers that store, fail, die before and after, and whose answers are lost: in the end the bucket
 //! is as the directory is. With others who change the bucket: nothing of either side goes without a conflict.
 
+mod asked;
 mod ops;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,7 +18,7 @@ pub use export::{ConflictRecord, FurtherRecord, Given, KeyRecord, PlaceRecord, W
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;
-pub use repository::{HsmRecord, LoadRecord, RepositoryRecord, Sync};
+pub use repository::{HsmRecord, LoadRecord, RepositoryRecord, RulesRecord, Sync};
 pub use task::{
     AutoReleaseRecord, FailureRecord, ScopeRecord, TaskPhase, TaskRecord, TaskSpecRecord, TodoRecord, UnderWayRecord,
 };

@@ -304,6 +304,21 @@ impl Record for HsmRecord {
     }
 }
 
+/// What the owner of a file has decided: some of [`HsmFlags::RULES`], one at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RulesRecord(pub HsmFlags);
+
+impl Record for RulesRecord {
+    const WHAT: &'static str = "rules of a file";
+    fn write(&self, out: &mut Writer) {
+        out.u32(self.0.0);
+    }
+    fn read(input: &mut Reader<'_>) -> Option<RulesRecord> {
+        let flags = HsmFlags(input.u32()?);
+        (flags != HsmFlags(0) && HsmFlags::RULES.has(flags)).then_some(RulesRecord(flags))
+    }
+}
+
 /// What is loaded of a file that is not all there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadRecord {

@@ -1,5 +1,7 @@
 //! Whole lives of files that go to a repository: opened, written, closed, given out, overtaken, reported, and not reported.
 
+mod hsm;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -304,6 +304,11 @@ impl ExportTable {
         self.keys.contains_key(&(id, key.to_vec()))
     }
 
+    /// Whether a worker stores the file.
+    pub fn is_stored(&self, fid: Fid) -> bool {
+        self.files.get(&fid).is_some_and(|looking| looking.store.is_some())
+    }
+
     /// What a worker stores of a file. False if somebody has opened it for writing since it was picked.
     pub fn given(&mut self, fid: Fid, assignment: u64, store: Box<Store>) -> bool {
         match self.files.get_mut(&fid).filter(|looking| looking.number == assignment) {

@@ -1,4 +1,4 @@
-//! What became of assignments.
+//! What became of assignments, and what is not wanted any more.
 
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,14 @@ impl LoadTable {
         self.back_off(fid, now);
         self.queue(fid);
         self.drop_idle(fid);
+    }
+
+    /// Somebody takes back that all of a file is wanted: nothing of it is fetched ahead. What others wait for is.
+    pub fn cancel_restore(&mut self, fid: Fid) {
+        if let Some(file) = self.files.get_mut(&fid) {
+            (file.restore, file.ahead) = (false, None);
+            self.drop_idle(fid);
+        }
     }
 
     fn back_off(&mut self, fid: Fid, now: Instant) {

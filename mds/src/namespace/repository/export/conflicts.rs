@@ -5,7 +5,7 @@ use sateen_types::repository::{Conflict, ConflictPolicy, Found};
 use sateen_types::{Fid, FsCode, FsError, FsResult, HsmFlags, Name, RepositoryId, Timestamp};
 
 use super::super::conflict::aside;
-use super::super::{delete_hsm, hsm, links, load, loads, put_hsm};
+use super::super::{delete_hsm, hsm, links, load, loads, put_hsm, rules};
 use super::plan::wanted;
 use super::queue;
 use crate::command::Inputs;
@@ -109,6 +109,10 @@ pub fn resolve(tx: &mut dyn Txn, id: RepositoryId, key: &[u8], how: ConflictPoli
     match how {
         ConflictPolicy::Manual => Err(FsError::new(FsCode::Invalid, "manual is no way to end a conflict")
             .with_hint("give repository-wins, filesystem-wins or keep-both")),
+        ConflictPolicy::FilesystemWins if rules::stays(tx, fid)? => {
+            Err(FsError::new(FsCode::Invalid, format!("{fid} is never to be archived"))
+                .with_hint("allow it first: lfs hsm_clear --noarchive"))
+        }
         ConflictPolicy::FilesystemWins => queue::note_file(tx, fid, id, true, inputs.now),
         ConflictPolicy::RepositoryWins | ConflictPolicy::KeepBoth => decide(tx, id, key, inputs).map(drop),
     }

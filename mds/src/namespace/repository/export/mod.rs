@@ -4,7 +4,8 @@
 //! - [`note`] finds what a change means, in its transaction: a file, a tree or the key of an object waits ([`queue`]).
 //! - [`plan`] says what is to be done for a file, when its turn comes, from what is there then.
 //! - [`objects`] knows what may be under keys while that is in nobody's row.
-//! - [`finish`] begins exports and takes what came of them, [`walk`] goes through trees, [`conflicts`] are ended.
+//! - [`finish`] begins exports and takes what came of them, [`walk`] goes through trees, [`conflicts`] are ended, copies are
+//!   [`remove`]d.
 //!
 //! The invariant: no object is replaced or deleted while it has data of a file that is nowhere else; and only objects that are known,
 //! or that somebody has decided about.
@@ -15,12 +16,13 @@ mod note;
 mod objects;
 mod plan;
 pub(super) mod queue;
+mod remove;
 mod walk;
 
 use sateen_types::repository::{ConflictPolicy, Found, LinkPath};
 use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, RepositoryId};
 
-use super::links;
+use super::{links, rules};
 use crate::command::Inputs;
 use crate::namespace::{perm, tree};
 use crate::store::keys::exports;
@@ -32,6 +34,7 @@ pub use note::{Exporting, destroyed, follows, note};
 pub use objects::{Deletion, deletion, is_to_be_deleted, is_unsettled, owner, record};
 pub use plan::{Look, Plan, Store, plan};
 pub use queue::{conflict, count, forget_conflict, forget_further, further, further_owner, items, note_file, waiting};
+pub use remove::cancel;
 
 /// Names of a file that are followed. Each further one is an object.
 const FURTHER_MAX: usize = 64;
@@ -73,6 +76,8 @@ pub enum ExportChange {
     Start { id: RepositoryId, path: Option<LinkPath> },
     /// A file is exported.
     Archive { fid: Fid, who: Credential },
+    /// The objects of a file are to be deleted.
+    Remove { fid: Fid, who: Credential },
     /// Carries out what was decided of a conflict.
     Decide { id: RepositoryId, key: Vec<u8> },
     /// Somebody decides a conflict.
@@ -139,6 +144,10 @@ pub fn apply(tx: &mut dyn Txn, change: &ExportChange, inputs: &Inputs) -> FsResu
         }
         ExportChange::Start { id, path } => start(tx, *id, path.as_ref(), inputs),
         ExportChange::Archive { fid, who } => archive(tx, *fid, who, inputs),
+        ExportChange::Remove { fid, who } => {
+            remove::remove(tx, *fid, who, inputs)?;
+            Ok(Exported::More)
+        }
         ExportChange::Decide { id, key } => {
             let fid = conflicts::decide(tx, *id, key, inputs)?;
             Ok(match fid {
@@ -211,6 +220,10 @@ pub fn place_of(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<(RepositoryId, Ve
 fn archive(tx: &mut dyn Txn, fid: Fid, who: &Credential, inputs: &Inputs) -> FsResult<Exported> {
     links::refuse_when_full(inputs)?;
     perm::owner(&tree::inode(tx, fid)?, who)?;
+    if rules::stays(tx, fid)? {
+        return Err(FsError::new(FsCode::Invalid, format!("{fid} is never to be archived"))
+            .with_hint("allow it first: lfs hsm_clear --noarchive"));
+    }
     let Some((id, _)) = place_of(tx, fid)? else {
         return Err(FsError::new(FsCode::Invalid, format!("{fid} lies below no link"))
             .with_hint("link its directory to a bucket first: sateen repo create"));

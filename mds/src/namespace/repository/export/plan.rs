@@ -5,7 +5,7 @@ use sateen_types::limits::{EXPORT_BYTES_MAX, KEY_BYTES_MAX};
 use sateen_types::repository::{ConflictPolicy, CopySource, Export, RepositoryEvents, RepositoryState, Skipped};
 use sateen_types::{Fid, FileType, FsResult, HsmFlags, RepositoryId, RepositorySettings};
 
-use super::super::{hsm, links, loads};
+use super::super::{hsm, links, loads, rules};
 use super::objects::{self, owner};
 use super::{DEPTH_MAX, FURTHER_MAX, queue};
 use crate::namespace::tree;
@@ -170,6 +170,8 @@ struct Known<'a> {
     all: &'a [(RepositoryId, RepositoryRecord)],
     wanted: &'a Wanted,
     hsm: Option<HsmRecord>,
+    /// It is never to be archived.
+    stays: bool,
     look: Look,
 }
 
@@ -187,7 +189,8 @@ pub fn plan_as(tx: &dyn ReadTxn, fid: Fid, waiting: &WaitingRecord, look: Look) 
     let all = links::all(tx)?;
     let wanted = wanted(tx, &all, fid, &inode)?;
     let hsm = hsm(tx, fid)?;
-    let known = Known { fid, inode: &inode, waiting, all: &all, wanted: &wanted, hsm, look };
+    let stays = rules::stays(tx, fid)?;
+    let known = Known { fid, inode: &inode, waiting, all: &all, wanted: &wanted, hsm, stays, look };
     known.plan(tx)
 }
 
@@ -233,7 +236,7 @@ impl Known<'_> {
             });
         }
         let policy = |id: &RepositoryId| self.waiting.forced || self.exports(*id) != RepositoryEvents::default();
-        match self.wanted.bad.as_ref().filter(|(id, _)| policy(id)) {
+        match self.wanted.bad.as_ref().filter(|(id, _)| policy(id) && !self.stays) {
             Some((id, skipped)) => Ok(Plan::Skip(*id, skipped.clone())),
             None => Ok(Plan::Settle),
         }
@@ -272,9 +275,6 @@ impl Known<'_> {
     /// What is to be done for one key; `None`: nothing.
     fn key(&self, tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<Plan>> {
         let Some(link) = self.link(id) else { return Ok(None) };
-        if self.hsm.as_ref().is_some_and(|row| row.flags.has(HsmFlags::NO_ARCHIVE)) {
-            return Ok(None);
-        }
         if let Some(plan) = self.unsettled(tx, id, key)? {
             return Ok(Some(plan));
         }
@@ -289,6 +289,9 @@ impl Known<'_> {
                 return Ok(Some(Plan::Decided(id, key.to_vec())));
             }
         };
+        if self.stays {
+            return Ok(None);
+        }
         if !overrules && self.is_current(further.as_ref(), is_first) {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use super::{CODE_BUSY, CODE_INTERNAL, CODE_STORE, Told, note_failed, path_of, pu
 use crate::command::Inputs;
 use crate::namespace::changelog::{self, HsmEvent};
 use crate::namespace::repository::export::{self, ExportChange};
-use crate::namespace::repository::{hsm, links, load, loads};
+use crate::namespace::repository::{hsm, links, load, loads, rules};
 use crate::namespace::tree;
 use crate::store::codec::Record;
 use crate::store::keys::tasks as task_keys;
@@ -130,10 +130,12 @@ pub fn page(tx: &mut dyn Txn, id: TaskId, inputs: &Inputs) -> FsResult<Told> {
     Ok(told)
 }
 
-/// A regular file that came from a repository, or went there.
+/// A regular file that came from a repository, or went there, with what its owner has decided.
 fn known(tx: &dyn ReadTxn, fid: Fid) -> FsResult<Option<(Inode, HsmRecord)>> {
     let Some(inode) = tree::find_inode(tx, fid)?.filter(Inode::is_regular) else { return Ok(None) };
-    Ok(hsm(tx, fid)?.map(|row| (inode, row)))
+    let Some(mut row) = hsm(tx, fid)? else { return Ok(None) };
+    row.flags = row.flags | rules::of(tx, fid)?;
+    Ok(Some((inode, row)))
 }
 
 /// All of `f`, or nothing.
@@ -314,7 +316,7 @@ fn export(tx: &mut dyn Txn, id: TaskId, record: &mut TaskRecord, fid: Fid, input
     if is_under_way(tx, id, fid)? || tree::find_inode(tx, fid)?.is_none() {
         return Ok(());
     }
-    if export::place_of(tx, fid)?.is_none() {
+    if export::place_of(tx, fid)?.is_none() || rules::stays(tx, fid)? {
         record.counts.skipped += u64::from(tree::inode(tx, fid)?.is_regular());
         return Ok(());
     }

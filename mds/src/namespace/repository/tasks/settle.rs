@@ -8,7 +8,7 @@ use super::{
     CODE_CONFLICT, CODE_GONE, CODE_INTERNAL, CODE_PATH, CODE_SIZE, Settled, Told, note_failed, path_of, put, working,
 };
 use crate::command::Inputs;
-use crate::namespace::repository::{export, hsm, links, load, loads};
+use crate::namespace::repository::{export, hsm, links, load, loads, rules};
 use crate::namespace::tree;
 use crate::store::keys::tasks as keys;
 use crate::store::{ReadTxn, Table, Txn};
@@ -34,6 +34,9 @@ pub fn look(tx: &dyn ReadTxn, kind: TaskKind, fid: Fid) -> FsResult<Option<Settl
         return Ok(Some(Settled::Done(inode.size)));
     }
     let Some((id, key)) = export::place_of(tx, fid)? else { return Ok(Some(Settled::Left)) };
+    if rules::stays(tx, fid)? {
+        return Ok(Some(Settled::Left));
+    }
     let prefix = links::find(tx, id)?.map_or(0, |link| link.settings.url.prefix().len());
     let code = if export::conflict(tx, id, &key)?.is_some() {
         CODE_CONFLICT

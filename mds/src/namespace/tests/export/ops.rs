@@ -5,7 +5,7 @@ use sateen_types::op::{Mutation, RenameMode};
 use sateen_types::{Credential, Fid, FileType};
 
 use super::super::bench::name;
-use super::{Object, World};
+use super::{Change, ExportChange, Object, World, change, exported};
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
@@ -25,12 +25,35 @@ pub(super) enum Op {
     Die(usize),
     Foreign(usize, u8),
     ForeignGone(usize),
+    /// As `lfs hsm_remove`, `hsm_cancel`, `hsm_archive`.
+    Remove(usize, u8),
+    Cancel(usize, u8),
+    Archive(usize, u8),
+    /// Never to be archived, or no longer so.
+    Stay(usize, u8, bool),
 }
 
 pub(super) fn ops(foreign: u32) -> impl Strategy<Value = Vec<Op>> {
+    proptest::collection::vec(op(foreign), 1..120)
+}
+
+/// With what owners ask for single files.
+pub(super) fn asked(foreign: u32) -> impl Strategy<Value = Vec<Op>> {
+    let place = || (0usize..5, 0u8..3);
+    let op = prop_oneof![
+        40 => op(foreign),
+        5 => place().prop_map(|(d, n)| Op::Remove(d, n)),
+        1 => place().prop_map(|(d, n)| Op::Cancel(d, n)),
+        1 => place().prop_map(|(d, n)| Op::Archive(d, n)),
+        2 => (place(), any::<bool>()).prop_map(|((d, n), on)| Op::Stay(d, n, on)),
+    ];
+    proptest::collection::vec(op, 1..120)
+}
+
+fn op(foreign: u32) -> impl Strategy<Value = Op> {
     let place = || (0usize..5, 0u8..3);
     let mode = prop_oneof![3 => Just(RenameMode::Replace), 1 => Just(RenameMode::Exchange)];
-    let op = prop_oneof![
+    prop_oneof![
         4 => place().prop_map(|(d, n)| Op::Create(d, n)),
         2 => place().prop_map(|(d, n)| Op::Mkdir(d, n)),
         1 => place().prop_map(|(d, n)| Op::Symlink(d, n)),
@@ -47,8 +70,7 @@ pub(super) fn ops(foreign: u32) -> impl Strategy<Value = Vec<Op>> {
         1 => (0usize..16).prop_map(Op::Die),
         foreign.max(1) => place().prop_map(move |(d, n)| if foreign == 0 { Op::Look(d) } else { Op::Foreign(d, n) }),
         foreign.div_ceil(2).max(1) => (0usize..16).prop_map(move |n| if foreign == 0 { Op::Look(n) } else { Op::ForeignGone(n) }),
-    ];
-    proptest::collection::vec(op, 1..120)
+    ]
 }
 
 pub(super) fn apply(w: &mut World<'_>, op: &Op) {
@@ -101,6 +123,26 @@ pub(super) fn apply(w: &mut World<'_>, op: &Op) {
         Op::Release(d, n) => {
             if let Some(fid) = file(w, d, n) {
                 w.release(fid);
+            }
+        }
+        Op::Remove(d, n) => {
+            if let Some(fid) = file(w, d, n) {
+                let _ = exported(&mut w.b, ExportChange::Remove { fid, who: Credential::ROOT });
+            }
+        }
+        Op::Archive(d, n) => {
+            if let Some(fid) = file(w, d, n) {
+                let _ = exported(&mut w.b, ExportChange::Archive { fid, who: Credential::ROOT });
+            }
+        }
+        Op::Cancel(d, n) => {
+            if let Some(fid) = file(w, d, n) {
+                change(&mut w.b, Change::Cancel { fid, who: Credential::ROOT }).expect("takes back");
+            }
+        }
+        Op::Stay(d, n, on) => {
+            if let Some(fid) = file(w, d, n) {
+                w.stay(fid, on);
             }
         }
         Op::Look(n) => drop(w.look(n)),
