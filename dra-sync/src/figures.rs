@@ -1,7 +1,10 @@
 //! What a worker counts, listed in `docs/metrics.md`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use sateen_runtime::metrics::Page;
 use sateen_types::repository::{DeleteResult, EventsDone, ExportResult, FetchResult, Work};
 
@@ -38,7 +41,7 @@ pub enum Source {
 pub struct Figures {
     /// File systems with a session.
     pub sessions: AtomicU64,
-    running: [AtomicU64; 6],
+    running: [Kind; 6],
     fetches: [AtomicU64; 5],
     exports: [AtomicU64; 6],
     deletes: [AtomicU64; 3],
@@ -59,47 +62,84 @@ pub struct Figures {
     watch_failures: [AtomicU64; 3],
     answers: [AtomicU64; 4],
     waiting: AtomicU64,
+    /// Since when the oldest key of each link waits.
+    since: Mutex<BTreeMap<u64, Instant>>,
+    /// Numbers what is counted while it lasts.
+    next: AtomicU64,
     /// Keys that were told of and left to the next comparison.
     pub given_up: AtomicU64,
+}
+
+/// Assignments of one kind that run.
+#[derive(Debug, Default)]
+struct Kind {
+    bytes: AtomicU64,
+    /// Since when, with a number.
+    since: Mutex<BTreeSet<(Instant, u64)>>,
 }
 
 /// Keys of one link that wait to be looked at; none when it is dropped.
 #[derive(Debug)]
 pub struct Waiting<'a> {
-    all: &'a AtomicU64,
+    figures: &'a Figures,
+    number: u64,
     own: u64,
 }
 
 impl Waiting<'_> {
-    /// So many now.
-    pub fn set(&mut self, keys: usize) {
+    /// So many now, the oldest of them since then.
+    pub fn set(&mut self, keys: usize, oldest: Option<Instant>) {
         let now = keys as u64;
         // Wraps around where it falls: the sum is right all the same.
-        self.all.fetch_add(now.wrapping_sub(self.own), Ordering::Relaxed);
+        self.figures.waiting.fetch_add(now.wrapping_sub(self.own), Ordering::Relaxed);
         self.own = now;
+        let mut since = self.figures.since.lock();
+        match oldest {
+            Some(oldest) => drop(since.insert(self.number, oldest)),
+            None => drop(since.remove(&self.number)),
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.set(0);
+        self.set(0, None);
     }
 }
 
 /// Counts an assignment as running until it is dropped.
 #[derive(Debug)]
-pub struct Running<'a>(&'a AtomicU64);
+pub struct Running<'a> {
+    kind: &'a Kind,
+    place: (Instant, u64),
+    bytes: u64,
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.kind.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.kind.since.lock().remove(&self.place);
     }
+}
+
+/// Bytes that an assignment moves through the worker.
+fn bytes_of(work: &Work) -> u64 {
+    match work {
+        Work::Fetch(fetch) => fetch.range.end - fetch.range.start,
+        Work::Export(export) if export.copy.is_none() => export.size,
+        _ => 0,
+    }
+}
+
+/// Whole seconds since the first of these; 0: there is none.
+fn age(oldest: Option<Instant>) -> u64 {
+    oldest.map_or(0, |since| since.elapsed().as_secs())
 }
 
 impl Figures {
     /// An assignment runs.
     pub fn running(&self, work: &Work) -> Running<'_> {
-        let count = match work {
+        let kind = match work {
             Work::Check => &self.running[0],
             Work::Import { .. } => &self.running[1],
             Work::Fetch(_) => &self.running[2],
@@ -107,8 +147,14 @@ impl Figures {
             Work::Watch => &self.running[4],
             Work::Report { .. } => &self.running[5],
         };
-        count.fetch_add(1, Ordering::Relaxed);
-        Running(count)
+        let (place, bytes) = ((Instant::now(), self.number()), bytes_of(work));
+        kind.bytes.fetch_add(bytes, Ordering::Relaxed);
+        kind.since.lock().insert(place);
+        Running { kind, place, bytes }
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A fetch ended.
@@ -172,7 +218,7 @@ impl Figures {
 
     /// The keys of a link that wait.
     pub fn waiting(&self) -> Waiting<'_> {
-        Waiting { all: &self.waiting, own: 0 }
+        Waiting { figures: self, number: self.number(), own: 0 }
     }
 
     /// A request to a store failed, whether it was sent again or not.
@@ -186,8 +232,16 @@ impl Figures {
         page.gauge("sateen_dra_sync_sessions", "File systems that the worker works for.")
             .sample(&[], of(&self.sessions));
         page.gauge("sateen_dra_sync_assignments", "Assignments that run by kind.");
-        for (kind, count) in KINDS.iter().zip(&self.running) {
-            page.sample(&[("kind", kind)], of(count));
+        for (name, kind) in KINDS.iter().zip(&self.running) {
+            page.sample(&[("kind", name)], kind.since.lock().len() as u64);
+        }
+        page.gauge("sateen_dra_sync_assignment_bytes", "Bytes that assignments that run are to move, by kind.");
+        for (name, kind) in KINDS.iter().zip(&self.running) {
+            page.sample(&[("kind", name)], of(&kind.bytes));
+        }
+        page.gauge("sateen_dra_sync_assignment_oldest_seconds", "Age of the oldest assignment that runs, by kind.");
+        for (name, kind) in KINDS.iter().zip(&self.running) {
+            page.sample(&[("kind", name)], age(kind.since.lock().first().map(|(since, _)| *since)));
         }
         page.counter("sateen_dra_sync_fetches_total", "Ranges fetched by result.");
         for (result, count) in RESULTS.iter().zip(&self.fetches) {
@@ -229,6 +283,8 @@ impl Figures {
         }
         page.gauge("sateen_dra_sync_event_keys_waiting", "Keys that wait to be looked at.")
             .sample(&[], of(&self.waiting));
+        page.gauge("sateen_dra_sync_event_oldest_seconds", "Age of the oldest key that waits to be looked at.")
+            .sample(&[], age(self.since.lock().values().min().copied()));
         page.counter("sateen_dra_sync_event_keys_total", "Keys told to the MDS by what it made of them.");
         for (answer, count) in ANSWERS.iter().zip(&self.answers) {
             page.sample(&[("answer", answer)], of(count));
@@ -253,11 +309,40 @@ mod tests {
         let text = page.into_text();
         assert!(text.contains("sateen_dra_sync_assignments{kind=\"check\"} 1\n"), "{text}");
         drop(running);
+        assert!(text.contains("sateen_dra_sync_assignment_oldest_seconds{kind=\"check\"} 0\n"), "{text}");
         let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         let documented = include_str!("../../docs/metrics.md")
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
             .filter(|name| name.starts_with("sateen_dra_sync_"));
         assert_eq!(families.collect::<BTreeSet<_>>(), documented.collect());
+    }
+
+    #[test]
+    fn what_runs_and_waits_is_counted_with_its_age_until_it_ends() {
+        let figures = Figures::default();
+        let shown = |figures: &Figures| {
+            let mut page = Page::default();
+            figures.fill(&mut page);
+            page.into_text()
+        };
+        let long_ago = Instant::now().checked_sub(std::time::Duration::from_secs(90)).expect("the machine is older");
+        let (mut one, mut other) = (figures.waiting(), figures.waiting());
+        one.set(3, Some(long_ago));
+        other.set(2, Some(Instant::now()));
+        let (first, second) = (figures.running(&Work::Watch), figures.running(&Work::Watch));
+        let text = shown(&figures);
+        assert!(text.contains("sateen_dra_sync_event_keys_waiting 5\n"), "{text}");
+        let age = text.lines().find_map(|line| line.strip_prefix("sateen_dra_sync_event_oldest_seconds "));
+        assert!(age.and_then(|age| age.parse::<u64>().ok()).is_some_and(|age| (90..180).contains(&age)), "{text}");
+        assert!(text.contains("sateen_dra_sync_assignments{kind=\"watch\"} 2\n"), "{text}");
+        drop((one, first));
+        let text = shown(&figures);
+        assert!(text.contains("sateen_dra_sync_event_keys_waiting 2\n"), "{text}");
+        assert!(text.contains("sateen_dra_sync_event_oldest_seconds 0\n"), "{text}");
+        drop((other, second));
+        let text = shown(&figures);
+        assert!(text.contains("sateen_dra_sync_assignments{kind=\"watch\"} 0\n"), "{text}");
+        assert!(text.contains("sateen_dra_sync_event_keys_waiting 0\n"), "{text}");
     }
 }

@@ -55,6 +55,12 @@ pub fn fill(page: &mut Page, cluster: &Cluster) {
         .sample(&[], cluster.started.elapsed().as_secs());
 }
 
+/// Whole seconds since a time of the clock; 0: none.
+fn age(since: Option<Timestamp>) -> u64 {
+    let age = since.map_or(0, |since| Timestamp::now().seconds.saturating_sub(since.seconds));
+    u64::try_from(age).unwrap_or(0)
+}
+
 /// Links to data repositories, and what is loaded from them.
 fn repositories(page: &mut Page, file_systems: &[Arc<FileSystem>]) {
     let labels: Vec<_> = file_systems.iter().map(|fs| fs.info.name.to_string()).collect();
@@ -72,6 +78,20 @@ fn repositories(page: &mut Page, file_systems: &[Arc<FileSystem>]) {
     );
     for (fs, (links, _)) in labels.iter().zip(&counts) {
         page.sample(&[("fs", fs)], links.objects);
+    }
+    page.gauge("sateen_mds_imports_waiting", "Imports that wait or run by file system.");
+    for (fs, (links, _)) in labels.iter().zip(&counts) {
+        page.sample(&[("fs", fs)], links.imports);
+    }
+    page.gauge("sateen_mds_import_oldest_seconds", "Age of the oldest import that waits or runs.");
+    for (fs, (links, _)) in labels.iter().zip(&counts) {
+        page.sample(&[("fs", fs)], age(links.import_since));
+    }
+    page.counter("sateen_mds_repository_errors_total", "What workers could not do, by what and why.");
+    for fs in file_systems {
+        for (kind, cause, count) in fs.fault_counts() {
+            page.sample(&[("fs", &fs.info.name.to_string()), ("kind", kind), ("cause", cause)], count);
+        }
     }
     let mut gauge = |name, help, value: fn(&Counts) -> u64| {
         page.gauge(name, help);
@@ -103,10 +123,8 @@ fn exports(page: &mut Page, file_systems: &[Arc<FileSystem>]) {
         page.sample(&[("fs", fs)], status.queued);
     }
     page.gauge("sateen_mds_export_oldest_seconds", "Age of the oldest change that waits for export.");
-    let now = Timestamp::now();
     for (fs, status) in &counts {
-        let age = status.oldest.map_or(0, |since| now.seconds.saturating_sub(since.seconds).max(0));
-        page.sample(&[("fs", fs)], age as u64);
+        page.sample(&[("fs", fs)], age(status.oldest));
     }
     page.counter("sateen_mds_exports_total", "Exports since the MDS started by what came of them.");
     for (fs, status) in &counts {

@@ -55,7 +55,7 @@ fn chmod(path: &Path, mode: u32) {
 
 #[test]
 fn what_is_done_on_a_mount_is_done_in_the_bucket() {
-    let linked = Linked::start_with("export-all", exporting, |store| put(store, "there", b"imported"));
+    let mut linked = Linked::start_with("export-all", exporting, |store| put(store, "there", b"imported"));
     let mount = linked.cluster.mount();
     let at = |path: &str| linked.on(&mount, path);
     let large = pattern(1, 40 * MIB + 4097);
@@ -112,6 +112,16 @@ fn what_is_done_on_a_mount_is_done_in_the_bucket() {
     let bucket = linked.exported("deletions", |bucket| keys(bucket) == ["large", "moved", "second"]);
     assert!(has(&bucket, "second", b"changed"), "the other name of a file");
     assert_eq!(linked.now().map(|now| now.conflicts), Some(0));
+    // What no bucket can have is known for longer than the server lives.
+    let skipped = |linked: &Linked| {
+        let export = linked.now()?.export;
+        Some((export.skipped, export.first_skipped.into_iter().map(|one| one.key).collect::<Vec<_>>()))
+    };
+    let pipe = Some((1, vec![b"pipe".to_vec()]));
+    assert_eq!(skipped(&linked), pipe);
+    linked.cluster.kill_mds();
+    linked.cluster.start_mds();
+    assert_eq!(wait::until("an MDS that answers", wait::SERVER, || skipped(&linked).map(Some)), pipe);
     linked.cluster.assert_names_sound();
 }
 

@@ -171,7 +171,7 @@ async fn rounds(
                 break;
             }
         }
-        waiting.set(pending.len());
+        waiting.set(pending.len(), pending.oldest());
         let now = Instant::now();
         let due = pending.due().map(Instant::from_std);
         if due.is_none_or(|due| due > now) {

@@ -66,6 +66,7 @@ impl Ticket {
 pub struct Taken {
     /// Within the prefix of the link.
     pub key: Vec<u8>,
+    since: Instant,
     looks: u32,
     tickets: Vec<Ticket>,
 }
@@ -88,6 +89,8 @@ impl Taken {
 #[derive(Debug)]
 struct Waiting {
     place: (Instant, u64),
+    /// When it was first told of.
+    since: Instant,
     looks: u32,
     tickets: Vec<Ticket>,
 }
@@ -114,7 +117,7 @@ impl Pending {
 
     /// `key` is to be looked at at once.
     pub fn add(&mut self, key: Vec<u8>, ticket: Option<Ticket>, now: Instant) {
-        self.insert(key, now, 0, ticket.into_iter().collect());
+        self.insert(key, (now, now), 0, ticket.into_iter().collect());
     }
 
     /// `taken` was busy: it is looked at again after a pause. Given back if that was often enough.
@@ -124,8 +127,13 @@ impl Pending {
             return Some(taken);
         }
         let pause = AGAIN_PAUSE_FIRST.saturating_mul(1 << (looks - 1).min(16)).min(AGAIN_PAUSE_MAX);
-        self.insert(taken.key, now + pause, looks, taken.tickets);
+        self.insert(taken.key, (now + pause, taken.since), looks, taken.tickets);
         None
+    }
+
+    /// When the oldest key was first told of. Looks at every key.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.keys.values().map(|waiting| waiting.since).min()
     }
 
     /// From when on there is something to take.
@@ -141,20 +149,21 @@ impl Pending {
             && first.key().0 <= now
         {
             let key = first.remove();
-            if let Some(Waiting { looks, tickets, .. }) = self.keys.remove(&key) {
-                taken.push(Taken { key, looks, tickets });
+            if let Some(Waiting { since, looks, tickets, .. }) = self.keys.remove(&key) {
+                taken.push(Taken { key, since, looks, tickets });
             }
         }
         taken
     }
 
     /// One that waits already keeps the earlier time and the fewer looks.
-    fn insert(&mut self, key: Vec<u8>, at: Instant, looks: u32, tickets: Vec<Ticket>) {
-        let mut waiting = Waiting { place: (at, self.next), looks, tickets };
+    fn insert(&mut self, key: Vec<u8>, (at, since): (Instant, Instant), looks: u32, tickets: Vec<Ticket>) {
+        let mut waiting = Waiting { place: (at, self.next), since, looks, tickets };
         self.next += 1;
         if let Some(before) = self.keys.remove(&key) {
             self.order.remove(&before.place);
             waiting.place = before.place.min(waiting.place);
+            waiting.since = before.since.min(since);
             waiting.looks = before.looks.min(looks);
             waiting.tickets.extend(before.tickets);
         }
@@ -171,6 +180,22 @@ mod tests {
 
     fn names(taken: &[Taken]) -> Vec<&str> {
         taken.iter().map(|t| std::str::from_utf8(&t.key).expect("text")).collect()
+    }
+
+    #[test]
+    fn a_key_that_is_busy_is_as_old_as_it_was() {
+        let first = Instant::now();
+        let later = first + Duration::from_secs(5);
+        let mut pending = Pending::default();
+        assert_eq!(pending.oldest(), None);
+        pending.add(b"a".to_vec(), None, first);
+        pending.add(b"b".to_vec(), None, later);
+        assert_eq!(pending.oldest(), Some(first));
+        let taken = pending.take(1, later).pop().expect("the first");
+        assert_eq!(pending.oldest(), Some(later));
+        pending.add(b"a".to_vec(), None, later);
+        assert!(pending.again(taken, later).is_none());
+        assert_eq!(pending.oldest(), Some(first), "also when it is told of again");
     }
 
     #[test]

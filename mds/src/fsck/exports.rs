@@ -9,7 +9,8 @@ use super::{Broken, Check, Facts, Remedy};
 use crate::store::codec::Record;
 use crate::store::keys::{self, exports};
 use crate::store::records::{
-    ConflictRecord, Counter, FurtherRecord, Inode, KeyRecord, PlaceRecord, WaitRecord, WaitingRecord, Waits,
+    ConflictRecord, Counter, FurtherRecord, Inode, KeyRecord, PlaceRecord, SkippedRecord, WaitRecord, WaitingRecord,
+    Waits,
 };
 use crate::store::{ReadTxn, Table};
 
@@ -145,6 +146,14 @@ fn row(tx: &dyn ReadTxn, facts: &Facts, key: &[u8]) -> FsResult<Option<Broken>> 
                 return Ok(None);
             }
             return bad();
+        }
+        Some(exports::SKIPPED) => {
+            let (Ok(id), Ok(_)) = (exports::parse_count(key), SkippedRecord::from_bytes(&value)) else { return bad() };
+            draft.sees(Table::Repositories, keys::repository(id));
+            if tx.get(Table::Repositories, &keys::repository(id))?.is_some() {
+                return Ok(None);
+            }
+            format!("what is not exported is counted of {id}, which is no link")
         }
         _ => return bad(),
     };

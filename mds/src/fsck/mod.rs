@@ -4,7 +4,7 @@
 //!    something; are the counts of the directory right?
 //! 2. [`files`]: inode by inode: is the link count that of its names, does a path lead to it, do its layout and
 //!    attributes belong to it?
-//! 3. [`queues`], [`repositories`], [`exports`]: do intents, replies, the list of held directories, and what is known of data repositories
+//! 3. [`queues`], [`repositories`], [`exports`], [`tasks`]: do intents, replies, the list of held directories, and what is known of data repositories
 //!    name what exists?
 //! 4. [`counters`]: are the counters of the file system as a whole right?
 //! 5. [`objects`], where OSTs can be asked: does every object belong to a file?
@@ -36,6 +36,7 @@ mod owned;
 mod queues;
 mod repositories;
 mod rows;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -115,6 +116,7 @@ pub fn check(job: &Job<'_>, report: &mut Report<'_>) -> FsResult<()> {
         queues::walk,
         repositories::walk,
         exports::walk,
+        tasks::walk,
         counters::check,
         objects::walk,
     ];

@@ -2,6 +2,7 @@
 //! of the tables in memory; `sateen fsck` is [`crate::fsck`], and is held against this one.
 
 mod exports;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -203,6 +204,7 @@ impl Found {
         }
         self.repositories(tx)?;
         exports::check(self, tx)?;
+        tasks::check(self, tx)?;
         self.intents(tx)
     }
 

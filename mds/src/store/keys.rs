@@ -38,6 +38,7 @@
 //! | | `g`, repository (8), key of an object | `KeyRecord` | what may be under it, while it is being stored or no file has it |
 //! | | `c`, repository (8), key of an object | `ConflictRecord` | what both sides have changed |
 //! | | `n`, repository (8) | u64 | rows of its queue |
+//! | | `s`, repository (8) | `SkippedRecord` | what of it cannot be exported |
 //! | `tasks` | `t`, task (8) | `TaskRecord` | tasks, in order |
 //! | | `s`, task (8) | `TaskSpecRecord` | what was asked for |
 //! | | `d`, task (8), number (8) | `TodoRecord` | what is left to be looked at |

@@ -104,7 +104,7 @@ pub struct ExportStatus {
     pub deleted: u64,
     /// Attempts that failed since then, and are made again.
     pub failed: u64,
-    /// Files that cannot be exported as they are.
+    /// Files that cannot be exported as they are, since the last export of the whole link was asked for.
     pub skipped: u64,
     /// The first of them, at most [`crate::limits::IMPORT_FIRST_SKIPPED_MAX`].
     pub first_skipped: Vec<Skipped>,

@@ -90,7 +90,7 @@ impl FileSystem {
             return Err(unexpected());
         };
         let repositories = &self.shared.repositories;
-        repositories.seen.lock().entry(id).and_modify(|(_, objects)| *objects = status.objects);
+        repositories.seen.lock().entry(id).and_modify(|seen| seen.objects = status.objects);
         // An import that is limited to a prefix is done before the listing is.
         if status.state == ImportState::Done {
             // Reported and done: what is known of it goes.

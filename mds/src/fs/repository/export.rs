@@ -248,8 +248,8 @@ impl FileSystem {
     async fn skip(&self, fid: Fid, id: RepositoryId, skipped: Skipped) -> FsResult<()> {
         let key = String::from_utf8_lossy(&skipped.key).into_owned();
         tracing::warn!(fs = %self.info.name, %id, %fid, key, code = skipped.code, "not exported: {}", skipped.message);
-        self.export_change(ExportChange::Forget { fid }).await?;
-        self.shared.repositories.lock().exports.count_skipped(id, skipped);
+        self.export_change(ExportChange::Forget { fid, id, skipped: Box::new(skipped) }).await?;
+        self.shared.repositories.lock().exports.count_skipped(id);
         Ok(())
     }
 

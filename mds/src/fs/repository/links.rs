@@ -10,7 +10,7 @@ use super::export::Waiting;
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change, export};
-use crate::store::records::{RepositoryRecord, Sync};
+use crate::store::records::{RepositoryRecord, SkippedRecord, Sync};
 use crate::store::{ReadTxn, Table, keys};
 
 /// Files looked at per read, to find those that a link would leave without their bytes.
@@ -92,15 +92,16 @@ impl FileSystem {
         let found = self.read(move |tx| {
             let with_waiting = |(id, record): (RepositoryId, RepositoryRecord)| {
                 let conflicts = export::conflict_count(tx, id)?;
-                Ok((Repository { conflicts, ..record.show(id) }, Waiting::of(tx, id)?))
+                Ok((Repository { conflicts, ..record.show(id) }, Waiting::of(tx, id)?, export::skipped(tx, id)?))
             };
             find(tx)?.into_iter().map(with_waiting).collect::<FsResult<Vec<_>>>()
         });
         let found = found.await?;
         let table = self.shared.repositories.lock();
-        let with_figures = |(link, waiting): (Repository, Waiting)| {
-            let export =
-                ExportStatus { queued: waiting.queued, oldest: waiting.oldest, ..table.exports.status(link.id) };
+        let with_figures = |(link, waiting, skipped): (Repository, Waiting, SkippedRecord)| {
+            let Waiting { queued, oldest } = waiting;
+            let (skipped, first_skipped) = (skipped.count, skipped.first);
+            let export = ExportStatus { queued, oldest, skipped, first_skipped, ..table.exports.status(link.id) };
             self.with_memory(Repository { export, ..link })
         };
         Ok(found.into_iter().map(with_figures).collect())

@@ -6,6 +6,7 @@
 
 mod events;
 mod export;
+mod faults;
 mod hsm;
 mod links;
 mod load;
@@ -32,6 +33,7 @@ use crate::namespace::repository::export::ExportChange;
 use crate::namespace::repository::{self, Answer, Change};
 use crate::store::records::RepositoryRecord;
 use crate::store::{Overlay, ReadTxn, Store, Table, keys};
+use faults::Faults;
 pub use links::Update;
 pub use load::{Asked, Loaded};
 use opened::Opened;
@@ -53,7 +55,8 @@ pub(super) struct Repositories {
     /// Told when there may be work.
     work: Notify,
     /// Links as they were last seen, for people.
-    seen: Mutex<BTreeMap<RepositoryId, (RepositoryState, u64)>>,
+    seen: Mutex<BTreeMap<RepositoryId, Seen>>,
+    faults: Faults,
     stamps: Mutex<Stamps>,
     deleted: Mutex<Deleted>,
     /// When who watches a bucket was last heard, and why it cannot; empty: it can.
@@ -62,6 +65,24 @@ pub(super) struct Repositories {
     /// Told when a task may have a step to take.
     tasks: Notify,
     room: Room,
+}
+
+/// A link as it was last seen.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    state: RepositoryState,
+    /// Objects that its import, or the last one, has looked at.
+    objects: u64,
+    /// An import waits or runs, since then.
+    import_since: Option<Timestamp>,
+}
+
+impl Seen {
+    fn of(record: &RepositoryRecord) -> Seen {
+        let going = matches!(record.import.state, ImportState::Queued | ImportState::Running);
+        let import_since = record.import.started.filter(|_| going);
+        Seen { state: record.state, objects: record.import.objects, import_since }
+    }
 }
 
 impl Repositories {
@@ -81,7 +102,7 @@ impl Repositories {
         let mut seen = BTreeMap::new();
         for (id, record) in repository::all(tx)? {
             set_jobs(&mut table, id, &record, now);
-            seen.insert(id, (record.state, record.import.objects));
+            seen.insert(id, Seen::of(&record));
         }
         for (fid, row, remote) in repository::restores(tx, FILES_MAX)? {
             table.restore(fid, row.repository, &remote, now)?;
@@ -92,6 +113,7 @@ impl Repositories {
             workers,
             work: Notify::new(),
             seen: Mutex::new(seen),
+            faults: Faults::default(),
             deleted: Mutex::new(Deleted::new(stamps.last())),
             stamps: Mutex::new(stamps),
             watched: Mutex::default(),
@@ -164,6 +186,10 @@ pub struct LinkCounts {
     pub states: Vec<RepositoryState>,
     /// Objects that their imports have looked at.
     pub objects: u64,
+    /// Imports that wait or run.
+    pub imports: u64,
+    /// Since when the oldest of them does.
+    pub import_since: Option<Timestamp>,
 }
 
 /// What is to be done for a link, from its row.
@@ -237,7 +263,7 @@ impl FileSystem {
         let found = self.ask(move |tx| repository::get(tx, id)).await;
         let mut seen = self.shared.repositories.seen.lock();
         match &found {
-            Ok(record) => drop(seen.insert(id, (record.state, record.import.objects))),
+            Ok(record) => drop(seen.insert(id, Seen::of(record))),
             Err(_) => drop(seen.remove(&id)),
         }
         drop(seen);
@@ -256,9 +282,16 @@ impl FileSystem {
     pub fn link_counts(&self) -> LinkCounts {
         let seen = self.shared.repositories.seen.lock();
         LinkCounts {
-            states: seen.values().map(|(state, _)| *state).collect(),
-            objects: seen.values().map(|(_, objects)| objects).sum(),
+            states: seen.values().map(|link| link.state).collect(),
+            objects: seen.values().map(|link| link.objects).sum(),
+            imports: seen.values().filter(|link| link.import_since.is_some()).count() as u64,
+            import_since: seen.values().filter_map(|link| link.import_since).min(),
         }
+    }
+
+    /// What went wrong at workers since the server started: what was to be done, why it was not, how often.
+    pub fn fault_counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.shared.repositories.faults.all()
     }
 
     /// What waits for export and was done, for people.

@@ -211,7 +211,7 @@ impl FileSystem {
         if waits > OPEN_MAX && self.shared.is_written(fid) {
             return Some(Settled::Failed(tasks::CODE_BUSY));
         }
-        let state = self.shared.repositories.seen.lock().get(&link).map(|(state, _)| *state);
+        let state = self.shared.repositories.seen.lock().get(&link).map(|seen| seen.state);
         let works = state == Some(RepositoryState::Available)
             && self.shared.repositories.lock().exports.status(link).message.is_empty();
         (waits > STORE_MAX && !works).then_some(Settled::Failed(tasks::CODE_STORE))

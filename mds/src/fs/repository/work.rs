@@ -252,6 +252,7 @@ impl FileSystem {
     }
 
     async fn take_report(&self, number: u64, task: Task, outcome: Outcome) -> FsResult<()> {
+        self.shared.repositories.faults.count(&outcome);
         match (task, outcome) {
             (Task::Check(id), Outcome::Check { message }) => self.checked(number, id, message).await,
             (Task::Import(id, run), Outcome::Import { message }) => {

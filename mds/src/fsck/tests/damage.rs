@@ -44,7 +44,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 /// What happens to a row.
 #[derive(Clone, Debug)]
-enum Damage {
+pub(super) enum Damage {
+    /// It is gone.
     Remove,
     /// One byte of the value is another.
     Alter(Index, u8),
@@ -52,12 +53,31 @@ enum Damage {
     Double(Index, u8),
 }
 
-fn damage() -> impl Strategy<Value = Damage> {
+pub(super) fn damage() -> impl Strategy<Value = Damage> {
     prop_oneof![
         Just(Damage::Remove),
         (any::<Index>(), 1u8..).prop_map(|(at, by)| Damage::Alter(at, by)),
         (any::<Index>(), 1u8..).prop_map(|(at, by)| Damage::Double(at, by)),
     ]
+}
+
+/// Damages a row. Gives key and value as they are then, of one that is gone as they were.
+pub(super) fn hurt(
+    store: &MemStore,
+    (table, key, value): (Table, &Vec<u8>, &Vec<u8>),
+    damage: &Damage,
+) -> (Vec<u8>, Vec<u8>) {
+    let (mut hurt_key, mut hurt_value) = (key.clone(), value.clone());
+    match damage {
+        Damage::Remove => set(store, &[(table, key, None)]),
+        Damage::Alter(_, _) if value.is_empty() => hurt_value.push(1),
+        Damage::Alter(at, by) => hurt_value[at.index(value.len())] ^= by,
+        Damage::Double(at, by) => hurt_key[at.index(key.len())] ^= by,
+    }
+    if !matches!(damage, Damage::Remove) {
+        set(store, &[(table, &hurt_key, Some(&hurt_value))]);
+    }
+    (hurt_key, hurt_value)
 }
 
 fn perform(b: &mut Bench<'_>, ops: &[Op]) {
@@ -152,16 +172,7 @@ fn run(ops: &[Op], row: &Index, damage: &Damage) -> Result<(), TestCaseError> {
 
     let rows: Vec<_> = before.iter().collect();
     let ((table, key), value) = *row.get(&rows);
-    let (mut hurt_key, mut hurt_value) = (key.clone(), value.clone());
-    match damage {
-        Damage::Remove => set(&store, &[(*table, key, None)]),
-        Damage::Alter(_, _) if value.is_empty() => hurt_value.push(1),
-        Damage::Alter(at, by) => hurt_value[at.index(value.len())] ^= by,
-        Damage::Double(at, by) => hurt_key[at.index(key.len())] ^= by,
-    }
-    if !matches!(damage, Damage::Remove) {
-        set(&store, &[(*table, &hurt_key, Some(&hurt_value))]);
-    }
+    let (hurt_key, hurt_value) = hurt(&store, (*table, key, value), damage);
     let hurt = dump(&store);
 
     let told = findings(&store, false);

@@ -269,3 +269,32 @@ fn what_a_check_finds_in_memory_it_finds_and_repairs_in_rocksdb() {
     assert_eq!(kinds(&findings(&store, true)), [(FindingKind::Name, Repair::Done)]);
     assert_sound(&store);
 }
+
+#[test]
+fn rules_of_what_is_no_file_and_counts_of_no_link_are_removed() {
+    use crate::store::records::{RulesRecord, SkippedRecord};
+    let store = MemStore::default();
+    let mut b = bench(&store);
+    let file = b.create(Fid::ROOT, "file").expect("made");
+    let other = b.create(Fid::ROOT, "other").expect("made");
+    let dir = b.mkdir(Fid::ROOT, "dir").expect("made");
+    let rules = RulesRecord(sateen_types::HsmFlags::NO_RELEASE).to_bytes();
+    set(&store, &[(Table::Repositories, &keys::rules(file), Some(&rules))]);
+    assert_sound(&store);
+    let gone = Fid { oid: other.oid + 100, ..other };
+    let skipped = keys::exports::skipped(sateen_types::RepositoryId(9));
+    set(
+        &store,
+        &[
+            (Table::Repositories, &keys::rules(gone), Some(&rules)),
+            (Table::Repositories, &keys::rules(dir), Some(&rules)),
+            (Table::Repositories, &keys::rules(other), Some(b"\x01\x01\x00\x00\x00")),
+            (Table::Exports, &skipped, Some(&SkippedRecord::default().to_bytes())),
+        ],
+    );
+    let repaired = findings(&store, true);
+    assert!(repaired.len() == 4 && repaired.iter().all(|f| f.repair == Repair::Done), "{repaired:#?}");
+    assert_sound(&store);
+    let kept = b.view().get(Table::Repositories, &keys::rules(file)).expect("reads");
+    assert_eq!(kept, Some(rules), "what is right is left alone");
+}

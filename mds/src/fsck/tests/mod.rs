@@ -3,6 +3,7 @@
 mod damage;
 mod directed;
 mod objects;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;

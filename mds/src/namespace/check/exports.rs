@@ -9,7 +9,7 @@ use crate::namespace::tree;
 use crate::store::codec::Record;
 use crate::store::keys::{self, exports};
 use crate::store::records::{
-    ConflictRecord, Counter, FurtherRecord, KeyRecord, PlaceRecord, WaitRecord, WaitingRecord, Waits,
+    ConflictRecord, Counter, FurtherRecord, KeyRecord, PlaceRecord, SkippedRecord, WaitRecord, WaitingRecord, Waits,
 };
 use crate::store::{ReadTxn, Table};
 
@@ -74,6 +74,13 @@ pub(super) fn check(found: &mut Found, tx: &dyn ReadTxn) -> FsResult<()> {
             Some(exports::COUNT) => {
                 let count = counted.entry(exports::parse_count(&key)?).or_default();
                 *count -= Counter::from_bytes(&value)?.0 as i64;
+            }
+            Some(exports::SKIPPED) => {
+                let id = exports::parse_count(&key)?;
+                SkippedRecord::from_bytes(&value)?;
+                if tx.get(Table::Repositories, &keys::repository(id))?.is_none() {
+                    found.wrong(format!("what is skipped of {id} is counted, which is no link"));
+                }
             }
             _ => found.wrong(format!("a row of exports means nothing: {key:02x?}")),
         }

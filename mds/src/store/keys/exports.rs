@@ -24,6 +24,8 @@ pub const OBJECT: u8 = b'g';
 pub const CONFLICT: u8 = b'c';
 /// First byte of how many rows wait of a link.
 pub const COUNT: u8 = b'n';
+/// First byte of what cannot be exported of a link.
+pub const SKIPPED: u8 = b's';
 
 fn of_link(tag: u8, id: RepositoryId, rest: &[u8]) -> Vec<u8> {
     [&[tag][..], &id.0.to_be_bytes(), rest].concat()
@@ -108,6 +110,11 @@ pub fn count(id: RepositoryId) -> Vec<u8> {
     of_link(COUNT, id, &[])
 }
 
+/// What cannot be exported of a link.
+pub fn skipped(id: RepositoryId) -> Vec<u8> {
+    of_link(SKIPPED, id, &[])
+}
+
 /// Link and number of a key of the queue.
 pub fn parse_item(key: &[u8]) -> FsResult<(RepositoryId, u64)> {
     sized(key, 17, "an export")?;
@@ -140,7 +147,7 @@ pub fn parse_further(key: &[u8]) -> FsResult<(Fid, RepositoryId, Vec<u8>)> {
     }
 }
 
-/// The link of a count.
+/// The link of a count, or of what is skipped.
 pub fn parse_count(key: &[u8]) -> FsResult<RepositoryId> {
     sized(key, 9, "a count of exports")?;
     Ok(RepositoryId(u64::from_be_bytes(array(key, 1, "a count of exports")?)))
@@ -173,6 +180,7 @@ mod tests {
             prop_assert!(key.starts_with(&further_of(fid)));
             prop_assert_eq!(parse_further(&key).expect("own key"), (fid, id, object));
             prop_assert_eq!(parse_count(&count(id)).expect("own key"), id);
+            prop_assert_eq!(parse_count(&skipped(id)).expect("own key"), id);
         }
 
         #[test]

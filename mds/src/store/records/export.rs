@@ -1,10 +1,10 @@
 //! What waits to be carried over to repositories, what is known of further objects of a file, and conflicts.
 
-use sateen_types::limits::EARLIER_EXPORTS_MAX;
-use sateen_types::repository::{ConflictPolicy, Found};
+use sateen_types::limits::{EARLIER_EXPORTS_MAX, IMPORT_FIRST_SKIPPED_MAX};
+use sateen_types::repository::{ConflictPolicy, Found, Skipped};
 use sateen_types::{Fid, RepositoryId, Timestamp};
 
-use super::repository::text;
+use super::repository::{read_skipped, text, write_skipped};
 use crate::store::codec::{Reader, Record, Writer};
 
 /// Smallest stored name of an object, bytes: bounds a count before anything is allocated for it.
@@ -304,6 +304,28 @@ impl Record for ConflictRecord {
     }
 }
 
+/// What of a link cannot be exported as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SkippedRecord {
+    /// How often something was skipped.
+    pub count: u64,
+    /// The first of it, at most [`IMPORT_FIRST_SKIPPED_MAX`], each key once.
+    pub first: Vec<Skipped>,
+}
+
+impl Record for SkippedRecord {
+    const WHAT: &'static str = "what is not exported";
+    fn write(&self, out: &mut Writer) {
+        out.u64(self.count);
+        write_skipped(out, &self.first);
+    }
+    fn read(input: &mut Reader<'_>) -> Option<SkippedRecord> {
+        let record = SkippedRecord { count: input.u64()?, first: read_skipped(input)? };
+        let fits = record.first.len() <= IMPORT_FIRST_SKIPPED_MAX && record.count >= record.first.len() as u64;
+        fits.then_some(record)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,6 +364,9 @@ mod tests {
             prop_assert!(stored.earlier.len() <= EARLIER_EXPORTS_MAX);
             again(&PlaceRecord { repository, number });
             again(&FurtherRecord { etag: etag.clone(), of: etag.clone(), change: number, stamp: number, mode: n, uid: n, gid: n });
+            let one = Skipped { key: key.clone(), code: etag.clone(), message: etag.clone() };
+            again(&SkippedRecord { count: number.max(2), first: vec![one.clone(), one.clone()] });
+            SkippedRecord::from_bytes(&SkippedRecord { count: 0, first: vec![one] }.to_bytes()).expect_err("not counted");
             let object = flag.then(|| Found { size: number, etag: etag.clone(), modified: since });
             for how in ConflictPolicy::ALL {
                 again(&ConflictRecord { fid: flag.then_some(fid), since, object: object.clone(), known_etag: etag.clone(), how });
@@ -353,6 +378,7 @@ mod tests {
             let bytes = [&[1][..], &bytes].concat();
             let _ = (WaitRecord::from_bytes(&bytes), WaitingRecord::from_bytes(&bytes), PlaceRecord::from_bytes(&bytes));
             let _ = (FurtherRecord::from_bytes(&bytes), ConflictRecord::from_bytes(&bytes), KeyRecord::from_bytes(&bytes));
+            let _ = SkippedRecord::from_bytes(&bytes);
         }
     }
 }

@@ -14,7 +14,9 @@ pub use admin::{
     DestroyIntent, EndedWriterRecord, FileSystemRecord, FsState, OstRecord, SessionRecord, TruncateIntent,
     TruncateObject,
 };
-pub use export::{ConflictRecord, FurtherRecord, Given, KeyRecord, PlaceRecord, WaitRecord, WaitingRecord, Waits};
+pub use export::{
+    ConflictRecord, FurtherRecord, Given, KeyRecord, PlaceRecord, SkippedRecord, WaitRecord, WaitingRecord, Waits,
+};
 pub use inode::{Body, Inode};
 pub use names::{Dentry, IndexEntry};
 pub use reply::ReplyRecord;

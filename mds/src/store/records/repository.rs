@@ -209,12 +209,22 @@ fn write_status(out: &mut Writer, s: &ImportStatus) {
     }
     write_moment(out, s.started);
     write_moment(out, s.ended);
-    out.u32(s.first_skipped.len() as u32);
-    for skipped in &s.first_skipped {
+    write_skipped(out, &s.first_skipped);
+}
+
+pub(super) fn write_skipped(out: &mut Writer, all: &[Skipped]) {
+    out.u32(all.len() as u32);
+    for skipped in all {
         out.bytes(&skipped.key);
         out.bytes(skipped.code.as_bytes());
         out.bytes(skipped.message.as_bytes());
     }
+}
+
+pub(super) fn read_skipped(input: &mut Reader<'_>) -> Option<Vec<Skipped>> {
+    (0..input.count(SKIPPED_BYTES_MIN)?)
+        .map(|_| Some(Skipped { key: input.bytes()?.to_vec(), code: text(input)?, message: text(input)? }))
+        .collect()
 }
 
 fn read_status(input: &mut Reader<'_>) -> Option<ImportStatus> {
@@ -236,9 +246,7 @@ fn read_status(input: &mut Reader<'_>) -> Option<ImportStatus> {
         bytes: input.u64()?,
         started: read_moment(input)?,
         ended: read_moment(input)?,
-        first_skipped: (0..input.count(SKIPPED_BYTES_MIN)?)
-            .map(|_| Some(Skipped { key: input.bytes()?.to_vec(), code: text(input)?, message: text(input)? }))
-            .collect::<Option<_>>()?,
+        first_skipped: read_skipped(input)?,
     })
 }
 

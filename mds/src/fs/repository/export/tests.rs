@@ -248,3 +248,56 @@ async fn everything_below_a_path_is_exported_when_somebody_asks() {
     let refused = fs.hsm_request(CLIENT, Credential::ROOT, elsewhere, HsmOperation::Archive).await;
     assert_eq!(refused.expect_err("below no link").code, FsCode::Invalid);
 }
+
+/// A pipe, which no bucket can have.
+async fn pipe(fs: &Arc<FileSystem>, parent: Fid, text: &str, number: u64) -> Fid {
+    let op = Mutation::Mknod {
+        parent,
+        name: name(text),
+        mode: 0o644.into(),
+        file_type: sateen_types::FileType::Fifo,
+        rdev: 0,
+    };
+    match ask(fs, number, op).await {
+        MutationReply::Entry(entry) => entry.attr.fid,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_exported_is_known_after_a_restart_and_until_everything_is_looked_at_again() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (fs, id, root) = exporting(dir.path()).await;
+    let first = pipe(&fs, root, "p1", 1).await;
+    pipe(&fs, root, "p2", 2).await;
+    nothing_to_take(&fs, WORKER).await;
+    // One that changes is listed once.
+    ask(&fs, 3, Mutation::SetAttr(SetAttr { mode: Some(0o600), ..SetAttr::new(first) })).await;
+    nothing_to_take(&fs, WORKER).await;
+    let listed = |export: &sateen_types::repository::ExportStatus| {
+        let keys = export.first_skipped.iter().map(|one| String::from_utf8_lossy(&one.key).into_owned());
+        (export.queued, export.skipped, keys.collect::<Vec<_>>())
+    };
+    let two = (0, 2, vec!["p1".to_owned(), "p2".to_owned()]);
+    assert_eq!(listed(&fs.repository(id).await.expect("there").export), two);
+    let store = fs.store.clone();
+    drop(fs);
+    let fs = start(dir.path(), store);
+    for session in [CLIENT, WORKER, OTHER] {
+        fs.renew(session, Some(&[]), 0).await.expect("lives");
+    }
+    assert_eq!(listed(&fs.repository(id).await.expect("there").export), two);
+    ask(&fs, 4, Mutation::Unlink { parent: root, name: name("p1") }).await;
+    nothing_to_take(&fs, WORKER).await;
+    assert_eq!(listed(&fs.repository(id).await.expect("there").export), two, "nobody has looked again");
+    fs.start_export(id, Some("/d/p2".parse().expect("valid"))).await.expect("starts");
+    nothing_to_take(&fs, WORKER).await;
+    assert_eq!(listed(&fs.repository(id).await.expect("there").export), two, "that was not all of the link");
+    let begun = fs.start_export(id, Some("/d".parse().expect("valid"))).await.expect("starts").export;
+    assert_eq!((begun.skipped, begun.first_skipped.len()), (0, 0));
+    nothing_to_take(&fs, WORKER).await;
+    assert_eq!(listed(&fs.repository(id).await.expect("there").export), (0, 1, vec!["p2".to_owned()]));
+    fs.delete_repository(id, true).await.expect("ends");
+    let rows = fs.read(|tx| tx.scan(crate::store::Table::Exports, &[], None, 10)).await.expect("reads");
+    assert_eq!(rows, []);
+}

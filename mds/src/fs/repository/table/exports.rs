@@ -12,8 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use sateen_types::limits::{ASSIGNMENTS_MAX, IMPORT_FIRST_SKIPPED_MAX};
-use sateen_types::repository::{ExportStatus, Skipped};
+use sateen_types::limits::ASSIGNMENTS_MAX;
+use sateen_types::repository::ExportStatus;
 use sateen_types::{Fid, RepositoryId, SessionId};
 
 use super::{LoadTable, Task};
@@ -144,13 +144,6 @@ impl Window {
         {
             row.state = State::Ready;
             self.ready.push_back(number);
-        }
-    }
-
-    fn skip(&mut self, skipped: Skipped) {
-        self.status.skipped += 1;
-        if self.status.first_skipped.len() < IMPORT_FIRST_SKIPPED_MAX {
-            self.status.first_skipped.push(skipped);
         }
     }
 }
@@ -405,7 +398,7 @@ impl ExportTable {
         self.later.insert((at, item.id, item.number));
     }
 
-    /// Figures of a link since the server started; what waits is not among them.
+    /// Figures of a link since the server started; what waits is not among them, and of what is skipped only how much.
     pub fn status(&self, id: RepositoryId) -> ExportStatus {
         self.links.get(&id).map(|window| window.status.clone()).unwrap_or_default()
     }
@@ -435,10 +428,10 @@ impl ExportTable {
         }
     }
 
-    /// Something cannot be exported.
-    pub fn count_skipped(&mut self, id: RepositoryId, skipped: Skipped) {
+    /// Something cannot be exported. What it is, is in the tables.
+    pub fn count_skipped(&mut self, id: RepositoryId) {
         if let Some(window) = self.links.get_mut(&id) {
-            window.skip(skipped);
+            window.status.skipped += 1;
         }
     }
 }

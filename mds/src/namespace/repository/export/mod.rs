@@ -17,9 +17,10 @@ mod objects;
 mod plan;
 pub(super) mod queue;
 mod remove;
+mod skipped;
 mod walk;
 
-use sateen_types::repository::{ConflictPolicy, Found, LinkPath};
+use sateen_types::repository::{ConflictPolicy, Found, LinkPath, Skipped};
 use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, RepositoryId};
 
 use super::{links, rules};
@@ -35,6 +36,7 @@ pub use objects::{Deletion, deletion, is_to_be_deleted, is_unsettled, owner, rec
 pub use plan::{Look, Plan, Store, plan};
 pub use queue::{conflict, count, forget_conflict, forget_further, further, further_owner, items, note_file, waiting};
 pub use remove::cancel;
+pub use skipped::skipped;
 
 /// Names of a file that are followed. Each further one is an object.
 const FURTHER_MAX: usize = 64;
@@ -51,8 +53,8 @@ pub enum ExportChange {
     Begin { fid: Fid, id: RepositoryId, key: Vec<u8>, number: u64, look: Look },
     /// Nothing is left to be stored of a file.
     Settle { fid: Fid },
-    /// A file cannot be exported, and waits no longer.
-    Forget { fid: Fid },
+    /// A file cannot be exported, and waits no longer: of which link, and why.
+    Forget { fid: Fid, id: RepositoryId, skipped: Box<Skipped> },
     /// What is left of a file is for another link.
     Move { fid: Fid, to: RepositoryId },
     /// The next names of a tree.
@@ -109,8 +111,9 @@ pub fn apply(tx: &mut dyn Txn, change: &ExportChange, inputs: &Inputs) -> FsResu
             Ok(Exported::Plan(Box::new(finish::begin(tx, *fid, (*id, key), *number, (*look, now))?)))
         }
         ExportChange::Settle { fid } => finish::settle(tx, *fid, now).map(done),
-        ExportChange::Forget { fid } => {
+        ExportChange::Forget { fid, id, skipped } => {
             finish::forget(tx, *fid, now)?;
+            skipped::note(tx, *id, skipped)?;
             Ok(Exported::Done)
         }
         ExportChange::Move { fid, to } => {
@@ -201,6 +204,9 @@ fn start(tx: &mut dyn Txn, id: RepositoryId, path: Option<&LinkPath>, inputs: &I
         let what = format!("path: {} is not in {}", path.map_or("", LinkPath::as_str), link.settings.path);
         return Err(FsError::new(FsCode::Invalid, what).with_hint("give a path below the directory of the link"));
     }
+    if at == link.root {
+        skipped::forget(tx, id)?;
+    }
     match file_type {
         FileType::Directory => queue::note_tree(tx, at, id, true, inputs.now)?,
         _ => queue::note_file(tx, at, id, true, inputs.now)?,
@@ -270,5 +276,6 @@ fn drop_rows(tx: &mut dyn Txn, id: RepositoryId) -> FsResult<bool> {
         }
     }
     tx.delete(Table::Exports, exports::count(id));
+    skipped::forget(tx, id)?;
     Ok(true)
 }
