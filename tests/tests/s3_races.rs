@@ -96,7 +96,8 @@ async fn race(source: &str, mut rng: StdRng, left: &AtomicU64, granted: &[Atomic
     let source = source.parse().expect("a source");
     let client = Client::connect(&source, Options::default()).await.expect("the MDS answers");
     let name = |text: &str| Name::parse(text.as_bytes()).expect("a name");
-    let link = client.lookup(&Credential::ROOT, client.root(), &name(PATH.trim_matches('/'))).await.expect("linked").fid;
+    let link =
+        client.lookup(&Credential::ROOT, client.root(), &name(PATH.trim_matches('/'))).await.expect("linked").fid;
     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..LAG_MS_MAX))).await;
         let file = format!("o{}-{}", rng.random_range(0..OWNERS), rng.random_range(0..NAMES));
