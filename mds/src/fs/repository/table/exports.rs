@@ -244,16 +244,20 @@ impl ExportTable {
             while let Some(number) = window.ready.pop_front() {
                 let Some(row) = window.rows.get_mut(&number).filter(|row| row.state == State::Ready) else { continue };
                 let what = row.what.clone();
+                // A file that waits again while the end of its last export is being recorded is not looked at twice.
+                let is_busy = match &what {
+                    Waits::Delete { key } => self.keys.contains_key(&(id, key.clone())),
+                    Waits::File(fid) => self.files.contains_key(fid),
+                    Waits::Tree { .. } => false,
+                };
+                if is_busy {
+                    let at = now + BACKOFF;
+                    row.state = State::Later(at);
+                    self.later.insert((at, id, number));
+                    continue;
+                }
                 match &what {
-                    Waits::Delete { key } => {
-                        if self.keys.contains_key(&(id, key.clone())) {
-                            let at = now + BACKOFF;
-                            row.state = State::Later(at);
-                            self.later.insert((at, id, number));
-                            continue;
-                        }
-                        self.keys.insert((id, key.clone()), assignment);
-                    }
+                    Waits::Delete { key } => drop(self.keys.insert((id, key.clone()), assignment)),
                     Waits::File(fid) => {
                         let looking = Looking { number: assignment, overtaken: false, store: None, key: None };
                         self.files.insert(*fid, looking);
@@ -486,5 +490,41 @@ impl LoadTable {
             _ => false,
         };
         item.id == id || of_file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: RepositoryId = RepositoryId(1);
+    const FILE: Fid = Fid { seq: Fid::SEQ_FIRST, oid: 1, ver: 0 };
+
+    fn waits(table: &mut ExportTable, number: u64, now: Instant) {
+        table.told();
+        let refill = table.refill(now).expect("there is something to read");
+        let record = WaitRecord { since: Default::default(), what: Waits::File(FILE) };
+        table.fill(refill, Some(vec![(number, record)]), now);
+    }
+
+    #[test]
+    fn a_file_that_waits_again_before_its_last_export_has_ended_keeps_nobody_from_its_key() {
+        let (mut table, now, key) = (ExportTable::default(), Instant::now(), &b"key"[..]);
+        table.set_link(LINK, true);
+        waits(&mut table, 1, now);
+        let first = table.pick(10, now).expect("ready");
+        assert!(table.reserve(FILE, (LINK, key), 10));
+        // It was stored and recorded, and is changed before that has come here.
+        waits(&mut table, 2, now);
+        assert_eq!(table.pick(11, now), None, "the first one is not over");
+        table.end(&first, 10);
+        table.next(&first, Next::Done, now);
+        assert!(!table.is_busy(LINK, key));
+        let second = table.pick(12, now + BACKOFF).expect("its turn");
+        assert_eq!(second.number, 2);
+        assert!(table.reserve(FILE, (LINK, key), 12), "nobody else has it");
+        table.end(&second, 12);
+        table.next(&second, Next::Done, now);
+        assert!(table.files.is_empty() && table.keys.is_empty() && table.links[&LINK].rows.is_empty());
     }
 }
