@@ -128,11 +128,23 @@ impl Bucket {
 
     /// Links `/NAME` to a prefix. Nothing is carried over by itself.
     pub async fn link_as(&self, distance: Distance, name: &str, prefix: &str) -> anyhow::Result<Link> {
+        self.link_with(distance, name, prefix, |_| ()).await
+    }
+
+    /// The same with other settings.
+    pub async fn link_with(
+        &self,
+        distance: Distance,
+        name: &str,
+        prefix: &str,
+        change: impl FnOnce(&mut RepositorySettings),
+    ) -> anyhow::Result<Link> {
         let url = format!("s3://{BUCKET}/{prefix}/").parse()?;
-        let settings = RepositorySettings {
+        let mut settings = RepositorySettings {
             endpoint: self.at(distance).endpoint.clone(),
             ..RepositorySettings::new(format!("/{name}").parse()?, url)
         };
+        change(&mut settings);
         let admin = Admin::connect(self.cluster.mds(), CALL).await?;
         let fs: FsName = FS.parse()?;
         // The sample that `sateen dev up` links, and what a run before this one left when it failed.

@@ -10,7 +10,7 @@ use anyhow::bail;
 use crate::bench::Bench;
 use crate::bucket::Distance::{Far, Near};
 use crate::cases::{
-    client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small, fuse_tree, repo,
+    client_meta, client_rand, client_seq, fuse_files, fuse_rand, fuse_seq, fuse_small, fuse_tree, repo, repo_visible,
 };
 use crate::data::Kind::{Half, Random};
 use crate::limits::{disk, fuse_null, local, memory, rpc, s3, tcp};
@@ -56,6 +56,8 @@ pub struct Case {
     pub limit: Option<&'static str>,
     /// Ratio to the limit that must be reached.
     pub floor: Option<f64>,
+    /// Value that is enough, whatever the ratio.
+    pub enough: Option<f64>,
     /// Where the value comes from.
     pub measure: Measure,
 }
@@ -74,30 +76,40 @@ impl Case {
     const fn floor(self, floor: f64) -> Case {
         Case { floor: Some(floor), ..self }
     }
+
+    /// The same with a value that is enough.
+    const fn enough(self, value: f64) -> Case {
+        Case { enough: Some(value), ..self }
+    }
 }
 
 /// A throughput.
 const fn bytes(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit: Unit::Throughput, limit: Some(limit), floor: None, measure: Measure::By(measure) }
+    Case { name, unit: Unit::Throughput, limit: Some(limit), floor: None, enough: None, measure: Measure::By(measure) }
 }
 
 /// A rate.
 const fn rate(name: &'static str, limit: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit: Unit::Rate, limit: Some(limit), floor: None, measure: Measure::By(measure) }
+    Case { name, unit: Unit::Rate, limit: Some(limit), floor: None, enough: None, measure: Measure::By(measure) }
 }
 
 /// A limit.
 const fn limit(name: &'static str, unit: Unit, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
-    Case { name, unit, limit: None, floor: None, measure: Measure::By(measure) }
+    Case { name, unit, limit: None, floor: None, enough: None, measure: Measure::By(measure) }
+}
+
+/// How often per second something can be done that waits for nothing that could be measured alone.
+const fn alone(name: &'static str, measure: fn(&Bench) -> anyhow::Result<f64>) -> Case {
+    limit(name, Unit::Rate, measure)
 }
 
 /// What the whole machine worked for a throughput.
 const fn cpu(name: &'static str, of: &'static str) -> Case {
-    Case { name, unit: Unit::Efficiency, limit: None, floor: None, measure: Measure::CpuOf(of) }
+    Case { name, unit: Unit::Efficiency, limit: None, floor: None, enough: None, measure: Measure::CpuOf(of) }
 }
 
 /// All of them, in the order in which they are measured.
-static CATALOGUE: [Case; 74] = [
+static CATALOGUE: [Case; 78] = [
     limit("memcpy", Unit::Throughput, memory::copy),
     limit("crc32c.one_core", Unit::Throughput, memory::crc32c),
     limit("lz4.compress.one_core", Unit::Throughput, memory::lz4_compress),
@@ -164,15 +176,19 @@ static CATALOGUE: [Case; 74] = [
     limit("s3.get.parallel", Unit::Throughput, |b| s3::get_parallel(b, Near)),
     limit("s3.far.get.chunk", Unit::Rate, |b| s3::get_chunk(b, Far)),
     limit("s3.far.get.parallel", Unit::Throughput, |b| s3::get_parallel(b, Far)),
-    limit("s3.put.multipart", Unit::Throughput, s3::put_multipart),
+    limit("s3.put.multipart", Unit::Throughput, |b| s3::put_multipart(b, Near)),
     limit("s3.put.small", Unit::Rate, s3::put_small),
-    rate("repo.import", "s3.list", repo::import),
+    limit("s3.far.put.multipart", Unit::Throughput, |b| s3::put_multipart(b, Far)),
+    rate("repo.import", "s3.list", repo::import).enough(20_000.0),
     rate("repo.first_byte", "s3.get.chunk", |b| repo::first_byte(b, Near)).floor(0.67),
     bytes("repo.read.cold", "s3.get.parallel", |b| repo::read_cold(b, Near)).floor(0.80),
     rate("repo.far.first_byte", "s3.far.get.chunk", |b| repo::first_byte(b, Far)).floor(0.67),
     bytes("repo.far.read.cold", "s3.far.get.parallel", |b| repo::read_cold(b, Far)).floor(0.80),
-    bytes("repo.export.large", "s3.put.multipart", repo::export_large).floor(0.80),
-    rate("repo.export.small", "s3.put.small", repo::export_small).floor(0.80),
+    bytes("repo.export.large", "s3.put.multipart", |b| repo::export_large(b, Near)).floor(0.80),
+    bytes("repo.far.export.large", "s3.far.put.multipart", |b| repo::export_large(b, Far)).floor(0.80),
+    rate("repo.export.small", "s3.put.small", repo::export_small).floor(0.80).enough(2_000.0),
+    alone("repo.visible.import", repo_visible::import).enough(0.1),
+    alone("repo.visible.export", repo_visible::export).enough(0.1),
 ];
 
 /// One case by its name.

@@ -74,7 +74,8 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     if args.list {
         for case in cases {
             let floor = case.floor.map_or(String::new(), |floor| format!(" {floor:.2}"));
-            println!("{:<45} {:<8} {}{floor}", case.name, case.unit, case.limit.unwrap_or("-"));
+            let enough = case.enough.map_or(String::new(), |value| format!(" (enough: {value})"));
+            println!("{:<45} {:<8} {}{floor}{enough}", case.name, case.unit, case.limit.unwrap_or("-"));
         }
         return Ok(true);
     }

@@ -25,6 +25,9 @@ pub struct Outcome {
     /// Ratio that must be reached; `null` where nothing was asked.
     #[serde(default)]
     pub floor: Option<f64>,
+    /// Value that is enough whatever the ratio; `null` where there is none.
+    #[serde(default)]
+    pub enough: Option<f64>,
     /// How often it was measured.
     #[serde(default)]
     pub runs: usize,
@@ -43,13 +46,18 @@ impl Outcome {
             limit: case.limit.map(str::to_owned),
             ratio: limit.and_then(|limit| ratio(value, limit)),
             floor: case.floor,
+            enough: case.enough,
             runs,
         }
     }
 
     /// Whether it reached less than it must.
     pub fn is_below_floor(&self) -> bool {
-        matches!((self.ratio, self.floor), (Some(ratio), Some(floor)) if ratio < floor)
+        let below = matches!((self.ratio, self.floor), (Some(ratio), Some(floor)) if ratio < floor);
+        match self.enough {
+            Some(enough) => self.value < enough && (below || self.floor.is_none()),
+            None => below,
+        }
     }
 
     /// Value, unit and ratio for people.
@@ -99,7 +107,7 @@ impl Report {
     }
 
     /// A table for people, with the values of an earlier run and the change of the ratios (of the values for limits).
-    /// `<` marks a ratio below its floor.
+    /// `<` marks what is below its floor: of the ratio, or of the value where there is none of the ratio.
     pub fn table(&self, previous: Option<&Report>) -> String {
         let mut text =
             format!("{:<45} {:>12} {:<8} {:>8} {:>7}  {:<28}", "case", "value", "unit", "ratio", "floor", "limit");
@@ -109,7 +117,8 @@ impl Report {
         for outcome in &self.outcomes {
             let ratio = outcome.ratio.map_or(String::new(), |ratio| format!("{ratio:.3}"));
             let below = if outcome.is_below_floor() { "<" } else { "" };
-            let floor = outcome.floor.map_or(String::new(), |floor| format!("{below} {floor:.2}"));
+            let floor = outcome.floor.map(|floor| format!("{floor:.2}")).or(outcome.enough.map(shown));
+            let floor = floor.map_or(String::new(), |floor| format!("{below} {floor}"));
             let limit = outcome.limit.as_deref().unwrap_or("");
             let (case, unit, value) = (&outcome.case, &outcome.unit, shown(outcome.value));
             let _ = write!(text, "\n{case:<45} {value:>12} {unit:<8} {ratio:>8} {floor:>7}  {limit:<28}");
@@ -187,7 +196,16 @@ mod tests {
 
     fn outcome(case: &str, value: f64, limit: Option<&str>, ratio: Option<f64>) -> Outcome {
         let limit = limit.map(str::to_owned);
-        Outcome { case: case.into(), value, unit: "GB/s".into(), limit, ratio, floor: ratio.map(|_| 0.6), runs: 3 }
+        Outcome {
+            case: case.into(),
+            value,
+            unit: "GB/s".into(),
+            limit,
+            ratio,
+            floor: ratio.map(|_| 0.6),
+            enough: None,
+            runs: 3,
+        }
     }
 
     #[test]
@@ -233,9 +251,10 @@ mod tests {
         assert_eq!(Report::read(&path).expect("read"), report);
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("file")).expect("JSON");
         let expected = serde_json::json!([
-            {"case": "raw_tcp.read", "value": 4.0, "unit": "GB/s", "limit": null, "ratio": null, "floor": null, "runs": 3},
+            {"case": "raw_tcp.read", "value": 4.0, "unit": "GB/s", "limit": null, "ratio": null, "floor": null,
+             "enough": null, "runs": 3},
             {"case": "client.read.seq.random", "value": 2.0, "unit": "GB/s", "limit": "raw_tcp.read", "ratio": 0.5,
-             "floor": 0.6, "runs": 3},
+             "floor": 0.6, "enough": null, "runs": 3},
         ]);
         assert_eq!(json, expected);
         // Of an older version.
@@ -254,6 +273,16 @@ mod tests {
         let table = report.table(None);
         let marked: Vec<&str> = table.lines().filter(|line| line.contains("< 0.60")).collect();
         assert!(marked.len() == 1 && marked[0].starts_with("slow"), "{table}");
+    }
+
+    #[test]
+    fn a_value_that_is_enough_needs_no_ratio() {
+        let with = |ratio, value| Outcome { enough: Some(100.0), ..outcome("c", value, Some("l"), ratio) };
+        assert!(!with(Some(0.1), 100.0).is_below_floor(), "enough");
+        assert!(!with(Some(0.7), 50.0).is_below_floor(), "the floor is reached");
+        assert!(with(Some(0.1), 50.0).is_below_floor());
+        assert!(with(None, 50.0).is_below_floor(), "there is no floor");
+        assert!(!with(None, 100.0).is_below_floor());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use sateen_types::{FsCode, FsError};
+use tokio::time::Instant;
 
 use crate::multipart::Uploads;
 use crate::store::{About, Incoming, Record, Store};
@@ -24,8 +25,18 @@ const KEYS_MAX: usize = 1000;
 pub struct Pace {
     /// Before every answer.
     pub delay: Duration,
-    /// Of each answer; 0: as fast as it goes.
+    /// Of each body, in either direction; 0: as fast as it goes.
     pub bytes_per_second: u64,
+}
+
+impl Pace {
+    /// Waits until so many bytes of a body may be through that began at `start`.
+    async fn keep(&self, start: Instant, bytes: usize) {
+        if self.bytes_per_second > 0 {
+            let after = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+            tokio::time::sleep_until(start + after).await;
+        }
+    }
 }
 
 /// The store as S3 sees it.
@@ -94,8 +105,11 @@ impl Service {
     pub(crate) async fn receive(&self, bucket: &str, body: Option<StreamingBlob>) -> S3Result<Incoming> {
         let mut incoming = self.store.begin(bucket).map_err(refused)?;
         let Some(mut body) = body else { return Ok(incoming) };
+        let (start, mut received) = (Instant::now(), 0);
         while let Some(part) = body.next().await {
             let part = part.map_err(|e| s3_error!(IncompleteBody, "{e}"))?;
+            received += part.len();
+            self.pace.keep(start, received).await;
             incoming = blocking(move || incoming.file.write_all(&part).map(|()| incoming)).await?;
         }
         Ok(incoming)

@@ -18,7 +18,7 @@ use sateen_types::limits::EXPORT_BYTES_MAX;
 use sateen_types::repository::{
     CopySource, DeleteOutcome, DeleteResult, Export, ExportOutcome, ExportResult, Found, LookOutcome,
 };
-use sateen_types::{FsCode, FsResult, Timestamp};
+use sateen_types::{FsCode, FsResult, Payload, Timestamp};
 use tokio::sync::OnceCell;
 
 use crate::figures::Figures;
@@ -63,7 +63,7 @@ trait Source: Send + Sync {
     /// any more.
     fn changed_under_way(&self) -> impl Future<Output = FsResult<bool>> + Send;
     /// So many bytes from `offset` on; fewer only at the end.
-    fn read(&self, offset: u64, len: usize) -> impl Future<Output = FsResult<Bytes>> + Send;
+    fn read(&self, offset: u64, len: usize) -> impl Future<Output = FsResult<Payload>> + Send;
 }
 
 /// A file of the file system.
@@ -90,9 +90,9 @@ impl Source for Here<'_> {
         self.client.changed_under_way(self.shift, self.number).await
     }
 
-    async fn read(&self, offset: u64, len: usize) -> FsResult<Bytes> {
+    async fn read(&self, offset: u64, len: usize) -> FsResult<Payload> {
         let file = self.file.get_or_try_init(|| self.open()).await?;
-        file.read_at(offset, len).await
+        file.read_pieces(offset, len).await
     }
 }
 
@@ -109,7 +109,7 @@ struct Job<'a, S> {
 
 /// A write, which may be made again.
 enum Write<'a> {
-    Put(Bytes),
+    Put(Payload),
     Copy(&'a CopySource),
     Complete(&'a Upload),
 }
@@ -191,9 +191,9 @@ impl<S: Source> Job<'_, S> {
             return self.copy(source, expected).await;
         }
         match (self.about.kind(), &work.symlink) {
-            (Kind::Plain, _) if work.key.ends_with(b"/") => self.put(Bytes::new(), expected).await,
+            (Kind::Plain, _) if work.key.ends_with(b"/") => self.put(Payload::new(), expected).await,
             (Kind::Plain, _) => self.read_and_store(expected).await,
-            (Kind::Symlink, Some(target)) => self.put(target.clone().into(), expected).await,
+            (Kind::Symlink, Some(target)) => self.put(Payload::from(Bytes::from(target.clone())), expected).await,
             _ => {
                 let message = format!("mode {:o} is neither a file nor a directory nor a symbolic link", work.mode);
                 Err(Stop::Skipped(CODE_KIND, message))
@@ -247,7 +247,7 @@ impl<S: Source> Job<'_, S> {
     }
 
     /// Stores a small object at once.
-    async fn put(&self, bytes: Bytes, expected: Expected) -> Result<Found, Stop> {
+    async fn put(&self, bytes: Payload, expected: Expected) -> Result<Found, Stop> {
         let size = bytes.len() as u64;
         self.write(Write::Put(bytes), size, expected).await
     }

@@ -51,7 +51,7 @@ async fn store(remote: &Remote, key: &[u8], text: Bytes, task: TaskId, figures: 
             if is_there(remote, key, task).await? {
                 return Ok(());
             }
-            match remote.put(key, text.clone(), &about, &Expected::Nothing).await {
+            match remote.put(key, text.clone().into(), &about, &Expected::Nothing).await {
                 Ok(_) => Ok(()),
                 // An answer was lost, or another worker was faster.
                 Err(e) if e.trouble == Trouble::Changed && is_there(remote, key, task).await? => Ok(()),

@@ -14,3 +14,4 @@ pub mod fuse_seq;
 pub mod fuse_small;
 pub mod fuse_tree;
 pub mod repo;
+pub mod repo_visible;

@@ -110,13 +110,13 @@ pub fn read_cold(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
 }
 
 /// Stores a large file; the time begins when all of it is on the OSTs.
-pub fn export_large(bench: &Bench) -> anyhow::Result<f64> {
+pub fn export_large(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
     let (bucket, blocks) = (bench.bucket()?, bench.blocks(Kind::Random));
     let bytes = bench.sizes.stream_bytes;
     bench.runtime.block_on(async {
         let client = bucket.cluster.connect(|_| ()).await?;
         let name = bench.new_name("export-large");
-        let link = bucket.link_as(Distance::Near, &name, &name).await?;
+        let link = bucket.link_as(distance, &name, &name).await?;
         let file = client_seq::create(&client, link.root, "data").await?;
         for i in 0..bytes / BLOCK as u64 {
             file.write_at(i * BLOCK as u64, blocks.block(i)).await?;
@@ -124,7 +124,7 @@ pub fn export_large(bench: &Bench) -> anyhow::Result<f64> {
         file.fsync().await?;
         file.close().await?;
         let took = exported(&link, 1).await?;
-        bucket.check(&format!("{name}/data"), bytes, blocks).await?;
+        bucket.check(distance, &format!("{name}/data"), bytes, blocks).await?;
         link.end().await?;
         client.close().await?;
         Ok(gb_per_second(bytes, took))
@@ -170,8 +170,8 @@ async fn exported(link: &Link, files: u64) -> anyhow::Result<Duration> {
 
 impl crate::bucket::Bucket {
     /// Reads an object and compares it.
-    async fn check(&self, key: &str, bytes: u64, blocks: &Blocks) -> anyhow::Result<()> {
-        let got = self.at(Distance::Near).read(key).await?;
+    async fn check(&self, distance: Distance, key: &str, bytes: u64, blocks: &Blocks) -> anyhow::Result<()> {
+        let got = self.at(distance).read(key).await?;
         ensure!(got.len() as u64 == bytes, "{key} has {} bytes, not {bytes}", got.len());
         blocks.check(0, &got)
     }

@@ -120,8 +120,8 @@ pub fn get_parallel(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
 }
 
 /// A large object stored in parts.
-pub fn put_multipart(bench: &Bench) -> anyhow::Result<f64> {
-    let took = put(bench, Distance::Near, "limit/data")?;
+pub fn put_multipart(bench: &Bench, distance: Distance) -> anyhow::Result<f64> {
+    let took = put(bench, distance, "limit/data")?;
     Ok(gb_per_second(bench.sizes.stream_bytes, took))
 }
 

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
 use sateen_types::repository::{CopySource, Found};
-use sateen_types::{Extent, FsCode};
+use sateen_types::{Extent, FsCode, Payload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Job, Source, Stop, Write};
@@ -180,8 +179,8 @@ impl<S: Source> Job<'_, S> {
     }
 
     /// A range of the file. Less than that: it was changed.
-    async fn read(&self, range: Extent) -> Result<Bytes, Stop> {
-        let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
+    async fn read(&self, range: Extent) -> Result<Payload, Stop> {
+        let mut bytes = Payload::new();
         let mut at = range.start;
         while at < range.end {
             let len = (range.end - at).min(READ_BYTES);
@@ -193,11 +192,8 @@ impl<S: Source> Job<'_, S> {
                 return Err(Stop::Changed);
             }
             at += len;
-            if range.end - range.start == len {
-                return Ok(read);
-            }
-            bytes.extend_from_slice(&read);
+            bytes.extend(read.pieces().cloned());
         }
-        Ok(bytes.freeze())
+        Ok(bytes)
     }
 }

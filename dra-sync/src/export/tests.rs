@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use sateen_dev_s3::server::{self, Keys, Pace};
 use sateen_dev_s3::store::Store;
 use sateen_runtime::Shutdown;
+use sateen_types::Payload;
 use sateen_types::repository::RepositorySettings;
 
 use super::*;
@@ -79,9 +80,11 @@ impl Source for &InMemory {
         Ok(self.changed.load(Ordering::Relaxed))
     }
 
-    async fn read(&self, offset: u64, len: usize) -> FsResult<Bytes> {
+    async fn read(&self, offset: u64, len: usize) -> FsResult<Payload> {
         let start = (offset as usize).min(self.bytes.len());
-        Ok(self.bytes.slice(start..self.bytes.len().min(start + len)))
+        let mut rest = self.bytes.slice(start..self.bytes.len().min(start + len));
+        let first = rest.split_to(rest.len() / 3);
+        Ok([first, rest].into_iter().collect())
     }
 }
 

@@ -16,15 +16,16 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE};
 use http::{Method, StatusCode};
-use object_store::ClientOptions;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, ReqwestConnector,
 };
+use object_store::{ClientOptions, PutPayload};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sateen_types::limits::ETAG_BYTES_MAX;
 use sateen_types::repository::RepositorySettings;
-use sateen_types::{Extent, FsCode, FsError, FsResult};
+use sateen_types::{Extent, FsCode, FsError, FsResult, Payload};
+use sha2::{Digest, Sha256};
 
 use super::times::http_date;
 use super::{Body, Head, Listed, Page, RemoteError, Trouble, bare_etag, xml};
@@ -187,7 +188,7 @@ impl Bucket {
         headers: &[(HeaderName, HeaderValue)],
         what: &impl Fn() -> String,
     ) -> Result<HttpResponse, RemoteError> {
-        self.send_body(method, url, headers, Bytes::new(), ANSWER_TIMEOUT, what).await
+        self.send_body(method, url, headers, Payload::new(), ANSWER_TIMEOUT, what).await
     }
 
     /// [`Bucket::send`] with a body, which is signed: the store takes nothing else. The answer begins within `patience`.
@@ -196,7 +197,7 @@ impl Bucket {
         method: Method,
         url: &str,
         headers: &[(HeaderName, HeaderValue)],
-        body: Bytes,
+        body: Payload,
         patience: Duration,
         what: &impl Fn() -> String,
     ) -> Result<HttpResponse, RemoteError> {
@@ -206,7 +207,11 @@ impl Bucket {
         let mut request: HttpRequest = http::Request::builder()
             .method(method)
             .uri(url)
-            .body(if len == 0 { HttpRequestBody::empty() } else { body.into() })
+            .body(if len == 0 {
+                HttpRequestBody::empty()
+            } else {
+                body.pieces().cloned().collect::<PutPayload>().into()
+            })
             .map_err(|e| refused(e.to_string()))?;
         request.headers_mut().extend(headers.iter().cloned());
         if !empty {
@@ -215,7 +220,9 @@ impl Bucket {
         if let Some(credentials) = &self.credentials {
             let (credentials, region) = (Arc::clone(credentials), self.region.clone());
             let sign = move || {
-                let signed = AwsAuthorizer::new(&credentials, "s3", &region).try_authorize(&mut request, None);
+                let digest = (len > 0).then(|| digest(&body));
+                let authorizer = AwsAuthorizer::new(&credentials, "s3", &region);
+                let signed = authorizer.try_authorize(&mut request, digest.as_ref().map(AsRef::as_ref));
                 signed.map(|()| request).map_err(|e| e.to_string())
             };
             let signed = if len > SIGN_BYTES_MAX {
@@ -238,6 +245,13 @@ impl Bucket {
         let (code, message) = xml::error(&text);
         Err(unsuccessful(status, &code, &message, what))
     }
+}
+
+/// What a signature says of a body.
+fn digest(body: &Payload) -> impl AsRef<[u8]> + use<> {
+    let mut digest = Sha256::new();
+    body.pieces().for_each(|piece| digest.update(piece));
+    digest.finalize()
 }
 
 /// Connections, to a store that speaks without TLS if it is `plain`.

@@ -1,7 +1,6 @@
 //! Writing to a repository: every write says what must be under the key before it.
 
-use bytes::Bytes;
-use sateen_types::{Extent, Timestamp};
+use sateen_types::{Extent, Payload, Timestamp};
 
 use super::{Remote, RemoteError, directory, s3};
 use crate::posix::Posix;
@@ -47,7 +46,7 @@ impl Remote {
     pub async fn put(
         &self,
         key: &[u8],
-        bytes: Bytes,
+        bytes: Payload,
         about: &Posix,
         expected: &Expected,
     ) -> Result<Stored, RemoteError> {
@@ -101,7 +100,7 @@ impl Remote {
 impl Upload {
     /// Stores the part `index` (from 0 on), which begins at `offset` of the object. May be stored again, and parts at the same
     /// time in any order. All have [`PART_BYTES_MIN`] bytes but the last.
-    pub async fn part(&self, index: u64, offset: u64, bytes: Bytes) -> Result<(), RemoteError> {
+    pub async fn part(&self, index: u64, offset: u64, bytes: Payload) -> Result<(), RemoteError> {
         match self {
             Upload::S3(upload) => upload.part(index, bytes).await,
             Upload::Directory(upload) => upload.part(offset, bytes).await,

@@ -11,14 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, mkdirat,
     openat2, renameat_with, setxattr, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use sateen_types::repository::ObjectPath;
-use sateen_types::{Extent, Timestamp};
+use sateen_types::{Extent, Payload, Timestamp};
 
 use super::super::write::{Expected, Stored};
 use super::{Directory, RemoteError, Source, Trouble, blocking, open, same, time, trouble, version};
@@ -180,7 +179,7 @@ impl Directory {
     pub async fn put(
         &self,
         key: &[u8],
-        bytes: Bytes,
+        bytes: Payload,
         about: &Posix,
         expected: &Expected,
     ) -> Result<Stored, RemoteError> {
@@ -192,11 +191,12 @@ impl Directory {
             }
             if about.kind() == Kind::Symlink {
                 place.forget();
-                symlinkat(OsString::from_vec(bytes.to_vec()), &place.dir, &place.unfinished)
+                symlinkat(OsString::from_vec(bytes.into_bytes().to_vec()), &place.dir, &place.unfinished)
                     .map_err(|e| place.failed(e))?;
             } else {
                 let mut file = place.create()?;
-                file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| trouble(&place.path, &e))?;
+                let written = bytes.pieces().try_for_each(|piece| file.write_all(piece));
+                written.and_then(|()| file.sync_all()).map_err(|e| trouble(&place.path, &e))?;
             }
             described(&place, &about, &expected)
         })
@@ -336,9 +336,17 @@ pub struct Upload {
 
 impl Upload {
     /// See [`super::super::Upload::part`].
-    pub async fn part(&self, offset: u64, bytes: Bytes) -> Result<(), RemoteError> {
+    pub async fn part(&self, offset: u64, bytes: Payload) -> Result<(), RemoteError> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.file.write_all_at(&bytes, offset).map_err(|e| trouble(&shared.place.path, &e))).await
+        blocking(move || {
+            let mut at = offset;
+            for piece in bytes.pieces() {
+                shared.file.write_all_at(piece, at).map_err(|e| trouble(&shared.place.path, &e))?;
+                at += piece.len() as u64;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// See [`super::super::Upload::copy_part`].

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use percent_encoding::percent_encode;
 use quick_xml::escape::escape;
 use sateen_types::limits::ETAG_BYTES_MAX;
-use sateen_types::{Extent, Timestamp};
+use sateen_types::{Extent, Payload, Timestamp};
 
 use super::super::times::http_date;
 use super::super::write::{Expected, PARTS_MAX, Stored};
@@ -49,7 +49,7 @@ impl Bucket {
     pub async fn put(
         &self,
         key: &[u8],
-        bytes: Bytes,
+        bytes: Payload,
         about: &Posix,
         expected: &Expected,
     ) -> Result<Stored, RemoteError> {
@@ -77,7 +77,7 @@ impl Bucket {
         headers.extend(self.source(source, etag, &what)?);
         headers.push((METADATA_DIRECTIVE, HeaderValue::from_static("REPLACE")));
         let url = self.object_url(key);
-        let response = self.send_body(Method::PUT, &url, &headers, Bytes::new(), COMPOSE_TIMEOUT, &what).await?;
+        let response = self.send_body(Method::PUT, &url, &headers, Payload::new(), COMPOSE_TIMEOUT, &what).await?;
         let modified = date_of(response.headers());
         let etag = composed(response, "CopyObjectResult", &what).await?;
         Ok(Stored { etag, modified })
@@ -189,7 +189,7 @@ impl Upload {
     }
 
     /// See [`super::super::Upload::part`].
-    pub async fn part(&self, index: u64, bytes: Bytes) -> Result<(), RemoteError> {
+    pub async fn part(&self, index: u64, bytes: Payload) -> Result<(), RemoteError> {
         let what = self.bucket.about("storing a part of", &self.key);
         let url = self.part_url(index, &what)?;
         let patience = patience(bytes.len());
@@ -206,7 +206,7 @@ impl Upload {
         let bytes = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
         headers.push((COPY_SOURCE_RANGE, header(&bytes, &what)?));
         let url = self.part_url(index, &what)?;
-        let sent = self.bucket.send_body(Method::PUT, &url, &headers, Bytes::new(), COMPOSE_TIMEOUT, &what);
+        let sent = self.bucket.send_body(Method::PUT, &url, &headers, Payload::new(), COMPOSE_TIMEOUT, &what);
         let etag = composed(sent.await?, "CopyPartResult", &what).await?;
         self.parts.lock().insert(index + 1, etag);
         Ok(())
@@ -223,8 +223,8 @@ impl Upload {
         }
         text.push_str("</CompleteMultipartUpload>");
         let headers = [condition(expected, &what)?, (CONTENT_TYPE, HeaderValue::from_static("application/xml"))];
-        let url = self.url();
-        let sent = self.bucket.send_body(Method::POST, &url, &headers, text.into(), COMPOSE_TIMEOUT, &what);
+        let (url, body) = (self.url(), Payload::from(Bytes::from(text)));
+        let sent = self.bucket.send_body(Method::POST, &url, &headers, body, COMPOSE_TIMEOUT, &what);
         let response = sent.await?;
         let modified = date_of(response.headers());
         let etag = composed(response, "CompleteMultipartUploadResult", &what).await?;

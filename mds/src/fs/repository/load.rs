@@ -109,16 +109,17 @@ impl FileSystem {
             }
             let question = move |tx: &dyn ReadTxn| Ok((namespace::get_layout(tx, fid)?, missing(tx, fid)?));
             let (layout, missing) = self.ask(question).await?;
-            let Some(missing) = missing.filter(|m| !m.remote.is_loaded(range)) else {
-                let (layout, remote) = self.ask(move |tx| repository::layout_and_remote(tx, fid)).await?;
-                return Ok(Loaded { remote, layout, filled: Vec::new() });
-            };
+            let Some(missing) = missing else { return Ok(Loaded { remote: None, layout, filled: Vec::new() }) };
             let filled = if reading { self.shared.repositories.lock().filled(fid) } else { Vec::new() };
-            if !filled.is_empty() {
-                let all = missing.remote.missing(missing.remote.chunks(range));
-                if Filled::without(all, &filled).is_empty() {
-                    return Ok(Loaded { remote: Some(missing.remote), layout, filled });
+            let lacking = Filled::without(missing.remote.missing(missing.remote.chunks(range)), &filled);
+            if lacking.is_empty() {
+                if sequential && waiting.is_some() {
+                    // Only now, so that nothing comes before what somebody waits for.
+                    let follows = Extent { start: range.end, end: missing.remote.end() };
+                    self.shared.repositories.lock().want_ahead(fid, follows);
+                    self.shared.repositories.tell();
                 }
+                return Ok(Loaded { remote: Some(missing.remote), layout, filled });
             }
             if !missing.linked {
                 return Err(unlinked(fid, missing.repository));
@@ -133,9 +134,6 @@ impl FileSystem {
                     return Err(error);
                 }
                 table.want(fid, &missing.remote, range);
-                if sequential {
-                    table.want_ahead(fid, Extent { start: range.end, end: missing.remote.end() });
-                }
             }
             self.shared.repositories.tell();
             let left = until.saturating_duration_since(Instant::now());
