@@ -140,16 +140,17 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 let repo = find(&admin, &which).await?;
                 let repo = admin.start_export(&which.fs, repo.id, path.as_ref()).await?;
                 let left = wait.then_some(None);
-                export::status(&admin, &which.fs, vec![repo], left, json).await
+                let question = export::Question { wait: left, ignore_skipped: false, json };
+                export::status(&admin, &which.fs, vec![repo], question).await
             }
-            Repo::Status { fs, repo, wait, timeout, json } => {
+            Repo::Status { fs, repo, wait, timeout, ignore_skipped, json } => {
                 let admin = admin(&host).await?;
                 let repos = match repo {
                     Some(repo) => vec![find(&admin, &WhichRepo { fs: fs.clone(), repo }).await?],
                     None => admin.list_repositories(&fs).await?,
                 };
                 let left = wait.then(|| timeout.map(Duration::from_secs));
-                export::status(&admin, &fs, repos, left, json).await
+                export::status(&admin, &fs, repos, export::Question { wait: left, ignore_skipped, json }).await
             }
             Repo::Conflicts { which, json } => {
                 let admin = admin(&host).await?;

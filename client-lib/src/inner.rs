@@ -1,7 +1,7 @@
 //! What all parts of a client share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use sateen_types::Fid;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub settles: AtomicBool,
     /// Writes of fetched ranges that are under way.
     pub filling: Arc<Filling>,
+    /// Of the next Take of a worker, as the last reply said.
+    pub turn: AtomicU64,
     /// Root of what this client shows.
     pub root: Fid,
     /// Sealing and opening happen on as many threads as there are processors.
@@ -77,6 +79,7 @@ impl Inner {
             settling: tokio::sync::Mutex::new(()),
             settles: AtomicBool::new(false),
             filling: Arc::default(),
+            turn: AtomicU64::new(0),
             root,
             processors: Arc::new(Semaphore::new(processors)),
             readahead: Arc::new(Semaphore::new((options.readahead_total_bytes_max / UNIT_BYTES) as usize)),

@@ -3,6 +3,7 @@
 //! A worker takes assignments in one session of its client, and stores, reports and imports in that one alone: a [`Shift`]
 //! says which. When [`Client::take`] answers with another shift, everything that was taken before is somebody else's.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sateen_proto::mds as wire;
@@ -214,10 +215,12 @@ impl Client {
         let (max, hold_ms) = (max.clamp(1, TAKE_MAX), session.repository_hold(hold).as_millis() as u32);
         let asked = session.ask_repositories(|mut client, session_id| {
             let ahead_max = ahead_max.min(max);
-            let request = wire::TakeRequest { session_id, max, hold_ms, held: held.to_vec(), ahead_max };
+            let turn = self.inner.turn.load(Ordering::Relaxed);
+            let request = wire::TakeRequest { session_id, max, hold_ms, held: held.to_vec(), ahead_max, turn };
             async move { client.take(request).await }
         });
         let (reply, writer) = asked.await?;
+        self.inner.turn.store(reply.turn, Ordering::Relaxed);
         if reply.assignments.len() > max as usize {
             let sent = reply.assignments.len();
             return Err(convert::bad("assignments", format_args!("{sent} were sent, {max} asked for")));

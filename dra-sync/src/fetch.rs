@@ -62,8 +62,13 @@ async fn transfer(
     let mut retries = Retries::within(FETCH_RETRY_FOR);
     let mut wanted = fetch.range;
     while wanted.start < wanted.end {
-        let Err(e) = receive(remote, fetch, &mut wanted, &mut fill).await else { continue };
-        let Failure::Remote(e) = e else { return Err(e) };
+        let before = wanted.start;
+        let e = match receive(remote, fetch, &mut wanted, &mut fill).await {
+            Ok(()) if wanted.start > before => continue,
+            Ok(()) => RemoteError::new(Trouble::Unavailable, "the store answered without a byte"),
+            Err(Failure::Remote(e)) => e,
+            Err(e) => return Err(e),
+        };
         figures.failed(&e);
         if !retries.pause(&e).await {
             return Err(Failure::Remote(e));

@@ -18,7 +18,7 @@ use sateen_types::repository::{
 };
 use sateen_types::{FsCode, FsName, FsResult};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch as channel};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::config::{Config, LimitsConfig, StoreName};
 use crate::export::Room;
@@ -172,10 +172,18 @@ impl Tasks {
         self.held.values().filter(|held| held.slot == Slot::Watch).for_each(|held| held.handle.abort());
     }
 
-    fn ended(&mut self, number: Option<u64>) {
-        if let Some(number) = number {
-            self.held.remove(&number);
-        }
+    /// One ended, in order or not: what is not reported goes to whoever takes it next.
+    fn ended(&mut self, task: Result<(Id, u64), JoinError>) {
+        let task = match task {
+            Ok((task, _)) => task,
+            Err(error) => {
+                if !error.is_cancelled() {
+                    tracing::error!(%error, "an assignment ended by a fault of the worker; please report it");
+                }
+                error.id()
+            }
+        };
+        self.held.retain(|_, held| held.handle.id() != task);
     }
 }
 
@@ -195,7 +203,7 @@ async fn work(shared: &Arc<Shared>, current: &channel::Sender<Option<Shift>>, st
         if room == 0 {
             tokio::select! {
                 () = stop.requested() => break,
-                ended = tasks.set.join_next() => tasks.ended(ended.and_then(Result::ok)),
+                Some(ended) = tasks.set.join_next_with_id() => tasks.ended(ended),
             }
             continue;
         }
@@ -212,7 +220,7 @@ async fn work(shared: &Arc<Shared>, current: &channel::Sender<Option<Shift>>, st
             tokio::select! {
                 taken = &mut take => break Some(taken),
                 () = stop.requested() => break None,
-                Some(ended) = tasks.set.join_next() => tasks.ended(ended.ok()),
+                Some(ended) = tasks.set.join_next_with_id() => tasks.ended(ended),
             }
         };
         let (now, assignments) = match taken {

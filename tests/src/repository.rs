@@ -83,6 +83,20 @@ impl Worker {
         assert!(status.success(), "the worker ended with {status}");
     }
 
+    /// Assignments that it is at, of this kind.
+    #[track_caller]
+    pub fn running(&self, kind: &str) -> u64 {
+        let name = format!("sateen_dra_sync_assignments{{kind=\"{kind}\"}}");
+        metrics::plain(self.metrics.address(), &name)
+    }
+
+    /// Exports that ended like this since it was started.
+    #[track_caller]
+    pub fn exported(&self, result: &str) -> u64 {
+        let name = format!("sateen_dra_sync_exports_total{{result=\"{result}\"}}");
+        metrics::plain(self.metrics.address(), &name)
+    }
+
     /// A figure without labels.
     #[track_caller]
     pub fn figure(&self, name: &str) -> u64 {
@@ -95,6 +109,8 @@ impl Worker {
 pub struct Linked {
     /// The workers.
     pub workers: Vec<Worker>,
+    /// How many there were.
+    started: usize,
     /// The store.
     pub s3: S3,
     /// The link.
@@ -163,13 +179,14 @@ impl Linked {
             admin.create_repository(&FS.parse().expect("a name"), &settings).await
         });
         let id = made.unwrap_or_else(|e| panic!("the bucket cannot be linked: {e}")).id;
-        Linked { workers: vec![worker], s3, id, cluster }
+        Linked { workers: vec![worker], started: 1, s3, id, cluster }
     }
 
     /// Starts one more worker.
     #[track_caller]
     pub fn add_worker(&mut self) {
-        self.workers.push(Worker::start(&self.cluster, &self.s3, self.workers.len()));
+        self.workers.push(Worker::start(&self.cluster, &self.s3, self.started));
+        self.started += 1;
     }
 
     /// The link as it is now; `None` while the MDS does not answer.
@@ -283,8 +300,9 @@ impl Linked {
         let file = self.cluster.dir().join("etc/webhook-token");
         std::fs::write(&file, token).expect("the token can be written");
         let more = format!("[webhook]\nlisten = \"{}\"\ntoken_file = {file:?}\n", port.address());
-        let worker = Worker::start_with(&self.cluster, &self.s3, self.workers.len(), &more);
+        let worker = Worker::start_with(&self.cluster, &self.s3, self.started, &more);
         self.s3.restart_telling(format!("http://{}/events/{token}", port.address()));
+        self.started += 1;
         self.workers.push(Worker { _webhook: Some(port), ..worker });
     }
 

@@ -279,3 +279,64 @@ fn nothing_is_lost_when_worker_and_mds_and_store_are_killed() {
     linked.workers[1].terminate();
     linked.cluster.assert_names_sound();
 }
+
+/// Whether a name is one that a conflict gave.
+fn is_second(key: &str) -> bool {
+    key.starts_with("both.conflict-")
+}
+
+#[test]
+fn what_both_sides_changed_ends_as_the_policy_of_the_link_says() {
+    use ConflictPolicy::{FilesystemWins, KeepBoth, RepositoryWins};
+    for (label, policy) in [("policy-fs", FilesystemWins), ("policy-repo", RepositoryWins), ("policy-both", KeepBoth)] {
+        let settings = |settings: &mut RepositorySettings| {
+            settings.auto_export = ALL;
+            settings.conflict = policy;
+        };
+        let linked = Linked::start_with(label, settings, |store| put(store, "both", b"old"));
+        let mount = linked.cluster.mount();
+        let path = linked.on(&mount, "both");
+        linked.s3.put("both", b"theirs", &[]);
+        fs::write(&path, b"ours!").expect("written");
+        let (kept, second) = match policy {
+            FilesystemWins => (&b"ours!"[..], None),
+            RepositoryWins => (&b"theirs"[..], None),
+            _ => (&b"theirs"[..], Some(&b"ours!"[..])),
+        };
+        linked.exported("what the policy leaves", |bucket| {
+            let others: Vec<_> = bucket.iter().filter(|(key, _)| is_second(key)).map(|(_, o)| &o.bytes[..]).collect();
+            has(bucket, "both", kept) && others == Vec::from_iter(second)
+        });
+        wait::until("the file that the policy leaves", wait::SERVER, || {
+            let names = fs::read_dir(linked.on(&mount, "")).ok()?;
+            let names: Vec<String> =
+                names.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+            let others: Vec<_> = names.iter().filter(|name| is_second(name)).collect();
+            let others: Vec<_> = others.iter().map(|name| fs::read(linked.on(&mount, name)).ok()).collect();
+            let wanted: Vec<_> = second.iter().map(|bytes| Some(bytes.to_vec())).collect();
+            (fs::read(&path).ok()? == kept && others == wanted && linked.conflicts().is_empty()).then_some(())
+        });
+        linked.cluster.assert_names_sound();
+    }
+}
+
+#[test]
+fn a_large_directory_that_is_renamed_is_renamed_in_the_bucket() {
+    // More than one page of whatever walks it.
+    const FILES: usize = 700;
+    let linked = Linked::start_with("export-rename", exporting, |store| {
+        (0..FILES).for_each(|i| put(store, &format!("old/d{}/f{i:03}", i % 3), format!("bytes of {i}").as_bytes()));
+    });
+    let mount = linked.cluster.mount();
+    fs::rename(linked.on(&mount, "old"), linked.on(&mount, "new")).expect("renamed");
+    fs::write(linked.on(&mount, "new/d0/f000"), b"changed").expect("written");
+    let bucket = linked.exported("the other names", |bucket| {
+        let moved = |i: usize| has(bucket, &format!("new/d{}/f{i:03}", i % 3), format!("bytes of {i}").as_bytes());
+        has(bucket, "new/d0/f000", b"changed") && (1..FILES).all(moved)
+    });
+    assert!(!bucket.keys().any(|key| key.starts_with("old/")), "{:?}", keys(&bucket));
+    assert_eq!(linked.conflicts(), []);
+    // Nothing of it was fetched but the file that was written.
+    assert!(linked.workers[0].figure("fetched_bytes_total") < 1000, "their bytes were moved");
+    linked.cluster.assert_names_sound();
+}

@@ -12,7 +12,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use sateen_tests::cluster::lfs;
-use sateen_tests::repository::Linked;
+use sateen_tests::repository::{Linked, Worker};
 use sateen_tests::rng::{pattern, seeded};
 use sateen_tests::s3::BUCKET;
 use sateen_tests::size::amount;
@@ -21,6 +21,12 @@ use sateen_types::repository::{ImportState, RepositoryEvents, RepositorySettings
 
 /// Rounds of which each kills one to three times: in CI, and at full size.
 const ROUNDS: (u64, u64) = (4, 200);
+/// From so many on, chance does not decide what there was to see.
+const ROUNDS_TELLING: u64 = 20;
+/// Workers that share what there is to do.
+const WORKERS: usize = 2;
+/// What a worker that is killed may be at.
+const KINDS_OF_WORK: [&str; 3] = ["import", "fetch", "export"];
 /// What is done on the mount in each.
 const STEPS: usize = 14;
 /// Objects that others put into the bucket before each.
@@ -131,21 +137,29 @@ fn reads(path: &Path, expected: &[u8]) {
     );
 }
 
-fn kill_something(linked: &mut Linked, rng: &mut StdRng) -> &'static str {
+/// What was killed.
+struct Killed {
+    what: &'static str,
+    /// It was at something.
+    busy: bool,
+}
+
+fn kill_something(linked: &mut Linked, rng: &mut StdRng) -> Killed {
     const KINDS: [(bool, bool); 5] = [(true, false), (true, false), (false, true), (true, true), (false, false)];
     let (worker, mds) = KINDS[rng.random_range(0..KINDS.len())];
     if !worker && !mds {
         // What was loaded or written and is not durable is gone; nobody may take zeros for it.
         linked.cluster.kill_oss(0);
         linked.cluster.start_oss(0);
-        return "an OSS";
+        return Killed { what: "an OSS", busy: false };
     }
+    let victim = rng.random_range(0..linked.workers.len());
+    let busy = worker && KINDS_OF_WORK.iter().any(|kind| linked.workers[victim].running(kind) > 0);
     if mds {
         linked.cluster.kill_mds();
     }
     if worker {
-        linked.workers[0].kill9();
-        linked.workers.clear();
+        linked.workers.remove(victim).kill9();
     }
     if mds {
         linked.cluster.start_mds();
@@ -153,15 +167,26 @@ fn kill_something(linked: &mut Linked, rng: &mut StdRng) -> &'static str {
     if worker {
         linked.add_worker();
     }
-    match (worker, mds) {
-        (true, true) => "both",
-        (true, false) => "the worker",
+    let what = match (worker, mds) {
+        (true, true) => "a worker and the MDS",
+        (true, false) => "a worker",
         _ => "the MDS",
-    }
+    };
+    Killed { what, busy }
 }
 
-/// So many rounds; gives how often something was killed.
-fn run(label: &'static str, rounds: u64) -> usize {
+/// What there was to see.
+#[derive(Debug, Default)]
+struct Seen {
+    kills: usize,
+    /// Kills of workers that were at something.
+    busy: usize,
+    /// Ends of rounds at which all workers had stored objects since they were started.
+    shared: usize,
+}
+
+/// So many rounds.
+fn run(label: &'static str, rounds: u64) -> Seen {
     let mut rng = seeded(label);
     let exporting = |settings: &mut RepositorySettings| {
         settings.auto_export = RepositoryEvents { created: true, changed: true, deleted: true };
@@ -170,9 +195,10 @@ fn run(label: &'static str, rounds: u64) -> usize {
     let mut linked = Linked::start_with(label, exporting, |store| {
         model.iter().for_each(|(key, bytes)| drop(store.put(BUCKET, key, bytes, &[]).expect("put")));
     });
+    (1..WORKERS).for_each(|_| linked.add_worker());
     let mount = linked.cluster.mount();
     let (root, scratch): (PathBuf, PathBuf) = (linked.on(&mount, ""), linked.cluster.dir().join("scratch"));
-    let mut kills = 0;
+    let mut seen = Seen::default();
     for round in 0..rounds {
         // Others put objects; they are imported while all the rest goes on.
         for i in 0..ARRIVALS {
@@ -207,7 +233,10 @@ fn run(label: &'static str, rounds: u64) -> usize {
                 let so_far = || (done.load(Ordering::Relaxed) >= after || program.is_finished()).then_some(());
                 wait::until("steps", REST, so_far);
                 std::thread::sleep(Duration::from_millis(lag));
-                killed.push((after, kill_something(&mut linked, &mut rng)));
+                let Killed { what, busy } = kill_something(&mut linked, &mut rng);
+                killed.push((after, what));
+                seen.kills += 1;
+                seen.busy += usize::from(busy);
             }
             if program.join().is_err() {
                 panic!(
@@ -216,15 +245,16 @@ fn run(label: &'static str, rounds: u64) -> usize {
                 );
             }
         });
-        kills += killed.len();
         let about = format!(
             "round {round}, killed {killed:?}, {:?}",
             steps.iter().map(|(step, _)| named(step)).collect::<Vec<_>>()
         );
         comes_to_rest(&linked, &root, &model, &about);
+        let stored = |worker: &Worker| worker.exported("stored") > 0;
+        seen.shared += usize::from(linked.workers.iter().all(stored));
     }
     linked.cluster.assert_names_sound();
-    kills
+    seen
 }
 
 /// A step without its bytes.
@@ -272,5 +302,10 @@ fn comes_to_rest(linked: &Linked, root: &Path, model: &Model, about: &str) {
 fn nothing_is_lost_or_there_twice_when_workers_servers_and_mds_are_killed_at_random() {
     let test = "s3-kills";
     let rounds = amount(test, ROUNDS.0, ROUNDS.1);
-    eprintln!("{} kills in {rounds} rounds", run(test, rounds));
+    let seen = run(test, rounds);
+    eprintln!("{rounds} rounds: {seen:?}");
+    if rounds >= ROUNDS_TELLING {
+        assert!(seen.busy > 0, "no kill hit a worker that was at something: {seen:?}");
+        assert!(seen.shared > 0, "one worker did it all: {seen:?}");
+    }
 }

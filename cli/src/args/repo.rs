@@ -128,6 +128,9 @@ pub enum Repo {
         /// Give up waiting after so many seconds; exit code 5.
         #[arg(long, value_name = "SECONDS", requires = "wait")]
         timeout: Option<u64>,
+        /// Pipes, sockets, and what else no bucket can have, is no reason to say no.
+        #[arg(long)]
+        ignore_skipped: bool,
         /// One JSON document instead of text.
         #[arg(long)]
         json: bool,

@@ -12,16 +12,25 @@ use super::show::{conflict_json, conflict_table, status_json, status_table};
 use crate::args::Keep;
 use crate::exit::DEGRADED;
 
-/// Says what is left to export, after waiting for it if `wait` is given (with the longest time to wait). Exit code 0: nothing is
-/// left, and nothing needs a decision.
-pub async fn status(
-    admin: &Admin,
-    fs: &FsName,
-    mut repos: Vec<Repository>,
-    wait: Option<Option<Duration>>,
-    json: bool,
-) -> FsResult<u8> {
+/// How often whoever waits is told how it stands.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is asked of `sateen repo status`.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// Wait, with the longest time to wait.
+    pub wait: Option<Option<Duration>>,
+    /// What cannot be stored in a bucket is no reason to say no.
+    pub ignore_skipped: bool,
+    /// One JSON document.
+    pub json: bool,
+}
+
+/// Says what is left to export, after waiting for it if that is asked. Exit code 0: nothing is left, and nothing needs a decision.
+pub async fn status(admin: &Admin, fs: &FsName, mut repos: Vec<Repository>, question: Question) -> FsResult<u8> {
+    let Question { wait, ignore_skipped, json } = question;
     let since = Instant::now();
+    let (mut told, mut before) = (since, stored(&repos));
     while let Some(limit) = wait
         && repos.iter().any(is_moving)
     {
@@ -33,6 +42,11 @@ pub async fn status(
         tokio::time::sleep(LOOK_INTERVAL).await;
         for repo in &mut repos {
             *repo = admin.get_repository(fs, repo.id).await?;
+        }
+        if told.elapsed() >= TELL_INTERVAL {
+            let now = stored(&repos);
+            repos.iter().filter(|repo| is_moving(repo)).for_each(|repo| eprintln!("{}", standing(repo, now > before)));
+            (told, before) = (Instant::now(), now);
         }
     }
     if json {
@@ -52,7 +66,28 @@ pub async fn status(
             );
         }
     }
-    Ok(if repos.iter().all(is_well) { 0 } else { DEGRADED })
+    Ok(if repos.iter().all(|repo| is_well(repo, ignore_skipped)) { 0 } else { DEGRADED })
+}
+
+/// Objects that were stored or deleted so far.
+fn stored(repos: &[Repository]) -> u64 {
+    repos.iter().map(|repo| repo.export.stored + repo.export.deleted).sum()
+}
+
+/// How it stands, for one who waits; `moves`: something was stored since the last time.
+fn standing(repo: &Repository, moves: bool) -> String {
+    let export = &repo.export;
+    let mut text = format!("{}: {} queued, {} stored", repo.id, export.queued, export.stored);
+    if repo.state == RepositoryState::Creating {
+        text.push_str("; nobody has looked at the bucket yet");
+    }
+    if !export.message.is_empty() {
+        text.push_str(&format!("; the last attempt failed: {}", export.message.escape_debug()));
+    } else if !moves {
+        text.push_str("; nothing was stored since (hint: check that a sateen-dra-sync runs, and that nobody keeps");
+        text.push_str(" the files open for writing)");
+    }
+    text
 }
 
 /// Whether waiting for it can help.
@@ -62,9 +97,10 @@ fn is_moving(repo: &Repository) -> bool {
 }
 
 /// Whether the bucket has everything.
-fn is_well(repo: &Repository) -> bool {
+fn is_well(repo: &Repository, ignore_skipped: bool) -> bool {
     let export = &repo.export;
-    repo.state == RepositoryState::Available && export.queued == 0 && export.skipped == 0 && repo.conflicts == 0
+    let complete = export.queued == 0 && (export.skipped == 0 || ignore_skipped);
+    repo.state == RepositoryState::Available && complete && repo.conflicts == 0
 }
 
 /// Lists conflicts, page by page.

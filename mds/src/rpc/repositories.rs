@@ -124,9 +124,10 @@ impl RepositoriesService for Service {
             let (session, fs) = self.fs(&r.session_id)?;
             take_bounds(&r)?;
             let capacity = Capacity { max: r.max as usize, ahead: r.ahead_max as usize };
-            fs.take(session, capacity, &r.held, hold(r.hold_ms)).await
+            fs.take(session, r.turn, capacity, &r.held, hold(r.hold_ms)).await
         };
-        let reply = |given: Vec<_>| TakeReply { assignments: given.iter().map(Into::into).collect() };
+        let reply =
+            |(given, turn): (Vec<_>, u64)| TakeReply { assignments: given.iter().map(Into::into).collect(), turn };
         answer(taken.await.map(reply))
     }
 

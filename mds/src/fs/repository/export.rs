@@ -235,6 +235,10 @@ impl FileSystem {
                     && let Some(row) = self.ask(move |tx| repository::hsm(tx, other)).await?
                 {
                     let mut table = self.shared.repositories.lock();
+                    if table.failures(other) > 0 {
+                        let key = String::from_utf8_lossy(&row.key).into_owned();
+                        table.exports.count_failed(item.id, &format!("{key:?} must be loaded first, and cannot be"));
+                    }
                     table.restore(other, row.repository, &remote, Instant::now())?;
                     drop(table);
                     self.shared.repositories.tell();
@@ -321,7 +325,10 @@ impl FileSystem {
                 Ok(if self.may_be_written_by_clients(fid) { Next::Open } else { Next::Now })
             }
             (ExportResult::SourceGone, _) => {
-                self.export_change(ExportChange::NotStored { fid, number }).await?;
+                // An earlier try of the same copy may be on its way: its number is remembered.
+                let (key, stamp) = (export.key, self.stamp().await?);
+                let looked = ExportChange::Looked { id, key, object: None, number: None, overtaken, stamp };
+                self.export_change(looked).await?;
                 // What is read here can be gone as well: then that is tried again and again, but not at once.
                 Ok(if export.copy.is_some() { Next::NoCopy } else { Next::Failed })
             }
@@ -363,11 +370,16 @@ impl FileSystem {
     async fn take_look(&self, id: RepositoryId, key: Vec<u8>, outcome: LookOutcome) -> FsResult<Next> {
         let of = key.clone();
         let record = self.ask(move |tx| export::record(tx, id, &of)).await?;
-        let given = record.and_then(|record| record.given);
-        let overtaken = given.is_some_and(|given| self.may_be_written_by_clients(given.fid));
+        let fid = record.and_then(|record| record.given).map(|given| given.fid);
+        let is_written = || fid.is_some_and(|fid| self.may_be_written_by_clients(fid));
+        let overtaken = is_written();
         let LookOutcome { object, number, .. } = outcome;
         let stamp = self.stamp().await?;
         self.export_change(ExportChange::Looked { id, key, object, number, overtaken, stamp }).await?;
+        if let Some(fid) = fid.filter(|_| !overtaken && is_written()) {
+            // It may have been opened when nothing was known of an object yet.
+            self.mark_opened(fid).await?;
+        }
         Ok(Next::Now)
     }
 
@@ -382,10 +394,13 @@ impl FileSystem {
         let Waits::Delete { key } = item.what.clone() else { return Err(unexpected()) };
         let id = item.id;
         let change = match outcome.result {
-            DeleteResult::Deleted => {
-                let stamp = self.stamp().await?;
-                ExportChange::Deleted { id, key, number: item.number, stamp }
-            }
+            DeleteResult::Deleted => match self.stamp().await {
+                Ok(stamp) => ExportChange::Deleted { id, key, number: item.number, stamp },
+                Err(e) => {
+                    self.shared.repositories.lock().export_ended(number, Next::Failed, Instant::now());
+                    return Err(e);
+                }
+            },
             DeleteResult::Conflict => {
                 ExportChange::DeletionConflicting { id, key, number: item.number, object: outcome.object }
             }

@@ -16,8 +16,8 @@ use crate::namespace::repository::{self, Change, oldest};
 use crate::registry::OstState;
 use crate::store::ReadTxn;
 
-/// Files that are released before the OSTs are looked at again.
-const FILES_MAX: usize = 1024;
+/// Files that one look at all finds, the most that are released before the next: some megabytes of memory.
+const FILES_MAX: usize = 65_536;
 /// Of those, at once.
 const TOGETHER: usize = 64;
 /// Between looks at the OSTs.

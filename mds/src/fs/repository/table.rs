@@ -131,6 +131,8 @@ pub struct LoadTable {
     /// Files that failed, until they may be tried again.
     cooling: VecDeque<(Instant, Fid)>,
     next_number: u64,
+    /// Whose Take of a session is next.
+    turns: HashMap<SessionId, u64>,
     next_waiter: u64,
     /// What waits for export.
     pub exports: ExportTable,
@@ -153,6 +155,7 @@ impl LoadTable {
             finished: VecDeque::new(),
             cooling: VecDeque::new(),
             next_number: first_number,
+            turns: HashMap::new(),
             next_waiter: 0,
             exports: ExportTable::default(),
             exports_next: true,
@@ -354,6 +357,25 @@ impl LoadTable {
 
     // ---- workers ----
 
+    /// Whether it is the turn of a Take, and which is the next. Else which turn it is: the first Take of a session, and the first after
+    /// a restart, only learn that. What a Take says counts if nothing was given since it was sent.
+    pub fn turn(&mut self, session: SessionId, turn: u64) -> Result<u64, u64> {
+        let known = self.turns.get(&session).copied();
+        if let Some(known) = known.filter(|known| *known != turn) {
+            return Err(known);
+        }
+        // Above every turn of an earlier life of the server.
+        let next = self.next_number;
+        self.next_number += 1;
+        self.turns.insert(session, next);
+        known.map(|_| next).ok_or(next)
+    }
+
+    /// Whether no other Take has had its turn since.
+    pub fn is_next_turn(&self, session: SessionId, next: u64) -> bool {
+        self.turns.get(&session) == Some(&next)
+    }
+
     /// The worker says which assignments it has. Those that it should have and does not are to be done again: it never heard of
     /// them.
     pub fn held(&mut self, session: SessionId, held: &[u64], now: Instant) {
@@ -515,6 +537,7 @@ impl LoadTable {
     /// The session has ended, and nothing of it reaches an OST any more: others get what it had.
     pub fn end_session(&mut self, session: SessionId, now: Instant) {
         self.unsettled.remove(&session);
+        self.turns.remove(&session);
         for number in self.of.remove(&session).into_iter().flatten() {
             self.give_back(number, false, now);
         }

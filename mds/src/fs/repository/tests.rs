@@ -250,12 +250,12 @@ fn asked(fid: Fid, range: Extent, sequential: bool) -> Asked {
 }
 
 pub(super) async fn take(fs: &Arc<FileSystem>, session: SessionId, held: &[u64]) -> Assignment {
-    let mut given = fs.take(session, ONE, held, Duration::from_secs(20)).await.expect("takes");
+    let mut given = fs.take_next(session, ONE, held, Duration::from_secs(20)).await.expect("takes");
     given.pop().expect("there is work")
 }
 
 pub(super) async fn nothing_to_take(fs: &Arc<FileSystem>, session: SessionId) {
-    assert_eq!(fs.take(session, MANY, &[], Duration::ZERO).await.expect("takes"), []);
+    assert_eq!(fs.take_next(session, MANY, &[], Duration::ZERO).await.expect("takes"), []);
 }
 
 fn object(key: &str, size: u64) -> ImportedObject {
@@ -389,7 +389,7 @@ async fn a_reader_has_what_is_stored_and_one_who_changes_waits_until_it_is_durab
     };
     let (reads, changes) = (waits(reading), waits(changing));
     // Nobody waits for the rest: it is not given to one who has no room for that.
-    let work = fs.take(WORKER, Capacity { max: 64, ahead: 0 }, &[], Duration::from_secs(20)).await.expect("takes");
+    let work = fs.take_next(WORKER, Capacity { max: 64, ahead: 0 }, &[], Duration::from_secs(20)).await.expect("takes");
     let [work] = &work[..] else { panic!("{work:?}") };
     assert_eq!((fetch(work).range, fetch(work).urgent), (extent(0, 2 * CHUNK), true));
     let verifiers = vec![(OstIndex(0), Verifier([7; 16]))];
@@ -410,7 +410,7 @@ async fn a_reader_has_what_is_stored_and_one_who_changes_waits_until_it_is_durab
     let rest = take(&fs, WORKER, &[]).await;
     fs.filled(WORKER, rest.number, vec![(OstIndex(0), Verifier([8; 16]))]).expect("its own");
     assert_eq!(fs.shared.repositories.lock().filled(file).len(), 1);
-    fs.take(WORKER, Capacity { max: 1, ahead: 0 }, &[], Duration::ZERO).await.expect("says that it has nothing");
+    fs.take_next(WORKER, Capacity { max: 1, ahead: 0 }, &[], Duration::ZERO).await.expect("says that it has nothing");
     assert_eq!(fs.shared.repositories.lock().filled(file), []);
 }
 
@@ -449,7 +449,7 @@ async fn cutting_to_nothing_waits_for_workers_and_then_nothing_is_fetched() {
     while !fs.shared.repositories.lock().is_closed(file) {
         tokio::task::yield_now().await;
     }
-    assert_eq!(fs.take(WORKER, MANY, &[work.number], Duration::ZERO).await.expect("takes"), [], "nothing new");
+    assert_eq!(fs.take_next(WORKER, MANY, &[work.number], Duration::ZERO).await.expect("takes"), [], "nothing new");
     assert!(!cutting.is_finished());
     fs.finish(WORKER, work.number, outcome(FetchResult::Loaded)).await.expect("takes");
     // Objects that were written are cut; no OST answers here, so this is done by hand.
@@ -511,10 +511,10 @@ async fn a_restarted_server_goes_on_where_it_was() {
         fs.renew(session, Some(&[]), 0).await.expect("lives");
     }
     assert_eq!(fs.import(WORKER, import.number, page).await.expect_err("of another life").code, FsCode::Stale);
-    let again = fs.take(WORKER, MANY, &[import.number], Duration::ZERO).await.expect("takes");
+    let again = fs.take_next(WORKER, MANY, &[import.number], Duration::ZERO).await.expect("takes");
     let [again] = &again[..] else { panic!("{again:?}") };
     assert_eq!(again.work, Work::Import { after: b"b".to_vec(), sync: false });
-    let given = fs.take(WORKER, MANY, &[again.number], Duration::from_secs(20)).await.expect("takes");
+    let given = fs.take_next(WORKER, MANY, &[again.number], Duration::from_secs(20)).await.expect("takes");
     assert_eq!(fetch(&given[0]).fid, file, "a restore is remembered, and nobody else can be writing");
 }
 
@@ -540,5 +540,5 @@ async fn a_link_is_ended_when_nothing_depends_on_it_or_by_force() {
 async fn a_session_that_could_not_be_shut_out_is_no_worker() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (fs, ..) = with_a_link(dir.path()).await;
-    assert_eq!(fs.take(CLIENT, ONE, &[], Duration::ZERO).await.expect_err("no writer").code, FsCode::Invalid);
+    assert_eq!(fs.take_next(CLIENT, ONE, &[], Duration::ZERO).await.expect_err("no writer").code, FsCode::Invalid);
 }

@@ -18,6 +18,9 @@ use crate::store::records::{Sync, Waits};
 /// Longest a Take waits before it looks again, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// So often what is loaded is recorded anew when the file's object has become another one.
+const LOADED_TRIES: u32 = 4;
+
 /// How much a worker takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
@@ -28,17 +31,47 @@ pub struct Capacity {
 }
 
 impl FileSystem {
-    /// Waits for work, `hold` at most. `held`: numbers of what the worker has.
+    /// Waits for work, `hold` at most. `held`: numbers of what the worker has. Gives the turn of the next Take, too. One whose turn it
+    /// is not changes nothing and is answered at once: what it says may be older than what was given since.
     pub async fn take(
         self: &Arc<Self>,
         session: SessionId,
+        turn: u64,
+        capacity: Capacity,
+        held: &[u64],
+        hold: Duration,
+    ) -> FsResult<(Vec<Assignment>, u64)> {
+        self.touch(session)?;
+        self.know_worker(session).await?;
+        self.settle_opened().await?;
+        let next = match self.shared.repositories.lock().turn(session, turn) {
+            Ok(next) => next,
+            Err(now) => return Ok((Vec::new(), now)),
+        };
+        Ok((self.take_in_turn(session, next, capacity, held, hold).await?, next))
+    }
+
+    /// [`FileSystem::take`] of a worker that knows its turn.
+    #[cfg(test)]
+    pub async fn take_next(
+        self: &Arc<Self>,
+        session: SessionId,
+        capacity: Capacity,
+        held: &[u64],
+        hold: Duration,
+    ) -> FsResult<Vec<Assignment>> {
+        let (_, turn) = self.take(session, 0, capacity, &[], Duration::ZERO).await?;
+        self.take(session, turn, capacity, held, hold).await.map(|(given, _)| given)
+    }
+
+    async fn take_in_turn(
+        self: &Arc<Self>,
+        session: SessionId,
+        next: u64,
         Capacity { max, mut ahead }: Capacity,
         held: &[u64],
         hold: Duration,
     ) -> FsResult<Vec<Assignment>> {
-        self.touch(session)?;
-        self.know_worker(session).await?;
-        self.settle_opened().await?;
         let until = Instant::now() + hold;
         self.shared.repositories.lock().held(session, held, Instant::now());
         let mut given = Vec::new();
@@ -46,6 +79,10 @@ impl FileSystem {
             let told = self.shared.repositories.work.notified();
             tokio::pin!(told);
             told.as_mut().enable();
+            if !self.shared.repositories.lock().is_next_turn(session, next) {
+                // The worker has asked again: nobody hears this answer.
+                return Ok(given);
+            }
             self.start_due_syncs().await?;
             while given.len() < max {
                 self.refill_exports().await;
@@ -296,6 +333,29 @@ impl FileSystem {
         checked.map(drop).or_else(gone_is_done).and(reloaded)
     }
 
+    /// A range is durable. The object that it came from may have another ETag by now: it was copied to another name, or stored
+    /// anew with the same data. Nothing else can have become of it: nobody gives up or replaces data while a range of it is out.
+    pub(super) async fn record_loaded(
+        &self,
+        fid: Fid,
+        range: Extent,
+        mut etag: String,
+        allocated_delta: i64,
+    ) -> FsResult<Answer> {
+        for _ in 0..LOADED_TRIES {
+            let change = Change::Loaded { fid, etag: etag.clone(), range, allocated_delta };
+            match self.change(change).await {
+                Err(e) if e.code == FsCode::Stale => {}
+                answer => return answer,
+            }
+            match self.ask(move |tx| repository::hsm(tx, fid)).await? {
+                Some(row) if row.etag != etag => etag = row.etag,
+                _ => break,
+            }
+        }
+        Err(FsError::new(FsCode::Unavailable, format!("the object of {fid} does not stay the same")))
+    }
+
     async fn fetched(&self, number: u64, fid: Fid, range: Extent, outcome: FetchOutcome) -> FsResult<()> {
         let row = self.ask(move |tx| repository::hsm(tx, fid)).await;
         let row = match row {
@@ -309,9 +369,7 @@ impl FileSystem {
         let key = String::from_utf8_lossy(&row.key).into_owned();
         let why = match outcome.result {
             FetchResult::Loaded => {
-                let allocated_delta = outcome.allocated_delta;
-                let change = Change::Loaded { fid, etag: row.etag, range, allocated_delta };
-                let answer = self.change(change).await;
+                let answer = self.record_loaded(fid, range, row.etag, outcome.allocated_delta).await;
                 let mut table = self.shared.repositories.lock();
                 return match answer {
                     Ok(Answer::Remote(remote)) => {
@@ -332,7 +390,8 @@ impl FileSystem {
                 self.shared.repositories.lock().give_back(number, false, Instant::now());
                 return Ok(());
             }
-            FetchResult::Changed | FetchResult::Gone if self.is_unsettled(&row).await? => {
+            // If that cannot be told, it is found out by the next one who asks.
+            FetchResult::Changed | FetchResult::Gone if self.is_unsettled(&row).await.unwrap_or(true) => {
                 // It may have been stored anew, and nobody has heard of it yet.
                 self.shared.repositories.lock().give_back(number, true, Instant::now());
                 return Ok(());

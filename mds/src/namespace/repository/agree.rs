@@ -3,7 +3,7 @@
 use sateen_types::repository::{Conflict, ConflictPolicy, RepositoryEvents};
 use sateen_types::{Fid, FsResult, RepositoryId, Timestamp};
 
-use super::{export, links};
+use super::{export, hsm, links};
 use crate::store::{ReadTxn, Txn};
 
 /// Whether a file waits to be exported: what is under its key then is found out by that.
@@ -25,6 +25,25 @@ pub fn note_changed(tx: &mut dyn Txn, fid: Fid, id: RepositoryId, now: Timestamp
         }
         _ => Ok(()),
     }
+}
+
+/// A file takes the data of the object under this key. What it was known by before is still ours, but as old as the objects of its
+/// other names: they are stored anew, if the link exports.
+pub fn becomes(tx: &mut dyn Txn, fid: Fid, (id, key): (RepositoryId, &[u8]), now: Timestamp) -> FsResult<()> {
+    export::forget_further(tx, fid, id, key)?;
+    let before = hsm(tx, fid)?.filter(|row| row.repository != id || row.key != key);
+    if let Some(row) = &before {
+        export::is_ours_only(tx, row.repository, &row.key, &row.etag)?;
+    }
+    if before.is_some() || !export::further_of(tx, fid)?.is_empty() {
+        note_changed(tx, fid, id, now)?;
+    }
+    Ok(())
+}
+
+/// Whether this object is ours and has no data that anybody relies on: what has its name is to take its place.
+pub fn is_ours_only(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8], etag: &str) -> FsResult<bool> {
+    Ok(export::record(tx, id, key)?.is_some_and(|record| record.etag == etag))
 }
 
 /// What somebody has decided about a conflict.

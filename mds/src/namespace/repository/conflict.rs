@@ -25,7 +25,10 @@ pub(super) fn stranger(
 ) -> FsResult<Imported> {
     const WHAT: &str = "something made here has the name";
     let further = agree::further_etag(import.tx, entry.fid, import.id, &object.key)?;
-    if agree::waits(import.tx, entry.fid)? || further.is_some_and(|etag| etag == object.etag) {
+    if agree::waits(import.tx, entry.fid)?
+        || further.is_some_and(|etag| etag == object.etag)
+        || agree::is_ours_only(import.tx, import.id, &object.key, &object.etag)?
+    {
         return Ok(Imported::Same);
     }
     if agree::is_ours_to_settle(import.tx, import.id, &object.key)? {

@@ -456,6 +456,7 @@ impl<'a> Import<'a> {
         let new = self.row(object);
         agree::end_conflict(self.tx, self.id, &object.key)?;
         if replaces {
+            agree::becomes(self.tx, fid, (self.id, &object.key), self.inputs.now)?;
             release_data(self.tx, fid, new)?;
             return Ok(Imported::Changed { bytes: object.size });
         }

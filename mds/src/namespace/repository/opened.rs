@@ -1,11 +1,13 @@
-//! Files with an HSM state that somebody has opened for writing. They count as changed: a client that dies may have stored what it
-//! never told. The row is there before the open is answered, and goes when the last of them has closed in order and nothing was
-//! written. One whose client has died with it open is changed.
+//! Files with an HSM state, or that wait for export, which somebody has opened for writing. They count as changed: a client that dies
+//! may have stored what it never told. The row is there before the open is answered, and goes when the last of them has closed in order
+//! and nothing was written. One whose client has died with it open is changed, and has another version than whatever was stored of it
+//! before.
 
-use sateen_types::{Fid, FsResult, HsmFlags};
+use sateen_types::{Fid, FsResult, HsmFlags, Timestamp};
 
 use super::{agree, hsm, written};
 use crate::command::Inputs;
+use crate::namespace::tree;
 use crate::store::records::HsmRecord;
 use crate::store::{ReadTxn, Table, Txn, keys};
 
@@ -24,7 +26,7 @@ pub fn is_opened(tx: &dyn ReadTxn, fid: Fid) -> FsResult<bool> {
 
 /// Somebody opens the file for writing.
 pub fn open(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
-    if hsm(tx, fid)?.is_some() && !is_opened(tx, fid)? {
+    if !is_opened(tx, fid)? && (hsm(tx, fid)?.is_some() || agree::waits(tx, fid)?) {
         tx.put(Table::Repositories, keys::opened(fid), Vec::new());
     }
     Ok(())
@@ -45,12 +47,22 @@ pub fn abandon(tx: &mut dyn Txn, files: &[Fid], inputs: &Inputs) -> FsResult<()>
             continue;
         }
         written(tx, *fid)?;
+        other_version(tx, *fid, inputs.now)?;
         if let Some(row) = hsm(tx, *fid)? {
             agree::note_changed(tx, *fid, row.repository, inputs.now)?;
         }
         if !inputs.open.contains(fid) {
             tx.delete(Table::Repositories, keys::opened(*fid));
         }
+    }
+    Ok(())
+}
+
+/// What is stored of the file by now, or was, is not it as it is any more.
+pub fn other_version(tx: &mut dyn Txn, fid: Fid, now: Timestamp) -> FsResult<()> {
+    if let Some(mut inode) = tree::find_inode(tx, fid)? {
+        inode.attr_changed(now);
+        tree::put_inode(tx, fid, &inode);
     }
     Ok(())
 }

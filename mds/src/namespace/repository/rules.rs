@@ -6,7 +6,7 @@
 
 use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, HsmFlags};
 
-use super::{agree, export, hsm, links, put_hsm};
+use super::{agree, export, hsm, links, opened, put_hsm};
 use crate::command::Inputs;
 use crate::namespace::changelog::{self, HsmEvent};
 use crate::namespace::{perm, tree};
@@ -117,6 +117,7 @@ pub fn change(
         if let Some(row) = row.filter(|_| flags != has) {
             put_hsm(tx, fid, &HsmRecord { flags, ..row.clone() })?;
             if flags.has(HsmFlags::DIRTY) && !has.has(HsmFlags::DIRTY) {
+                opened::other_version(tx, fid, inputs.now)?;
                 agree::note_changed(tx, fid, row.repository, inputs.now)?;
             }
             changed = true;

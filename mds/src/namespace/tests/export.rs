@@ -2,6 +2,7 @@
 //! is as the directory is. With others who change the bucket: nothing of either side goes without a conflict.
 
 mod asked;
+mod links;
 mod ops;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,10 +106,16 @@ struct World<'s> {
 
 impl<'s> World<'s> {
     fn new(store: &'s MemStore) -> World<'s> {
+        World::with(store, |_| {})
+    }
+
+    /// With other settings of the link.
+    fn with(store: &'s MemStore, set: impl FnOnce(&mut RepositorySettings)) -> World<'s> {
         let mut b = Bench::new(store);
         b.run(Command::AllocSequence).expect("the bench uses it");
         let mut settings = RepositorySettings::new("/d".parse().expect("path"), "s3://b/p".parse().expect("url"));
         settings.auto_export = EVERY;
+        set(&mut settings);
         let link = change(&mut b, Change::Create { settings }).expect("links");
         let Answer::Link(link) = link else { panic!("{link:?}") };
         change(&mut b, Change::Checked { id: link.id, message: String::new() }).expect("checks");

@@ -1,6 +1,7 @@
 //! Whole lives of files that go to a repository: opened, written, closed, given out, overtaken, reported, and not reported.
 
 mod hsm;
+mod late;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ async fn a_file_is_exported_when_it_is_closed_and_again_when_that_was_overtaken(
     assert_eq!((first.known_etag.as_str(), first.copy.is_some(), first.earlier.len()), ("", false, 0));
     assert!(!fs.confirm(WORKER, work.number).await.expect("its own"));
     assert_eq!(fs.confirm(OTHER, work.number).await.expect_err("another's").code, FsCode::Stale);
-    assert_eq!(fs.take(OTHER, MANY, &[], Duration::ZERO).await.expect("takes"), [], "one at a time");
+    assert_eq!(fs.take_next(OTHER, MANY, &[], Duration::ZERO).await.expect("takes"), [], "one at a time");
     // Somebody opens it before it is in place, and writes nothing.
     fs.open(CLIENT, Credential::ROOT, file, Access { read: true, write: true, exec: false }).await.expect("opens");
     assert!(fs.confirm(WORKER, work.number).await.expect("its own"));
@@ -169,7 +170,11 @@ async fn a_restarted_server_knows_what_waits_and_what_may_have_been_stored() {
     let store = fs.store.clone();
     drop(fs);
     let fs = start(dir.path(), store);
-    assert_eq!(fs.take(WORKER, MANY, &[], Duration::ZERO).await.expect("takes"), [], "who has it open is not known");
+    assert_eq!(
+        fs.take_next(WORKER, MANY, &[], Duration::ZERO).await.expect("takes"),
+        [],
+        "who has it open is not known"
+    );
     for session in [CLIENT, WORKER, OTHER] {
         fs.renew(session, Some(&[]), 0).await.expect("lives");
     }

@@ -73,7 +73,7 @@ async fn looks_from_before_a_restart_are_made_again() {
     assert!(fs.stamp().await.expect("gives") > old && import.stamp < old);
     let done = fs.events(WORKER, told(id, 0, old, vec![object("x", 1)], &["y"])).await.expect("takes");
     assert_eq!((done.created, done.later.len()), (0, 2));
-    let given = fs.take(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
+    let given = fs.take_next(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
     let import = given.iter().find(|a| matches!(a.work, Work::Import { .. })).expect("goes on");
     let page = |stamp| ImportPage {
         objects: vec![object("x", 1)],
@@ -129,6 +129,50 @@ fn comparisons_are_due_once_and_watches_go_to_another_when_their_worker_is_silen
     t.cannot_watch(third, silent);
     assert_eq!(t.pick(OTHER, 0, true, silent), None, "not at once");
     assert!(t.pick(OTHER, 0, true, silent + Duration::from_secs(31)).is_some(), "after a while");
+}
+
+#[test]
+fn a_take_that_comes_late_says_nothing() {
+    let now = Instant::now();
+    let mut t = LoadTable::new(100, [OTHER]);
+    let first = t.turn(WORKER, 0).expect_err("nobody knows it yet");
+    let second = t.turn(WORKER, first).expect("its turn");
+    assert_eq!(t.turn(WORKER, first), Err(second), "the same once more, or an answer that was lost");
+    assert_eq!(t.turn(WORKER, 0), Err(second), "one that was on its way since the session began");
+    assert!(t.is_next_turn(WORKER, second) && !t.is_next_turn(WORKER, first));
+    let third = t.turn(WORKER, second).expect("its turn");
+    assert!(first < second && second < third && !t.is_next_turn(WORKER, second));
+    // One of an earlier life of the server settles nothing.
+    assert!(t.turn(OTHER, 99).is_err() && !t.is_settled());
+    t.end_session(WORKER, now);
+    assert!(!t.is_next_turn(WORKER, third) && t.turn(WORKER, third).is_err());
+}
+
+#[tokio::test]
+async fn what_a_late_take_does_not_name_stays_where_it_is() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (fs, _, root) = with_a_link(dir.path()).await;
+    let file = imported(&fs, root, CHUNK).await;
+    fs.hsm_request(CLIENT, Credential::ROOT, file, HsmOperation::Restore).await.expect("asks");
+    let (_, late) = fs.take(WORKER, 0, MANY, &[], Duration::ZERO).await.expect("tells the turn");
+    let (given, turn) = fs.take(WORKER, late, MANY, &[], Duration::ZERO).await.expect("its turn");
+    let number = given.first().expect("the range").number;
+    assert_eq!(fs.take(WORKER, late, MANY, &[], Duration::ZERO).await, Ok((Vec::new(), turn)));
+    nothing_to_take(&fs, OTHER).await;
+    fs.finish(WORKER, number, outcome(FetchResult::Loaded)).await.expect("it is still its own");
+    assert!(!flags(&fs, file).await.has(HsmFlags::RELEASED));
+}
+
+#[tokio::test]
+async fn what_is_loaded_is_so_also_when_its_object_was_copied_meanwhile() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (fs, _, root) = with_a_link(dir.path()).await;
+    let file = imported(&fs, root, CHUNK).await;
+    fs.hsm_request(CLIENT, Credential::ROOT, file, HsmOperation::Restore).await.expect("asks");
+    take(&fs, WORKER, &[]).await;
+    let whole = Extent { start: 0, end: CHUNK };
+    fs.record_loaded(file, whole, "as it was asked before".to_owned(), 4096).await.expect("records");
+    assert!(!flags(&fs, file).await.has(HsmFlags::RELEASED));
 }
 
 #[test]

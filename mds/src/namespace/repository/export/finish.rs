@@ -165,6 +165,12 @@ pub fn stored(tx: &mut dyn Txn, stored: &Stored, now: Timestamp) -> FsResult<boo
         true => same_source || before.is_none() && same_data,
         false => same_source || loads(tx, fid)?.is_none(),
     };
+    // What has another size was not put together as it should.
+    let of_size = match &before {
+        Some(row) if stored.copied => row.size,
+        _ => inode.size,
+    };
+    let has_data = has_data && (!inode.is_regular() || !same_data || object.size == of_size);
     if !has_data {
         if before.as_ref().is_some_and(|row| row.repository == id && row.key == *key) && loads(tx, fid)?.is_none() {
             delete_hsm(tx, fid)?;

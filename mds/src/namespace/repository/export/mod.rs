@@ -32,9 +32,11 @@ use crate::store::{ReadTxn, Table, Txn};
 pub use conflicts::{count as conflict_count, list as list_conflicts, note_conflict};
 pub use finish::Stored;
 pub use note::{Exporting, destroyed, follows, note};
-pub use objects::{Deletion, deletion, is_to_be_deleted, is_unsettled, owner, record};
+pub use objects::{Deletion, deletion, is_ours_only, is_to_be_deleted, is_unsettled, owner, record};
 pub use plan::{Look, Plan, Store, plan};
-pub use queue::{conflict, count, forget_conflict, forget_further, further, further_owner, items, note_file, waiting};
+pub use queue::{
+    conflict, count, forget_conflict, forget_further, further, further_of, further_owner, items, note_file, waiting,
+};
 pub use remove::cancel;
 pub use skipped::skipped;
 

@@ -225,7 +225,8 @@ impl Known<'_> {
         if let Some(id) = blocked {
             return Ok(Plan::Blocked(id));
         }
-        if let Some(row) = self.hsm.as_ref().filter(|_| !self.hsm_is_wanted())
+        // Of an object that is lost there is nothing to be had.
+        if let Some(row) = self.hsm.as_ref().filter(|row| !self.hsm_is_wanted() && !row.flags.has(HsmFlags::LOST))
             && let Some(link) = self.link(row.repository).filter(|link| link.settings.auto_export.deleted)
             && loads(tx, self.fid)?.is_some()
         {
@@ -348,7 +349,7 @@ impl Known<'_> {
         if self.look.patient && queue::waiting(tx, other)?.is_some() {
             return Ok(Some(Plan::Behind(other)));
         }
-        let has_data = hsm(tx, other)?.is_some_and(|row| row.repository == id && row.key == key);
+        let has_data = hsm(tx, other)?.is_some_and(|row| has(&row, id, key));
         Ok((has_data && loads(tx, other)?.is_some()).then_some(Plan::Load(other)))
     }
 
@@ -363,6 +364,11 @@ impl Known<'_> {
             && row.size > 0;
         has_data.then(|| CopySource { key: row.key.clone(), etag: row.etag.clone(), size: row.size })
     }
+}
+
+/// Whether the data of a file is in this object, as far as is known.
+fn has(row: &HsmRecord, id: RepositoryId, key: &[u8]) -> bool {
+    row.repository == id && row.key == key && !row.flags.has(HsmFlags::LOST)
 }
 
 /// `st_mode`'s bits of a kind of file that is exported.
