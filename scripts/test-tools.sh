@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs the programs that the scenarios in tests/ run on a mount: Debian packages, and the POSIX and data exercisers
-# pjdfstest and fsx and the S3 server Garage from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin; and an S3
+# pjdfstest and fsx and the S3 servers Garage and s3s-fs from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin; and an S3
 # server and S3 clients in Python (moto, boto3, the AWS CLI; versions in scripts/peers.txt) into an environment beside it, peers/.
 # Says what it does, does nothing where everything is there, and is safe to repeat.
 set -euo pipefail
 pjdfstest=0.2.2
 fsx=0.3.2
 garage=2.5.0
+s3s_fs=0.14.1
 tools=${SATEEN_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/sateen/tools}
 
 # shellcheck source=scripts/lib.sh
@@ -59,6 +60,11 @@ if ! installed garage "$garage"; then
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         cargo install --quiet --locked --root "$tools" garage --version "=$garage" \
         --no-default-features --features bundled-libs,sqlite
+fi
+
+if ! installed s3s-fs "$s3s_fs"; then
+    echo "== installing s3s-fs@$s3s_fs into $tools (about two minutes on two cores)"
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo install --quiet --locked --root "$tools" s3s-fs --version "=$s3s_fs" --features binary
 fi
 
 # The environment says itself what was installed into it, and only when all of it was. It is made anew for other versions.

@@ -1,13 +1,14 @@
 //! `sateen repo`: directories linked to prefixes of object stores.
 
+mod delete_data;
 mod export;
 mod show;
 mod task;
 
 use std::time::{Duration, Instant};
 
-use sateen_client::RepositoryChange;
 use sateen_client::admin::Admin;
+use sateen_client::{Client, MountSource, Options, RepositoryChange};
 use sateen_types::repository::{
     ImportState, LinkPath, Repository, RepositoryEvents, RepositorySettings, RepositoryState,
 };
@@ -23,6 +24,7 @@ use show::{details, summary, table, to_json};
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 /// After so long without a beginning it is said that perhaps no worker runs.
 const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs the verb.
 pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
     let host = mds.address();
@@ -107,9 +109,12 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 }
                 Ok(0)
             }
-            Repo::Delete { which, force } => {
+            Repo::Delete { which, force, delete_data } => {
                 let admin = admin(&host).await?;
                 let repo = find(&admin, &which).await?;
+                if delete_data {
+                    return end_with_data(&admin, host, &which.fs, &repo, force).await;
+                }
                 admin.delete_repository(&which.fs, repo.id, force).await.map_err(|e| match e.code {
                     FsCode::Busy if e.hint.is_none() => {
                         e.with_hint("load its files first (lfs hsm_restore), or lose what is not loaded with --force")
@@ -168,6 +173,35 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
             }
         }
     })
+}
+
+/// Ends a link, and removes what lies below its directory. What is not loaded goes as well; what waits for export keeps it from
+/// beginning, unless `force`.
+async fn end_with_data(admin: &Admin, host: String, fs: &FsName, repo: &Repository, force: bool) -> FsResult<u8> {
+    let now = admin.get_repository(fs, repo.id).await?;
+    if !force && (now.export.queued > 0 || now.conflicts > 0) {
+        let (queued, conflicts) = (now.export.queued, now.conflicts);
+        let what =
+            format!("{queued} exports and {conflicts} conflicts of {} wait: they would go with the files", repo.id);
+        return Err(FsError::new(FsCode::Busy, what)
+            .with_hint(format!("sateen repo status {fs} {} --wait, or lose them with --force", repo.id)));
+    }
+    let source: MountSource = format!("{host}:/{fs}").parse()?;
+    let options = Options { client_name: "sateen repo delete".to_owned(), ..Options::default() };
+    let client = Client::connect(&source, options).await?;
+    // Before anything goes: nothing of it is carried over to the bucket.
+    admin.delete_repository(fs, repo.id, true).await?;
+    say!("{}: {} is linked to {} no more", repo.id, repo.settings.path, repo.settings.url);
+    let removed = delete_data::empty(&client, repo.root).await;
+    let closed = client.close().await;
+    let removed = removed.and_then(|removed| closed.map(|()| removed)).map_err(|e| match e.hint {
+        Some(_) => e,
+        None => {
+            e.with_hint(format!("remove what is left of {} on a mount; its bucket is left alone", repo.settings.path))
+        }
+    })?;
+    say!("{}: {removed} names were removed; objects stay", repo.settings.path);
+    Ok(0)
 }
 
 /// What a list of changes says; `None`: nothing was given.

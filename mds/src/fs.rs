@@ -308,7 +308,7 @@ impl FileSystem {
                 // As others have left it.
                 let question = move |tx: &dyn ReadTxn| {
                     let (layout, remote) = namespace::repository::layout_and_remote(tx, fid)?;
-                    let known = namespace::repository::hsm(tx, fid)?.is_some();
+                    let known = namespace::repository::opened::counts(tx, fid)?;
                     Ok((namespace::get_attr(tx, fid)?, Some(layout), remote, known))
                 };
                 let (attr, layout, remote, known) = self.ask(question).await?;
@@ -416,7 +416,7 @@ impl FileSystem {
         let opened = OpenGuard { fs: self, session, fid, keep: false };
         let question = move |tx: &dyn ReadTxn| {
             let (attr, layout) = namespace::open(tx, &who, fid, wanted)?;
-            let known = wanted.write && namespace::repository::hsm(tx, fid)?.is_some();
+            let known = wanted.write && namespace::repository::opened::counts(tx, fid)?;
             Ok((attr, layout, namespace::repository::remote(tx, fid)?, known))
         };
         if !self.is_free(session, fid, wanted) {

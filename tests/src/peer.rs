@@ -1,7 +1,8 @@
-//! Stores that nobody here wrote: moto's server (with a queue) and Garage, and boto3 and the AWS CLI to look at them from outside.
+//! Stores that nobody here wrote: moto's server (with a queue), Garage and s3s-fs, and boto3 and the AWS CLI to look at them from outside.
 //!
 //! `scripts/test-tools.sh` installs all of them, pinned.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -71,6 +72,18 @@ impl Peer {
                 .env("RUST_LOG", "garage=info");
         });
         Peer { process, port, _rpc: Some(rpc) }.listening()
+    }
+
+    /// Starts s3s-fs on a directory below `dir`.
+    #[track_caller]
+    pub fn s3s_fs(dir: &Path) -> Peer {
+        let (port, root) = (Port::free(), dir.join("s3s-fs"));
+        std::fs::create_dir_all(root.join(BUCKET)).expect("made");
+        let number = port.number().to_string();
+        let given = ["--host", "127.0.0.1", "--port", &number, "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY];
+        let args: Vec<OsString> = given.iter().map(Into::into).chain([root.into_os_string()]).collect();
+        let process = Process::start("s3s-fs", &bins::tool("s3s-fs"), &args, &dir.join("s3s-fs.log"), |_| {});
+        Peer { process, port, _rpc: None }.listening()
     }
 
     #[track_caller]

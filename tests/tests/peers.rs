@@ -1,4 +1,4 @@
-//! Stores that nobody here wrote (moto's server, Garage), looked at from outside with boto3 and the AWS CLI: import, lazy load, automatic
+//! Stores that nobody here wrote (moto's server, Garage, s3s-fs), looked at from outside with boto3 and the AWS CLI: import, lazy load, automatic
 //! import through a queue, export in one piece and in parts, renames, deletions, metadata; and which conditions it knows.
 //!
 //! Needs what `scripts/test-tools.sh` installs.
@@ -31,7 +31,7 @@ for page in s3.get_paginator('list_objects_v2').paginate(Bucket=bucket):
         try: got = s3.get_object(Bucket=bucket, Key=o['Key'])
         except ClientError: continue
         body = got['Body'].read()
-        found[o['Key']] = {'size': len(body), 'etag': got['ETag'].strip('\"'), 'listed': o['ETag'].strip('\"'),
+        found[o['Key']] = {'size': len(body), 'etag': got['ETag'].strip('\"'), 'listed': o.get('ETag', '').strip('\"'),
                            'meta': got['Metadata'], 'md5': hashlib.md5(body).hexdigest()}
 tell(found)
 ";
@@ -108,9 +108,7 @@ told = {'file-permissions': '0100640', 'file-owner': '1234', 'file-group': '4321
 s3.put_object(Bucket=bucket, Key='in/plain', Body=b'plain')
 s3.put_object(Bucket=bucket, Key='in/dir/told', Body=b'with attributes', Metadata=told)
 s3.put_object(Bucket=bucket, Key='in/dir/link', Body=b'told', Metadata={'file-permissions': '0120777'})
-s3.put_object(Bucket=bucket, Key='in/empty/', Body=b'')
 s3.put_object(Bucket=bucket, Key='in/blank and + and %2F and \\u00fc', Body=b'encoded')
-s3.put_object(Bucket=bucket, Key='in/' + 300 * 'n', Body=b'no name of a file')
 s3.put_object(Bucket=bucket, Key='elsewhere', Body=b'not of the link')
 parts = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
 s3.upload_file(args[0], bucket, 'in/large', Config=parts)
@@ -118,19 +116,32 @@ for i in range(60): s3.put_object(Bucket=bucket, Key='in/many/%04d' % i, Body=b'
 tell(s3.head_object(Bucket=bucket, Key='in/large')['ETag'])
 ";
 
+/// What a store that keeps objects as files cannot have, or does not list.
+const FILL_MORE: &str = "
+s3.put_object(Bucket=bucket, Key='in/empty/', Body=b'')
+s3.put_object(Bucket=bucket, Key='in/' + 300 * 'n', Body=b'no name of a file')
+tell(None)
+";
+
 fn fill(large: &[u8], store: &Peer, scratch: &Scratch) {
     let file = scratch.path().join("large");
     fs::write(&file, large).expect("written");
+    store.python(FILL_MORE, &[]);
     let etag = store.python(FILL, &[&file.to_string_lossy()]);
     assert!(etag.as_str().is_some_and(|etag| etag.ends_with("-3\"")), "{etag} is of an object in three parts");
 }
 
 /// What came of it on a mount.
 fn imported(linked: &Linked, mount: &Mount, large: &[u8]) {
-    let at = |path: &str| linked.on(mount, path);
     let import = linked.now().expect("the MDS answers").import;
     let skipped: Vec<_> = import.first_skipped.iter().map(|s| String::from_utf8_lossy(&s.key).into_owned()).collect();
     assert_eq!(skipped, ["n".repeat(300)], "{:?}", import.first_skipped);
+    assert!(fs::metadata(linked.on(mount, "empty")).expect("attributes").is_dir());
+    files_imported(linked, mount, large);
+}
+
+fn files_imported(linked: &Linked, mount: &Mount, large: &[u8]) {
+    let at = |path: &str| linked.on(mount, path);
     assert_eq!(fs::read_dir(at("many")).expect("readable").count(), 60);
     let told = fs::metadata(at("dir/told")).expect("attributes");
     assert_eq!(
@@ -140,7 +151,6 @@ fn imported(linked: &Linked, mount: &Mount, large: &[u8]) {
     assert_eq!(fs::read(at("dir/link")).expect("read"), b"with attributes");
     assert_eq!(fs::read(at("blank and + and %2F and \u{fc}")).expect("read"), b"encoded");
     assert_eq!(fs::read(at("many/0059")).expect("read"), b"59");
-    assert!(fs::metadata(at("empty")).expect("attributes").is_dir());
     // Lazily: a part of it, then the rest.
     let mut part = vec![0; 4096];
     fs::File::open(at("large")).expect("open").read_exact_at(&mut part, 9 * MIB as u64 + 3).expect("read");
@@ -231,8 +241,65 @@ fn what_is_put_into_garage_is_files_and_a_comparison_finds_what_changes() {
         settings.auto_import = ALL;
     });
     let mount = linked.cluster.mount();
-    let at = |path: &str| linked.on(&mount, path);
     imported(&linked, &mount, &large);
+    compared(&garage, &linked, &mount);
+}
+
+/// The same with s3s-fs, which keeps objects as files.
+#[test]
+fn what_is_put_into_s3s_fs_is_files_and_a_comparison_finds_what_changes() {
+    let large = pattern(1, 14 * MIB + 5);
+    let fill = |store: &Peer, scratch: &Scratch| {
+        let file = scratch.path().join("large");
+        fs::write(&file, &large).expect("written");
+        store.python(FILL, &[&file.to_string_lossy()]);
+    };
+    let (_scratch, store, linked) = linked("s3s-fs-import", Peer::s3s_fs, fill, |_, settings| {
+        settings.url = format!("s3://{BUCKET}/in/").parse().expect("a URL");
+        settings.auto_import = ALL;
+    });
+    let mount = linked.cluster.mount();
+    files_imported(&linked, &mount, &large);
+    compared(&store, &linked, &mount);
+}
+
+#[test]
+fn what_is_written_on_a_mount_is_read_from_s3s_fs_with_boto3() {
+    let (_scratch, store, linked) =
+        linked("s3s-fs-export", Peer::s3s_fs, |_, _| {}, |_, settings| settings.auto_export = ALL);
+    let mount = linked.cluster.mount();
+    let at = |path: &str| linked.on(&mount, path);
+    let large = pattern(2, 40 * MIB + 4097);
+    fs::create_dir(at("dir")).expect("made");
+    fs::write(at("dir/small"), b"small").expect("written");
+    fs::write(at("large"), &large).expect("written");
+    fs::write(at("blank and + and \u{fc}"), b"encoded").expect("written");
+    fs::write(at("none"), b"").expect("written");
+    fs::set_permissions(at("dir/small"), fs::Permissions::from_mode(0o640)).expect("chmod");
+    let same = |bucket: &Bucket, key: &str| bucket.get(key).is_some_and(|o| o.md5 == md5(&at(key)));
+    let mode = |bucket: &Bucket, key: &str| bucket.get(key).and_then(|o| o.meta.get("file-permissions")).cloned();
+    let all = ["blank and + and \u{fc}", "dir/small", "large", "none"];
+    let bucket = exported(&store, &linked, "what is new", |bucket| all.iter().all(|key| same(bucket, key)));
+    assert_eq!(bucket.keys().collect::<Vec<_>>(), all);
+    assert_eq!(mode(&bucket, "dir/small").as_deref(), Some("0100640"));
+    fs::write(at("dir/small"), b"changed").expect("written");
+    fs::rename(at("large"), at("dir/moved")).expect("renamed");
+    fs::remove_file(at("none")).expect("removed");
+    let all = ["blank and + and \u{fc}", "dir/moved", "dir/small"];
+    let bucket = exported(&store, &linked, "what has changed", |bucket| {
+        all.iter().all(|key| same(bucket, key)) && !bucket.contains_key("large") && !bucket.contains_key("none")
+    });
+    assert_eq!(bucket.keys().collect::<Vec<_>>(), all);
+    // Released, and loaded again from where it was exported to.
+    sateen_tests::cluster::lfs_ok(&[&"hsm_release", &at("dir/moved")]);
+    assert_eq!(linked.hsm("dir/moved").loaded_bytes, 0);
+    assert!(fs::read(at("dir/moved")).expect("read") == large);
+    linked.cluster.assert_names_sound();
+}
+
+/// Changes that nobody tells of.
+fn compared(garage: &Peer, linked: &Linked, mount: &Mount) {
+    let at = |path: &str| linked.on(mount, path);
     garage.aws(&["s3", "mv", &format!("s3://{BUCKET}/in/plain"), &format!("s3://{BUCKET}/in/moved")]);
     let script = "
 s3.put_object(Bucket=bucket, Key='in/dir/told', Body=b'other bytes, of another length')

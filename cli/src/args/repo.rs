@@ -158,6 +158,9 @@ pub enum Repo {
         /// Even if files are not loaded in full, or exports are queued.
         #[arg(long)]
         force: bool,
+        /// Remove everything below the directory, too; objects stay.
+        #[arg(long)]
+        delete_data: bool,
     },
     /// Import names and attributes of everything under the prefix again.
     Import {

@@ -322,12 +322,13 @@ async fn a_reader_waits_for_what_it_asks_for_and_the_rest_follows() {
     let first = take(&fs, WORKER, &[]).await;
     assert_eq!((fetch(&first).range, fetch(&first).urgent), (extent(CHUNK, 2 * CHUNK), true));
     assert!(fetch(&first).layout.is_instantiated(CHUNK, CHUNK));
-    let ahead = take(&fs, OTHER, &[]).await;
-    assert_eq!((fetch(&ahead).range, fetch(&ahead).urgent), (extent(2 * CHUNK, 10 * CHUNK), false));
+    nothing_to_take(&fs, OTHER).await;
     assert_eq!(fs.hsm_state(CLIENT, file).await.expect("known").action, HsmAction::Restore);
     assert!(!loading.is_finished());
     fs.finish(WORKER, first.number, outcome(FetchResult::Loaded)).await.expect("takes");
     let Loaded { remote, layout, .. } = loading.await.expect("runs").expect("loads");
+    let ahead = take(&fs, OTHER, &[]).await;
+    assert_eq!((fetch(&ahead).range, fetch(&ahead).urgent), (extent(2 * CHUNK, 10 * CHUNK), false));
     assert_eq!(remote.expect("not all").loaded(), [extent(CHUNK, 2 * CHUNK)]);
     assert!(layout.is_instantiated(CHUNK, CHUNK));
     fs.finish(OTHER, ahead.number, outcome(FetchResult::Loaded)).await.expect("takes");

@@ -24,9 +24,14 @@ pub fn is_opened(tx: &dyn ReadTxn, fid: Fid) -> FsResult<bool> {
     Ok(tx.get(Table::Repositories, &keys::opened(fid))?.is_some())
 }
 
+/// Whether it is to be marked when somebody opens it for writing.
+pub fn counts(tx: &dyn ReadTxn, fid: Fid) -> FsResult<bool> {
+    Ok(hsm(tx, fid)?.is_some() || agree::waits(tx, fid)?)
+}
+
 /// Somebody opens the file for writing.
 pub fn open(tx: &mut dyn Txn, fid: Fid) -> FsResult<()> {
-    if !is_opened(tx, fid)? && (hsm(tx, fid)?.is_some() || agree::waits(tx, fid)?) {
+    if !is_opened(tx, fid)? && counts(tx, fid)? {
         tx.put(Table::Repositories, keys::opened(fid), Vec::new());
     }
     Ok(())

@@ -231,8 +231,9 @@ async fn what_both_sides_changed_waits_for_a_decision() {
 async fn everything_below_a_path_is_exported_when_somebody_asks() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (fs, id, root) = with_a_link(dir.path()).await;
-    let known = imported(&fs, root, 0).await;
+    let known = imported(&fs, root, 100).await;
     let file = created(&fs, root, "n", 1).await;
+    write(&fs, file, 2).await;
     fs.close(CLIENT, &[file], 1).await.expect("closes");
     nothing_to_take(&fs, WORKER).await;
     let outside = fs.start_export(id, Some("/e".parse().expect("valid"))).await;
@@ -243,13 +244,13 @@ async fn everything_below_a_path_is_exported_when_somebody_asks() {
     fs.finish(WORKER, work.number, stored("e1")).await.expect("takes");
     nothing_to_take(&fs, WORKER).await;
     // A file alone, whatever the policy.
-    ask(&fs, 2, Mutation::SetAttr(SetAttr { mode: Some(0o600), ..SetAttr::new(known) })).await;
+    ask(&fs, 3, Mutation::SetAttr(SetAttr { mode: Some(0o600), ..SetAttr::new(known) })).await;
     fs.hsm_request(CLIENT, Credential::ROOT, known, HsmOperation::Archive).await.expect("asks");
     let work = take(&fs, WORKER, &[]).await;
     assert_eq!(export(&work).key, b"f");
     fs.finish(WORKER, work.number, stored("e2")).await.expect("takes");
     nothing_to_take(&fs, SessionId(WORKER.0)).await;
-    let elsewhere = created(&fs, Fid::ROOT, "x", 3).await;
+    let elsewhere = created(&fs, Fid::ROOT, "x", 4).await;
     let refused = fs.hsm_request(CLIENT, Credential::ROOT, elsewhere, HsmOperation::Archive).await;
     assert_eq!(refused.expect_err("below no link").code, FsCode::Invalid);
 }

@@ -68,15 +68,14 @@ pub fn owner(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<Option<
     }
 }
 
-/// ETag of the object of ours under a key; empty: none is known. Of one that is lost it is known that it is not there.
+/// ETag of the object of ours under a key; empty: none is known.
 pub fn known_etag(tx: &dyn ReadTxn, id: RepositoryId, key: &[u8]) -> FsResult<String> {
     if let Some(fid) = owner(tx, id, key)? {
         if let Some(further) = queue::further(tx, fid, id, key)? {
             return Ok(further.etag);
         }
         if let Some(row) = hsm(tx, fid)?.filter(|row| row.repository == id && row.key == key) {
-            let lost = row.flags.has(HsmFlags::LOST);
-            return Ok(if lost { String::new() } else { row.etag });
+            return Ok(row.etag);
         }
     }
     Ok(record(tx, id, key)?.map(|record| record.etag).unwrap_or_default())

@@ -306,12 +306,16 @@ impl Known<'_> {
         if link.state != RepositoryState::Available {
             return Ok(Some(Plan::Blocked(id)));
         }
-        if let Some(other) = owner(tx, id, key)?.filter(|other| *other != self.fid)
-            && let Some(plan) = self.in_the_way(tx, other, id, key)?
-        {
-            return Ok(Some(plan));
-        }
         let mut known_etag = objects::known_etag(tx, id, key)?;
+        if let Some(other) = owner(tx, id, key)?.filter(|other| *other != self.fid) {
+            if let Some(plan) = self.in_the_way(tx, other, id, key)? {
+                return Ok(Some(plan));
+            }
+            if is_lost(tx, other, id, key)? {
+                // It takes the key if nothing is there. If the object is there after all, it has what nobody else has.
+                known_etag.clear();
+            }
+        }
         let earlier = objects::record(tx, id, key)?.map(|record| record.earlier).unwrap_or_default();
         let mut overrule_etag = String::new();
         if let Some(conflict) = conflict {
@@ -349,7 +353,8 @@ impl Known<'_> {
         if self.look.patient && queue::waiting(tx, other)?.is_some() {
             return Ok(Some(Plan::Behind(other)));
         }
-        let has_data = hsm(tx, other)?.is_some_and(|row| has(&row, id, key));
+        let has_data = hsm(tx, other)?.is_some_and(|row| row.repository == id && row.key == key);
+        let has_data = has_data && !is_lost(tx, other, id, key)?;
         Ok((has_data && loads(tx, other)?.is_some()).then_some(Plan::Load(other)))
     }
 
@@ -366,9 +371,10 @@ impl Known<'_> {
     }
 }
 
-/// Whether the data of a file is in this object, as far as is known.
-fn has(row: &HsmRecord, id: RepositoryId, key: &[u8]) -> bool {
-    row.repository == id && row.key == key && !row.flags.has(HsmFlags::LOST)
+/// Whether data of a file was in this object only, and the object is lost.
+fn is_lost(tx: &dyn ReadTxn, fid: Fid, id: RepositoryId, key: &[u8]) -> FsResult<bool> {
+    let lost = |row: HsmRecord| row.repository == id && row.key == key && row.flags.has(HsmFlags::LOST);
+    Ok(hsm(tx, fid)?.is_some_and(lost) && loads(tx, fid)?.is_some())
 }
 
 /// `st_mode`'s bits of a kind of file that is exported.

@@ -3,6 +3,7 @@
 use sateen_types::repository::{ConflictPolicy, ImportPage, ImportStatus, ImportedObject};
 
 use super::*;
+use crate::namespace::repository::Looked;
 use crate::store::records::Sync;
 
 impl World<'_> {
@@ -26,7 +27,7 @@ impl World<'_> {
         let objects: Vec<ImportedObject> = self.bucket.iter().map(listed).collect();
         let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
         let page = ImportPage { objects, after, skipped: Vec::new(), last: true, stamp: 0 };
-        let looked = self.b.look();
+        let looked = Looked { stamp: self.number(), ..self.b.look() };
         match change(&mut self.b, Change::Import { id, run, page, looked }).expect("imports") {
             Answer::Import(status) => status,
             other => panic!("{other:?}"),
