@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sateen_dev_s3::store::Store;
-use sateen_tests::repository::Linked;
+use sateen_tests::cluster::FS;
+use sateen_tests::repository::{Linked, PATH};
 use sateen_tests::rng::pattern;
 use sateen_tests::s3::{BUCKET, Object};
 use sateen_tests::wait;
@@ -338,5 +339,42 @@ fn a_large_directory_that_is_renamed_is_renamed_in_the_bucket() {
     assert_eq!(linked.conflicts(), []);
     // Nothing of it was fetched but the file that was written.
     assert!(linked.workers[0].figure("fetched_bytes_total") < 1000, "their bytes were moved");
+    linked.cluster.assert_names_sound();
+}
+
+#[test]
+fn the_command_line_says_when_all_is_exported_and_ends_a_link_with_its_files() {
+    const FILES: usize = 300;
+    let mut linked = Linked::start_with("export-cli", exporting, |store| {
+        (0..FILES).for_each(|i| put(store, &format!("old/d{}/f{i:03}", i % 7), b"x"));
+    });
+    let mount = linked.cluster.mount();
+    let repo = |linked: &Linked, args: &[&str]| linked.cluster.sateen(&[&["repo"][..], args].concat());
+    let status = |linked: &Linked, more: &[&str]| repo(linked, &[&["status", FS, "--wait"][..], more].concat()).code;
+    fs::write(linked.on(&mount, "new"), b"new").expect("written");
+    assert_eq!(status(&linked, &[]), Some(0));
+    assert!(linked.s3.objects().expect("readable").contains_key("new"));
+    let pipe = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(rustix::fs::CWD, linked.on(&mount, "pipe"), pipe, mode, 0).expect("a pipe");
+    // The mount tells of it a moment later.
+    wait::until("a file that cannot be stored", wait::SERVER, || (status(&linked, &[]) == Some(7)).then_some(()));
+    assert_eq!(status(&linked, &["--ignore-skipped"]), Some(0));
+    // Nobody stores anything.
+    linked.workers[0].kill9();
+    fs::write(linked.on(&mount, "late"), b"late").expect("written");
+    wait::until("something that waits", wait::SERVER, || linked.now().filter(|now| now.export.queued > 0));
+    assert_eq!(status(&linked, &["--timeout", "1"]), Some(5));
+    let refused = repo(&linked, &["delete", FS, PATH, "--delete-data"]);
+    assert!(!refused.success() && refused.stderr.contains("wait"), "{refused}");
+    linked.add_worker();
+    assert_eq!(status(&linked, &["--ignore-skipped"]), Some(0));
+
+    let before = linked.s3.objects().expect("readable");
+    assert!(before.len() > FILES + 2, "{}", before.len());
+    let ended = repo(&linked, &["delete", FS, PATH, "--delete-data"]);
+    assert!(ended.success(), "{ended}");
+    assert_eq!(fs::read_dir(linked.on(&mount, "")).expect("readable").count(), 0);
+    assert!(linked.s3.objects().expect("readable") == before, "objects stay");
     linked.cluster.assert_names_sound();
 }
