@@ -12,7 +12,7 @@ use sateen_proto::{convert, mds};
 use sateen_types::limits::{CONFLICTS_PAGE_MAX, MESSAGE_BYTES_MAX, REPOSITORIES_MAX, TAKE_MAX};
 use sateen_types::repository::{
     Assignment, Conflict, ConflictPolicy, EventSource, EventsDone, EventsPage, HsmOperation, HsmState, ImportDone,
-    ImportPage, LinkPath, Outcome, Repository, RepositoryEvents, RepositoryId, RepositorySettings,
+    ImportPage, ImportedObject, LinkPath, Outcome, Repository, RepositoryEvents, RepositoryId, RepositorySettings,
 };
 use sateen_types::{Credential, Fid, FsCode, FsName, FsResult, OstIndex, Verifier};
 use tonic::transport::Channel;
@@ -227,6 +227,16 @@ impl Client {
         }
         let assignments = reply.assignments.into_iter().map(Assignment::try_from).collect::<FsResult<_>>()?;
         Ok((Shift(writer), assignments))
+    }
+
+    /// Which of these objects, as a listing tells of them, the import `number` need not look at. `Stale` if that is not this worker's
+    /// any more.
+    pub async fn known(&self, shift: Shift, number: u64, objects: &[ImportedObject]) -> FsResult<Vec<bool>> {
+        let asked = self.inner.session.ask_repositories_as(shift.0, |mut client, session_id| {
+            let request = convert::known_to_wire(session_id, number, objects);
+            async move { client.known(request).await }
+        });
+        convert::known_of(&asked.await?, objects.len())
     }
 
     /// Reports a page of the import `number`. `Stale` if that is not this worker's any more.

@@ -128,8 +128,12 @@ impl Service {
         }
         let replace = input.metadata_directive.as_ref().is_some_and(|d| d.as_str() == MetadataDirective::REPLACE);
         let about = match replace {
-            true => about(input.metadata, input.content_type),
-            false => About { metadata: source.metadata, content_type: source.content_type },
+            true => {
+                let headers =
+                    [input.cache_control, input.content_disposition, input.content_encoding, input.content_language];
+                about(input.metadata, input.content_type, headers)
+            }
+            false => About { metadata: source.metadata, content_type: source.content_type, headers: source.headers },
         };
         let mut incoming = self.store.begin(&input.bucket).map_err(refused)?;
         let incoming =
@@ -152,7 +156,9 @@ impl Service {
         if !self.store.buckets().contains(&input.bucket) {
             return Err(s3_error!(NoSuchBucket));
         }
-        let id = self.uploads.begin(&input.bucket, &input.key, about(input.metadata, input.content_type))?;
+        let headers = [input.cache_control, input.content_disposition, input.content_encoding, input.content_language];
+        let about = about(input.metadata, input.content_type, headers);
+        let id = self.uploads.begin(&input.bucket, &input.key, about)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),

@@ -13,7 +13,7 @@ use sateen_types::{FsCode, FsError};
 use tokio::time::Instant;
 
 use crate::multipart::Uploads;
-use crate::store::{About, Incoming, Record, Store};
+use crate::store::{About, HEADERS, Incoming, Record, Store};
 
 /// Bytes that are read from a file at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -96,8 +96,19 @@ impl Conditions {
 }
 
 /// What is kept beside the bytes of what is written.
-pub(crate) fn about(metadata: Option<Metadata>, content_type: Option<String>) -> About {
-    About { metadata: metadata.unwrap_or_default().into_iter().collect(), content_type }
+pub(crate) fn about(
+    metadata: Option<Metadata>,
+    content_type: Option<String>,
+    // In the order of their names.
+    headers: [Option<String>; HEADERS.len()],
+) -> About {
+    let given = HEADERS.into_iter().zip(headers).filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    About { metadata: metadata.unwrap_or_default().into_iter().collect(), content_type, headers: given.collect() }
+}
+
+/// One of [`HEADERS`] of an object.
+pub(crate) fn header(record: &Record, name: &str) -> Option<String> {
+    record.headers.get(name).cloned()
 }
 
 impl Service {
@@ -270,6 +281,10 @@ impl S3 for Service {
             last_modified: Some(record.modified().into()),
             metadata: metadata(&record),
             content_type: record.content_type.clone(),
+            cache_control: header(&record, "cache-control"),
+            content_disposition: header(&record, "content-disposition"),
+            content_encoding: header(&record, "content-encoding"),
+            content_language: header(&record, "content-language"),
             ..HeadObjectOutput::default()
         }))
     }
@@ -319,6 +334,10 @@ impl S3 for Service {
             last_modified: Some(record.modified().into()),
             metadata: metadata(&record),
             content_type: record.content_type.clone(),
+            cache_control: header(&record, "cache-control"),
+            content_disposition: header(&record, "content-disposition"),
+            content_encoding: header(&record, "content-encoding"),
+            content_language: header(&record, "content-language"),
             ..GetObjectOutput::default()
         });
         if input.range.is_some() {
@@ -331,7 +350,8 @@ impl S3 for Service {
         self.wait().await;
         let input = req.input;
         let incoming = self.receive(&input.bucket, input.body).await?;
-        let about = about(input.metadata, input.content_type);
+        let headers = [input.cache_control, input.content_disposition, input.content_encoding, input.content_language];
+        let about = about(input.metadata, input.content_type, headers);
         let conditions = Conditions { if_match: input.if_match, if_none_match: input.if_none_match };
         let record = self.take_key(&input.bucket, &input.key, incoming, about, &conditions)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(etag(&record)), ..PutObjectOutput::default() }))

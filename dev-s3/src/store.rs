@@ -25,6 +25,9 @@ use crate::notify::{Change, Changes};
 /// Longest key (S3), in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
 
+/// Headers that are kept with an object, beside its Content-Type.
+pub const HEADERS: [&str; 4] = ["cache-control", "content-disposition", "content-encoding", "content-language"];
+
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -39,6 +42,9 @@ pub struct Record {
     /// Content-Type, if one was given.
     #[serde(default)]
     pub content_type: Option<String>,
+    /// Other headers that were given: [`HEADERS`].
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// What is kept of an object beside its bytes.
@@ -48,6 +54,8 @@ pub struct About {
     pub metadata: BTreeMap<String, String>,
     /// Content-Type, if one was given.
     pub content_type: Option<String>,
+    /// Of [`HEADERS`].
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Record {
@@ -223,8 +231,8 @@ impl Store {
         }
         let size = incoming.file.metadata().map_err(|e| failed(&incoming.path, e))?.len();
         let modified = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let About { metadata, content_type } = about;
-        let record = Record { number: incoming.number, size, modified, metadata, content_type };
+        let About { metadata, content_type, headers } = about;
+        let record = Record { number: incoming.number, size, modified, metadata, content_type, headers };
         let line = Line::Put { key: key.to_owned(), record: record.clone() };
         let insert = |objects: &mut BTreeMap<String, Record>| objects.insert(key.to_owned(), record.clone());
         let Some(before) = self.change(bucket, &line, |objects| expected(objects.get(key)), insert)? else {
@@ -250,9 +258,24 @@ impl Store {
         let mut incoming = self.begin(bucket)?;
         incoming.file.write_all(bytes).map_err(|e| failed(&incoming.path, e))?;
         let metadata = metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let about = About { metadata, content_type: None };
+        let about = About { metadata, ..About::default() };
         let put = self.commit(bucket, key, incoming, about, |_| true)?;
         put.ok_or_else(|| FsError::new(FsCode::Internal, format!("{key:?} was not put")))
+    }
+
+    /// Writes the metadata of an object anew, as S3 does with an object that is copied onto itself: its ETag stays, its time does not.
+    pub fn touch(&self, bucket: &str, key: &str, metadata: &[(&str, &str)]) -> FsResult<Record> {
+        let gone = || FsError::new(FsCode::NotFound, format!("there is no object {key:?}"));
+        let before = self.get(bucket, key)?.ok_or_else(gone)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let modified = now.max(before.modified + Duration::from_secs(1));
+        let metadata = metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let record = Record { modified, metadata, ..before.clone() };
+        let line = Line::Put { key: key.to_owned(), record: record.clone() };
+        let same = |objects: &BTreeMap<String, Record>| objects.get(key) == Some(&before);
+        let insert = |objects: &mut BTreeMap<String, Record>| objects.insert(key.to_owned(), record.clone());
+        self.change(bucket, &line, same, insert)?.ok_or_else(gone)?;
+        Ok(record)
     }
 
     /// Removes what is under a key, if anything is.

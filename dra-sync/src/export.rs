@@ -23,7 +23,9 @@ use tokio::sync::OnceCell;
 
 use crate::figures::Figures;
 use crate::posix::{Kind, Posix};
-use crate::remote::{EXPORT_RETRY_FOR, Expected, Head, Remote, RemoteError, Retries, Stored, Trouble, Upload};
+use crate::remote::{
+    COPY_BYTES_MAX, EXPORT_RETRY_FOR, Expected, Head, Remote, RemoteError, Retries, Stored, Trouble, Upload,
+};
 
 pub use data::Room;
 
@@ -104,6 +106,8 @@ struct Job<'a, S> {
     about: Posix,
     figures: &'a Figures,
     room: &'a Room,
+    /// Objects beyond it are copied in parts.
+    copy_bytes_max: u64,
     source: S,
 }
 
@@ -125,7 +129,8 @@ pub async fn run(
     figures: &Figures,
 ) -> Option<ExportOutcome> {
     let source = Here { client, shift, number, fid: work.fid, file: OnceCell::new() };
-    let job = Job { remote, number, work, about: about(number, work), figures, room, source };
+    let about = about(number, work);
+    let job = Job { remote, number, work, about, figures, room, copy_bytes_max: COPY_BYTES_MAX, source };
     let done = job.store().await;
     if let Some(file) = job.source.file.into_inner()
         && let Err(error) = file.close().await

@@ -1,16 +1,18 @@
 //! An import: lists a prefix and tells the MDS what is there, a page at a time.
 //!
 //! Three things go on at once, each bounded: the next page of the listing is asked for, the metadata of some objects are asked for,
-//! and a page is being made durable by the MDS. Nothing is kept here: who goes on gets the place from the MDS.
+//! and a page is being made durable by the MDS. Nothing is kept here: who goes on gets the place from the MDS. Objects that the MDS knows as
+//! they are listed are not looked at.
 //!
 //! Each page has a stamp of the MDS from before it was listed. What was stored or deleted from here since then the MDS leaves alone;
 //! a page that is too old to be told from that is listed again.
+
+mod listing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use sateen_client::{Client, Shift};
 use sateen_types::limits::{IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX};
@@ -18,9 +20,10 @@ use sateen_types::repository::{ImportPage, ImportState};
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::mpsc;
 
-use crate::figures::Figures;
-use crate::remote::{IMPORT_RETRY_FOR, LIST_PAGE_MAX, Listed, Remote, RemoteError};
-use crate::seen::{Seen, look, retried};
+use crate::seen::Seen;
+
+use listing::{Entry, listing};
+pub use listing::{Open, Store};
 
 /// Pages that wait for the MDS.
 const PAGES_WAITING_MAX: usize = 2;
@@ -41,21 +44,45 @@ pub struct Place {
     pub stamp: u64,
 }
 
+/// What is told of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum One {
+    /// It was looked at.
+    Seen(Seen),
+    /// The MDS knows it as it is: its key.
+    Known(Vec<u8>),
+}
+
+impl One {
+    fn key(&self) -> &[u8] {
+        match self {
+            One::Seen(seen) => seen.key(),
+            One::Known(key) => key,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            One::Seen(seen) => seen.weight(),
+            One::Known(key) => key.len(),
+        }
+    }
+}
+
 /// Imports everything behind `place`. The last page ends the assignment. `Stale` if it is not this worker's any more; any other
 /// error is why it cannot go on.
 pub async fn run(
     client: &Client,
     shift: Shift,
     number: u64,
-    remote: &Arc<Remote>,
+    store: &Arc<Store>,
     mut place: Place,
     heads: usize,
-    figures: &Arc<Figures>,
 ) -> FsResult<()> {
     let mut in_vain = 0;
     loop {
         let before = place.after.clone();
-        if pass(client, shift, number, remote, &mut place, heads, figures).await? {
+        if pass(client, shift, number, store, &mut place, heads).await? {
             return Ok(());
         }
         in_vain = if place.after == before { in_vain + 1 } else { 1 };
@@ -72,27 +99,28 @@ async fn pass(
     client: &Client,
     shift: Shift,
     number: u64,
-    remote: &Arc<Remote>,
+    store: &Arc<Store>,
     place: &mut Place,
     heads: usize,
-    figures: &Arc<Figures>,
 ) -> FsResult<bool> {
     let (send, receive) = mpsc::channel::<ImportPage>(PAGES_WAITING_MAX);
     let (after, newest) = (place.after.clone(), Arc::new(AtomicU64::new(place.stamp)));
     let stamps = Arc::clone(&newest);
     let gather = async {
-        let (remote, figures) = (Arc::clone(remote), Arc::clone(figures));
-        let listed = listing(Arc::clone(&remote), after.clone(), stamps, Arc::clone(&figures));
+        let listed = listing(Arc::clone(store), after.clone(), stamps);
+        let store = Arc::clone(store);
         let seen = listed.map(move |(stamp, entry)| {
-            let (remote, figures) = (Arc::clone(&remote), Arc::clone(&figures));
+            let store = Arc::clone(&store);
             async move {
-                let Some(listed) = entry? else { return Ok((stamp, None)) };
-                let seen = look(&remote, &listed.key, Some(&listed), IMPORT_RETRY_FOR, &figures).await?;
-                Ok((stamp, Some(seen)))
+                Ok::<_, FsError>(match entry? {
+                    None => (stamp, None),
+                    Some(Entry::Known(key)) => (stamp, Some(One::Known(key))),
+                    Some(Entry::Listed(listed)) => (stamp, Some(One::Seen(store.look(&listed).await?))),
+                })
             }
             .boxed()
         });
-        pages(seen.buffered(heads).boxed(), &after, send).await.map_err(|e| FsError::new(FsCode::Io, e.message))
+        pages(seen.buffered(heads).boxed(), &after, send).await
     };
     let tell = async {
         // Gone with the first error, so that nobody waits to be received.
@@ -105,7 +133,7 @@ async fn pass(
                 tracing::debug!(after = %String::from_utf8_lossy(&place.after), "a page is listed again");
                 return Ok(false);
             }
-            figures.skipped.fetch_add(page.skipped.len() as u64, Ordering::Relaxed);
+            store.figures.skipped.fetch_add(page.skipped.len() as u64, Ordering::Relaxed);
             tracing::debug!(objects = done.status.objects, created = done.status.created, "imported a page");
             place.after = page.after;
             if done.status.state == ImportState::Done {
@@ -123,45 +151,17 @@ async fn pass(
     }
 }
 
-/// What a listing names, one after the other, and at its end nothing; each with a stamp from before it was asked for.
-fn listing(
-    remote: Arc<Remote>,
-    after: Vec<u8>,
-    newest: Arc<AtomicU64>,
-    figures: Arc<Figures>,
-) -> BoxStream<'static, (u64, Result<Option<Listed>, RemoteError>)> {
-    let pages = futures::stream::unfold(Some(after), move |after| {
-        let (remote, newest, figures) = (Arc::clone(&remote), Arc::clone(&newest), Arc::clone(&figures));
-        async move {
-            let after = after?;
-            let stamp = newest.load(Ordering::Relaxed);
-            match retried(IMPORT_RETRY_FOR, &figures, || remote.list(&after, LIST_PAGE_MAX)).await {
-                Ok(page) => {
-                    figures.listed.fetch_add(page.objects.len() as u64, Ordering::Relaxed);
-                    let last = page.objects.last().map(|last| last.key.clone()).filter(|_| page.more);
-                    let mut entries: Vec<_> = page.objects.into_iter().map(|o| (stamp, Ok(Some(o)))).collect();
-                    if last.is_none() {
-                        entries.push((stamp, Ok(None)));
-                    }
-                    Some((entries, last))
-                }
-                Err(e) => Some((vec![(stamp, Err(e))], None)),
-            }
-        }
-    });
-    pages.map(futures::stream::iter).flatten().boxed()
-}
-
 /// Makes pages of what was seen, and a last one at the end. Ends early without an error if nobody receives them any more.
-async fn pages(
-    mut seen: impl Stream<Item = Result<(u64, Option<Seen>), RemoteError>> + Unpin,
+async fn pages<E>(
+    mut seen: impl Stream<Item = Result<(u64, Option<One>), E>> + Unpin,
     after: &[u8],
     send: mpsc::Sender<ImportPage>,
-) -> Result<(), RemoteError> {
+) -> Result<(), E> {
     let empty = |after: Vec<u8>| ImportPage {
         objects: Vec::new(),
         after,
         skipped: Vec::new(),
+        known: Vec::new(),
         last: false,
         // That of the oldest listing that the page is of.
         stamp: u64::MAX,
@@ -195,9 +195,10 @@ async fn pages(
         page.after = one.key().to_vec();
         page.stamp = page.stamp.min(stamp);
         match one {
-            Seen::Object(object) => page.objects.push(*object),
-            Seen::Skipped(skipped) => page.skipped.push(skipped),
-            Seen::Nothing(_) => {}
+            One::Known(key) => page.known.push(key),
+            One::Seen(Seen::Object(object)) => page.objects.push(*object),
+            One::Seen(Seen::Skipped(skipped)) => page.skipped.push(skipped),
+            One::Seen(Seen::Nothing(_)) => {}
         }
     }
     page.last = true;
@@ -212,7 +213,7 @@ mod tests {
     use sateen_types::repository::{ImportedObject, Skipped};
 
     use super::*;
-    use crate::remote::Trouble;
+    use crate::remote::{RemoteError, Trouble};
 
     fn object(key: &str) -> Seen {
         Seen::Object(Box::new(imported(key)))
@@ -235,12 +236,12 @@ mod tests {
 
     /// What was seen with the stamp 7, and the end of the listing.
     async fn paged(seen: Vec<Result<Seen, RemoteError>>) -> (Vec<ImportPage>, Result<(), RemoteError>) {
-        let seen = seen.into_iter().map(|one| one.map(|one| (7, Some(one))));
+        let seen = seen.into_iter().map(|one| one.map(|one| (7, Some(One::Seen(one)))));
         paged_with(seen.chain([Ok((9, None))]).collect()).await
     }
 
     async fn paged_with(
-        seen: Vec<Result<(u64, Option<Seen>), RemoteError>>,
+        seen: Vec<Result<(u64, Option<One>), RemoteError>>,
     ) -> (Vec<ImportPage>, Result<(), RemoteError>) {
         let (send, mut receive) = mpsc::channel(1000);
         let done = pages(futures::stream::iter(seen), b"start", send).await;
@@ -279,6 +280,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn objects_that_are_known_count_and_are_named_by_their_keys() {
+        let one = |i: usize| {
+            let key = format!("{i:05}");
+            Ok((7, Some(if i.is_multiple_of(3) { One::Seen(object(&key)) } else { One::Known(key.into_bytes()) })))
+        };
+        let (pages, done) = paged_with((0..1500).map(one).chain([Ok((9, None))]).collect()).await;
+        assert_eq!(done, Ok(()));
+        let counts: Vec<_> = pages.iter().map(|p| (p.objects.len(), p.known.len(), p.last)).collect();
+        assert_eq!(counts, [(334, 666, false), (166, 334, true)]);
+        assert_eq!((pages[0].known[1].as_slice(), pages[0].after.as_slice()), (&b"00002"[..], &b"00999"[..]));
+    }
+
+    #[tokio::test]
     async fn an_empty_listing_is_a_last_page() {
         let (pages, _) = paged(Vec::new()).await;
         assert_eq!(pages.len(), 1);
@@ -300,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_has_the_stamp_of_the_oldest_listing_that_it_is_of() {
-        let seen = |stamp, i: usize| Ok((stamp, Some(object(&format!("{i:05}")))));
+        let seen = |stamp, i: usize| Ok((stamp, Some(One::Seen(object(&format!("{i:05}"))))));
         let all = (0..600).map(|i| seen(3, i)).chain((600..1100).map(|i| seen(5, i))).chain([Ok((8, None))]);
         let (pages, _) = paged_with(all.collect()).await;
         let stamps: Vec<_> = pages.iter().map(|p| (p.objects.len(), p.stamp)).collect();

@@ -100,6 +100,11 @@ pub fn headers(posix: &Posix) -> Vec<(&'static str, String)> {
     values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
+/// Whether metadata of this name are written with every object that is exported, or left out on purpose.
+pub fn is_ours(name: &str) -> bool {
+    [PERMISSIONS, OWNER, GROUP, ATIME, MTIME, USER_AGENT, EXPORT].contains(&name)
+}
+
 fn hexadecimal(text: &str) -> Option<u64> {
     let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     plain.then(|| u64::from_str_radix(text, 16).ok())?

@@ -88,7 +88,7 @@ pub async fn look(
             Trouble::Gone => return Ok(Seen::Nothing(key.to_vec())),
             Trouble::Denied => return skip(skip_code::ACCESS_DENIED, e.message),
             Trouble::Refused => return skip(skip_code::METADATA, e.message),
-            Trouble::Changed | Trouble::Throttled | Trouble::Unavailable => return Err(e),
+            Trouble::Changed | Trouble::Expired | Trouble::Throttled | Trouble::Unavailable => return Err(e),
         },
     };
     let mut symlink = None;
@@ -110,7 +110,7 @@ pub async fn look(
             // Written anew in this moment: the next look sees it.
             Err(e) if e.trouble == Trouble::Changed => return skip(skip_code::ACCESS_DENIED, e.message),
             Err(e) if e.trouble == Trouble::Gone => return Ok(Seen::Nothing(key.to_vec())),
-            Err(e) if e.is_retryable() => return Err(e),
+            Err(e) if e.is_retryable() || e.trouble == Trouble::Expired => return Err(e),
             Err(e) => return skip(skip_code::ACCESS_DENIED, e.message),
         },
     }

@@ -358,7 +358,16 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             let heads = shared.config.limits.heads;
             let number = assignment.number;
             let place = Place { after: after.clone(), stamp: assignment.stamp };
-            match import::run(&shared.client, shift, number, &remote, place, heads, &shared.figures).await {
+            let client = shared.client.clone();
+            let store = Arc::new(import::Store {
+                open: watch::remote_of(shared, &assignment.settings),
+                known: Box::new(move |objects| {
+                    let client = client.clone();
+                    async move { client.known(shift, number, &objects).await }.boxed()
+                }),
+                figures: Arc::clone(&shared.figures),
+            });
+            match import::run(&shared.client, shift, number, &store, place, heads).await {
                 Ok(()) => {
                     tracing::info!(repository = %assignment.repository, "the import is complete");
                     None
@@ -382,8 +391,15 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             }
         }
         Work::Fetch(work) => {
-            let mut outcome =
-                fetch::run(&shared.client, shift, assignment.number, &remote, work, &shared.figures).await;
+            let (client, number, figures) = (&shared.client, assignment.number, &shared.figures);
+            let mut outcome = fetch::run(client, shift, number, &remote, work, figures).await;
+            if outcome.result == FetchResult::Failed
+                && remote.is_expired()
+                && let Ok(remote) = shared.remote(&assignment.settings).await
+            {
+                // Somebody may wait, and other keys may be there by now.
+                outcome = fetch::run(client, shift, number, &remote, work, figures).await;
+            }
             outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
             shared.figures.fetched(outcome.result);
             Some(Outcome::Fetch(outcome))
@@ -425,6 +441,7 @@ impl Shared {
         let mut remotes = self.remotes.lock().await;
         if let Some((since, remote)) = remotes.get(&store)
             && since.elapsed() < REMOTE_AGE_MAX
+            && !remote.is_expired()
         {
             return Ok(Arc::clone(remote));
         }

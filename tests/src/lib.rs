@@ -18,6 +18,7 @@ pub mod command;
 pub mod damage;
 pub mod disk;
 pub mod guard;
+pub mod invented;
 pub mod ledger;
 pub mod linear;
 pub mod locker;

@@ -3,9 +3,20 @@
 /// Memory of process `id` that is in RAM, in bytes (`VmRSS`).
 #[track_caller]
 pub fn resident(id: u32) -> u64 {
+    of(id, "VmRSS:")
+}
+
+/// The most that [`resident`] ever was (`VmHWM`).
+#[track_caller]
+pub fn peak(id: u32) -> u64 {
+    of(id, "VmHWM:")
+}
+
+#[track_caller]
+fn of(id: u32, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process runs");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a process has VmRSS");
-    let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmRSS is a number of KiB");
+    let line = status.lines().find(|l| l.starts_with(what)).expect("a process has memory");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of KiB");
     kib << 10
 }
 
@@ -25,5 +36,7 @@ mod tests {
         let after = resident(std::process::id());
         assert!(after >= before + (60 << 20), "{} {}", mib(before), mib(after));
         assert_eq!(bytes[bytes.len() - 1], 7);
+        drop(bytes);
+        assert!(peak(std::process::id()) >= after);
     }
 }

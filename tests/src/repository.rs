@@ -71,6 +71,11 @@ impl Worker {
         Worker { process, metrics: port, _listen: listen, _webhook: None }
     }
 
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// `kill -9`.
     pub fn kill9(&mut self) {
         self.process.kill9();
@@ -276,11 +281,17 @@ impl Linked {
     /// Compares bucket and directory, and waits.
     #[track_caller]
     pub fn compare(&self) -> Repository {
+        self.begin_compare();
+        self.imported()
+    }
+
+    /// Begins to compare bucket and directory.
+    #[track_caller]
+    pub fn begin_compare(&self) {
         let started = admin(self.cluster.mds_address(), async |admin| {
             admin.start_import(&FS.parse().expect("a name"), self.id, true).await
         });
         started.unwrap_or_else(|e| panic!("the comparison cannot be started: {e}"));
-        self.imported()
     }
 
     /// Waits until somebody who hears of changes of the bucket has said so from now on.

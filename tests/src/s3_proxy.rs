@@ -45,8 +45,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl State {
     /// What happens to a request: what the first rule says that says something.
-    fn judge(&self, operation: Operation, path: &str) -> Option<Fault> {
-        let fault = lock(&self.rules).live.iter_mut().find_map(|rule| rule.judge(operation, path));
+    fn judge(&self, operation: Operation, path: &str, token: Option<&str>) -> Option<Fault> {
+        let fault = lock(&self.rules).live.iter_mut().find_map(|rule| rule.judge(operation, path, token));
         *lock(&self.counts).entry((operation, fault)).or_default() += 1;
         fault
     }

@@ -1,5 +1,5 @@
 //! Memory stays bounded: over a long stream, with many open files, when the disk stands still, and when readers stop
-//! reading. Measured as resident memory of the processes, which must have levelled off.
+//! reading; and while a bucket of any size is imported. Measured as resident memory of the processes, which must have levelled off.
 
 use std::fs::File;
 use std::iter::repeat;
@@ -9,13 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use sateen_proto::oss::WriteReply;
 use sateen_tests::disk::{DiskSpec, FileSystem};
-use sateen_tests::memory::{mib, resident};
+use sateen_tests::invented::Invented;
+use sateen_tests::memory::{mib, peak, resident};
 use sateen_tests::plain::{CHUNK, new_object, oss_of, raw, read, write};
+use sateen_tests::repository::Linked;
 use sateen_tests::rng::pattern;
 use sateen_tests::rpc::block_on;
+use sateen_tests::s3::Pace;
 use sateen_tests::size::amount;
 use sateen_tests::wire::{READ, WRITE, Wire, framed};
 use sateen_tests::{Cluster, ClusterSpec, Mount, wait};
+use sateen_types::repository::{ImportState, ImportStatus};
 use tokio::task::JoinSet;
 
 const MIB: usize = 1 << 20;
@@ -75,6 +79,13 @@ impl Peaks {
         }
     }
 }
+
+/// Objects of a bucket that is imported in CI, and all.
+const OBJECTS: (u64, u64) = (50_000, 5_000_000);
+/// A worker's memory at most while it imports and compares them.
+const WORKER_MAX: u64 = 300 << 20;
+/// Objects that are imported in a second at least, on a loaded machine: how long the end is waited for.
+const OBJECTS_PER_SECOND: u64 = 2_000;
 
 /// `step` for each MiB of `gib` GiB. No process ever has more memory than it may; and in the end, while the stream goes on over
 /// its last part, none has more than in the first half. (At one moment it may: what is under way differs.)
@@ -309,4 +320,41 @@ fn readers_that_do_not_read_grow_no_memory_and_give_it_back() {
         assert!(reply.payload == bytes);
     });
     cluster.assert_runs();
+}
+
+/// Waits for the end of an import and looks at the worker's memory meanwhile.
+fn import_of(linked: &Linked, objects: u64, what: &str) -> ImportStatus {
+    let worker = linked.workers[0].id();
+    let patience = Duration::from_secs(120 + objects / OBJECTS_PER_SECOND);
+    let (mut most, mut looks) = (0, 0);
+    let done = wait::until(what, patience, || {
+        let now = resident(worker);
+        assert!(now <= WORKER_MAX, "{what}: the worker has {:.0} MiB", mib(now));
+        (most, looks) = (now.max(most), looks + 1);
+        let import = linked.now()?.import;
+        assert_ne!(import.state, ImportState::Failed, "{}", import.message);
+        (import.state == ImportState::Done).then_some(import)
+    });
+    let ever = peak(worker);
+    eprintln!("{what}: {objects} objects, {:.0} MiB in {looks} looks, at its peak {:.0}", mib(most), mib(ever));
+    assert!(ever <= WORKER_MAX, "{what}: the worker had {:.0} MiB", mib(ever));
+    done
+}
+
+/// A bucket of which nothing is stored anywhere: only names come, and go through the worker.
+#[test]
+fn a_worker_is_as_large_whatever_the_size_of_the_bucket() {
+    let objects = amount("a_worker_is_as_large_whatever_the_size_of_the_bucket", OBJECTS.0, OBJECTS.1);
+    let bucket = Invented::start(objects);
+    let endpoint = bucket.endpoint();
+    let linked = Linked::begin_with("memory-worker", Pace::default(), |settings| settings.endpoint = endpoint, |_| {});
+    let first = import_of(&linked, objects, "an import");
+    assert_eq!((first.objects, first.created), (objects, objects + Invented::directories(objects)));
+    assert_eq!(first.skipped, 0, "{:?}", first.first_skipped);
+    let heads = bucket.heads();
+    assert!(heads >= objects, "{heads} of {objects} were looked at");
+    linked.begin_compare();
+    let second = import_of(&linked, objects, "a comparison");
+    assert_eq!((second.objects, second.created, second.changed), (objects, 0, 0));
+    assert_eq!(bucket.heads(), heads, "what is known is not looked at");
 }

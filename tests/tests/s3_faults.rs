@@ -403,3 +403,33 @@ fn on_a_store_without_conditions_what_others_wrote_is_seen_all_the_same() {
     assert_eq!(fs::read(at("moved")).expect("read"), ours(0));
     linked.cluster.assert_names_sound();
 }
+
+/// Temporary keys that end in the middle of an import, with others in their place.
+#[test]
+fn an_import_that_outlasts_its_keys_goes_on_with_the_next() {
+    const OBJECTS: usize = 3000;
+    let all = |proxy: &Proxy| proxy.rule(Rule::new(Fault::Slow(Duration::from_millis(40)), &[Operation::Head]));
+    let later = |settings: &mut RepositorySettings| settings.batch_import = false;
+    let (proxy, mut linked) = through("s3-expired", all, later, |store| {
+        for i in 0..OBJECTS {
+            put(store, &format!("d/{i:04}"), b"bytes", &[("file-permissions", "0100640")]);
+        }
+    });
+    linked.s3.set_token("first");
+    linked.workers[0].kill9();
+    linked.add_worker();
+    linked.begin_import();
+    wait::until("an import that is under way", PATIENCE, || (proxy.asked(Operation::Head) > 300).then_some(()));
+    // Rules that were made before come first.
+    proxy.clear();
+    let every = [Operation::List, Operation::Head, Operation::Get];
+    proxy.rule(Rule::new(Fault::Expired, &every).with_token("first"));
+    wait::until("keys that are refused", PATIENCE, || (proxy.happened(Fault::Expired) > 10).then_some(()));
+    linked.s3.set_token("second");
+    let import = linked.imported().import;
+    assert_eq!((import.objects, import.created, import.skipped), (3000, 3001, 0), "{:?}", import.first_skipped);
+    assert!(proxy.happened_to(Fault::Expired, Operation::Head) > 0, "no object was asked for with the old keys");
+    let mount = linked.cluster.mount();
+    let mode = fs::metadata(linked.on(&mount, "d/2999")).expect("attributes").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o640);
+}

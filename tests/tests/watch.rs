@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use sateen_tests::repository::Linked;
+use sateen_tests::s3::BUCKET;
+use sateen_tests::s3_proxy::{Operation, Proxy};
 use sateen_tests::wait;
 use sateen_types::repository::{EventSource, ImportState, RepositoryEvents, RepositorySettings};
 
@@ -22,7 +24,7 @@ fn listening(settings: &mut RepositorySettings) {
 
 fn fill(store: &sateen_dev_s3::store::Store) {
     for (key, bytes) in KEYS {
-        store.put(sateen_tests::s3::BUCKET, key, bytes.as_bytes(), &[]).expect("put");
+        store.put(BUCKET, key, bytes.as_bytes(), &[]).expect("put");
     }
 }
 
@@ -191,4 +193,59 @@ fn a_source_that_does_not_work_is_told_of_and_comes_back() {
     let mount = linked.cluster.mount();
     linked.s3.put("after", b"it is back", &[]);
     has(&linked.on(&mount, "after"), "it is back", EVENT);
+}
+
+/// A comparison of what has not changed costs a listing.
+#[test]
+fn only_objects_that_changed_are_asked_for() {
+    const OBJECTS: usize = 2100;
+    let mut proxy = None;
+    let through = |settings: &mut RepositorySettings| {
+        let made = Proxy::start(&settings.endpoint, 1);
+        settings.endpoint = made.endpoint();
+        proxy = Some(made);
+    };
+    let mut linked = Linked::start_with("watch-known", through, |store| {
+        for i in 0..OBJECTS {
+            store.put(BUCKET, &format!("d{}/{i:04}", i % 7), b"bytes", &[]).expect("put");
+        }
+        store.put(BUCKET, "d1/", b"", &[("file-permissions", "0040700")]).expect("put");
+        store.put(BUCKET, "link", b"d1/0001", &[("file-permissions", "0120777")]).expect("put");
+        store.put(BUCKET, "touched", b"the same", &[("file-permissions", "0100600")]).expect("put");
+        store.put(BUCKET, "changed", b"old", &[]).expect("put");
+    });
+    let proxy = proxy.expect("the settings are asked for");
+    let all = (OBJECTS + 4) as u64;
+    let first = linked.now().expect("the MDS answers").import;
+    let heads = || proxy.asked(Operation::Head);
+    assert_eq!(first.objects, all);
+    assert!(heads() >= all, "{} requests for {all} objects", heads());
+    let mut before = heads();
+    let mut asked = |linked: &Linked, what: &str| {
+        let listed = proxy.asked(Operation::List);
+        let done = linked.compare().import;
+        assert!(proxy.asked(Operation::List) >= listed + 3, "{what}: all was listed");
+        let count = heads() - std::mem::replace(&mut before, heads());
+        (done.objects, done.created, done.changed, count)
+    };
+    assert_eq!(asked(&linked, "nothing changed"), (all, 0, 0, 0));
+    linked.s3.put("changed", b"new bytes", &[]);
+    linked.s3.put("d1/new", b"new", &[]);
+    linked.s3.touch("touched", &[("file-permissions", "0100640"), ("file-owner", "77")]);
+    linked.s3.delete("d2/0002");
+    assert_eq!(asked(&linked, "three changed, one is gone"), (all, 1, 2, 3));
+    let mount = linked.cluster.mount();
+    let at = |path: &str| linked.on(&mount, path);
+    has(&at("changed"), "new bytes", EVENT);
+    has(&at("d1/new"), "new", EVENT);
+    has(&at("touched"), "the same", EVENT);
+    let touched = fs::metadata(at("touched")).expect("attributes");
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&touched) & 0o7777, 0o640);
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&touched), 77);
+    goes(&at("d2/0002"), EVENT);
+    assert_eq!(asked(&linked, "all is known"), (all, 0, 0, 0));
+    // What has gone here is made again: its attributes are asked for.
+    fs::remove_file(at("d3/0003")).expect("removed");
+    assert_eq!(asked(&linked, "one is missing here"), (all, 1, 0, 1));
+    linked.cluster.assert_names_sound();
 }

@@ -195,6 +195,9 @@ impl Repositories for FakeMds {
         self.check(&r.into_inner().session_id)?;
         Ok(Response::new(mds::TakeReply::default()))
     }
+    async fn known(&self, _: Request<mds::KnownRequest>) -> Reply<mds::KnownReply> {
+        unknown()
+    }
     async fn import(&self, _: Request<mds::ImportRequest>) -> Reply<mds::ImportReply> {
         unknown()
     }

@@ -9,9 +9,7 @@ use sateen_types::{Extent, FsCode, Payload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Job, Source, Stop, Write};
-use crate::remote::{
-    COPY_BYTES_MAX, EXPORT_RETRY_FOR, Expected, PART_BYTES_MIN, PARTS_MAX, RemoteError, Retries, Trouble, Upload,
-};
+use crate::remote::{EXPORT_RETRY_FOR, Expected, PART_BYTES_MIN, PARTS_MAX, RemoteError, Retries, Trouble, Upload};
 
 /// Files up to this size are stored with one request; parts of larger ones have it, unless there would be too many.
 const PART_BYTES: u64 = 16 << 20;
@@ -68,10 +66,10 @@ fn part(index: u64, size: u64, part_bytes: u64) -> Extent {
 impl<S: Source> Job<'_, S> {
     /// The store copies the object; in parts if it is large.
     pub(super) async fn copy(&self, source: &CopySource, expected: Expected) -> Result<Found, Stop> {
-        if source.size <= COPY_BYTES_MAX {
+        if source.size <= self.copy_bytes_max {
             return self.write(Write::Copy(source), source.size, expected).await;
         }
-        let each = part_bytes(source.size, COPY_PART_BYTES);
+        let each = part_bytes(source.size, COPY_PART_BYTES.min(self.copy_bytes_max));
         self.in_parts(Parts::Copied(source), source.size, each, expected).await
     }
 
@@ -95,7 +93,7 @@ impl<S: Source> Job<'_, S> {
 
     /// Stores `size` bytes in parts of `each`.
     async fn in_parts(&self, parts: Parts<'_>, size: u64, each: u64, expected: Expected) -> Result<Found, Stop> {
-        let upload = self.begin().await?;
+        let upload = self.begin(parts).await?;
         let stored = self.all_parts(&upload, parts, size, each).await;
         let done = match stored {
             Ok(()) => self.write(Write::Complete(&upload), size, expected).await,
@@ -151,11 +149,18 @@ impl<S: Source> Job<'_, S> {
         }
     }
 
-    async fn begin(&self) -> Result<Upload, Stop> {
+    async fn begin(&self, parts: Parts<'_>) -> Result<Upload, Stop> {
+        let copied = match parts {
+            Parts::Copied(source) => Some((source.key.as_slice(), source.etag.as_str())),
+            Parts::Read => None,
+        };
         let mut retries = Retries::within(EXPORT_RETRY_FOR);
         loop {
-            match self.remote.upload(&self.work.key, &self.about).await {
+            match self.remote.upload(&self.work.key, &self.about, copied).await {
                 Ok(upload) => return Ok(upload),
+                Err(e) if copied.is_some() && matches!(e.trouble, Trouble::Changed | Trouble::Gone) => {
+                    return Err(Stop::SourceGone);
+                }
                 Err(e) => self.again(&mut retries, e).await?,
             }
         }

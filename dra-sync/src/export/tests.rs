@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use sateen_dev_s3::server::{self, Keys, Pace};
-use sateen_dev_s3::store::Store;
+use sateen_dev_s3::store::{About, HEADERS, Store};
 use sateen_runtime::Shutdown;
 use sateen_types::Payload;
 use sateen_types::repository::RepositorySettings;
@@ -117,8 +117,19 @@ fn work(key: &str, size: usize) -> Export {
 }
 
 async fn export(remote: &Remote, number: u64, work: &Export, source: &InMemory) -> ExportOutcome {
-    let (figures, room) = (Figures::default(), Room::new(64 << 20));
-    let job = Job { remote, number, work, about: about(number, work), figures: &figures, room: &room, source };
+    export_copying(remote, number, work, source, COPY_BYTES_MAX).await
+}
+
+/// [`export`] with another limit of what is copied at once.
+async fn export_copying(
+    remote: &Remote,
+    number: u64,
+    work: &Export,
+    source: &InMemory,
+    copy_bytes_max: u64,
+) -> ExportOutcome {
+    let (figures, room, about) = (Figures::default(), Room::new(64 << 20), about(number, work));
+    let job = Job { remote, number, work, about, figures: &figures, room: &room, copy_bytes_max, source };
     let done = job.store().await;
     report(done, &figures).expect("its fate is known")
 }
@@ -262,12 +273,62 @@ async fn names_and_attributes_are_changed_by_copies() {
 }
 
 #[tokio::test]
+async fn copies_keep_what_others_said_of_the_object() {
+    let stores = Stores::start().await;
+    let data = pattern(12 * MIB + 5);
+    let text = |of: &[(&str, &str)]| of.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let there = About {
+        metadata: text(&[("colour", "red"), ("file-owner", "99"), ("file-permissions", "0100666")]),
+        content_type: Some("text/html".to_owned()),
+        headers: text(&HEADERS.map(|name| (name, "en"))),
+    };
+    let mut incoming = stores.store.begin("data").expect("begins");
+    std::io::Write::write_all(&mut incoming.file, &data).expect("written");
+    let put = stores.store.commit("data", "p re/old", incoming, there.clone(), |_| true).expect("commits");
+    let mut etag = put.expect("put").etag();
+    let source = |etag: &str| Some(CopySource { key: b"old".to_vec(), etag: etag.to_owned(), size: data.len() as u64 });
+    for (number, key, at_once_max) in
+        [(1, "renamed", COPY_BYTES_MAX), (2, "in parts", 5 << 20), (3, "old", COPY_BYTES_MAX), (4, "old", 5 << 20)]
+    {
+        let known_etag = if key == "old" { etag.clone() } else { String::new() };
+        let copy = Export { copy: source(&etag), known_etag, mode: 0o100_600, ..work(key, data.len()) };
+        let outcome = export_copying(stores.s3(), number, &copy, &file(""), at_once_max).await;
+        assert_eq!(outcome.result, ExportResult::Stored, "{key}: {}", outcome.message);
+        let made = outcome.object.expect("an object");
+        assert!(bytes(stores.s3(), key, &made).await == data, "{key}: other bytes");
+        let record = stores.store.get("data", &format!("p re/{key}")).expect("reads").expect("there");
+        assert_eq!((&record.content_type, &record.headers), (&there.content_type, &there.headers), "{key}");
+        let said = |name: &str| record.metadata.get(name).map(String::as_str);
+        let owner = copy.uid.to_string();
+        assert_eq!((said("colour"), said("file-owner")), (Some("red"), Some(owner.as_str())), "{key}");
+        assert_eq!(
+            (said("file-permissions"), said("sateen-export")),
+            (Some("0100600"), Some(&*format!("{number:016x}")))
+        );
+        if key == "old" {
+            etag = made.etag;
+        }
+    }
+    // Of bytes that are new nobody has said anything.
+    let new = Export { known_etag: etag, ..work("old", 3) };
+    stored(stores.s3(), 5, &new, &file("new")).await;
+    let record = stores.store.get("data", "p re/old").expect("reads").expect("there");
+    assert_eq!((record.metadata.get("colour"), record.headers.len()), (None, 0));
+    // A source that is another one by now.
+    for at_once_max in [COPY_BYTES_MAX, 5 << 20] {
+        let stale = Export { copy: source("0"), ..work("stale", data.len()) };
+        let outcome = export_copying(stores.s3(), 6, &stale, &file(""), at_once_max).await;
+        assert_eq!(outcome.result, ExportResult::SourceGone, "{}", outcome.message);
+    }
+}
+
+#[tokio::test]
 async fn large_objects_are_copied_in_parts() {
     let stores = Stores::start().await;
     let data = pattern(12 * MIB + 5);
     for (name, remote) in &stores.remotes {
         let old = stored(remote, 1, &work("old", data.len()), &file(data.clone())).await;
-        let upload = remote.upload(b"new", &about(2, &work("new", data.len()))).await.expect("begins");
+        let upload = remote.upload(b"new", &about(2, &work("new", data.len())), None).await.expect("begins");
         for (index, start) in [(1, 6 * MIB), (0, 0)] {
             let range = sateen_types::Extent { start: start as u64, end: data.len().min(start + 6 * MIB) as u64 };
             upload.copy_part(index, b"old", &old.etag, range).await.expect("copied");
@@ -317,7 +378,7 @@ async fn what_an_earlier_attempt_stored_is_no_conflict() {
         assert_eq!(bytes(remote, "k", &made).await, b"second", "{name}");
 
         // Its parts went with it, or go with the next attempt.
-        let upload = remote.upload(b"k", &about(15, &work("k", 7))).await.expect("begins");
+        let upload = remote.upload(b"k", &about(15, &work("k", 7)), None).await.expect("begins");
         std::mem::forget(upload);
         let next = Export { earlier: vec![15], known_etag: made.etag, ..work("k", 5) };
         let made = stored(remote, 16, &next, &file("third")).await;

@@ -20,6 +20,8 @@ pub enum Trouble {
     Changed,
     /// The credentials do not allow it, or are wrong.
     Denied,
+    /// The credentials were good for a time that is over: others are needed.
+    Expired,
     /// Slower, please.
     Throttled,
     /// The store cannot be reached, or has a problem of its own.
@@ -30,8 +32,15 @@ pub enum Trouble {
 
 impl Trouble {
     /// All kinds, in the order of [`Trouble::index`].
-    pub const ALL: [Trouble; 6] =
-        [Trouble::Gone, Trouble::Changed, Trouble::Denied, Trouble::Throttled, Trouble::Unavailable, Trouble::Refused];
+    pub const ALL: [Trouble; 7] = [
+        Trouble::Gone,
+        Trouble::Changed,
+        Trouble::Denied,
+        Trouble::Expired,
+        Trouble::Throttled,
+        Trouble::Unavailable,
+        Trouble::Refused,
+    ];
 
     /// Place in [`Trouble::ALL`].
     pub fn index(self) -> usize {
@@ -44,6 +53,7 @@ impl Trouble {
             Trouble::Gone => "gone",
             Trouble::Changed => "changed",
             Trouble::Denied => "denied",
+            Trouble::Expired => "expired",
             Trouble::Throttled => "throttled",
             Trouble::Unavailable => "unavailable",
             Trouble::Refused => "refused",
@@ -98,7 +108,12 @@ impl Retries {
 
     /// Waits before the next attempt. `false` at once if `error` is for good or the budget is used up.
     pub async fn pause(&mut self, error: &RemoteError) -> bool {
-        if !error.is_retryable() || Instant::now() + self.pause >= self.deadline {
+        error.is_retryable() && self.wait().await
+    }
+
+    /// Waits before the next attempt, whatever failed. `false` at once if the budget is used up.
+    pub async fn wait(&mut self) -> bool {
+        if Instant::now() + self.pause >= self.deadline {
             return false;
         }
         // Half fixed, half random: requests that failed together do not come back together.

@@ -104,6 +104,14 @@ impl Remote {
         }
     }
 
+    /// Whether it needs other credentials than it has.
+    pub fn is_expired(&self) -> bool {
+        match self {
+            Remote::S3(bucket) => bucket.is_expired(),
+            Remote::Directory(_) => false,
+        }
+    }
+
     /// The objects behind the key `after` (empty: from the start), in the order of their keys; `max` is 1 to
     /// [`LIST_PAGE_MAX`].
     pub async fn list(&self, after: &[u8], max: usize) -> Result<Page, RemoteError> {

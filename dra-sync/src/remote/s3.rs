@@ -5,16 +5,18 @@
 //! object_store brings HTTP, TLS and the signature. Its own store is not used: it cannot name keys that end with a slash, have
 //! empty parts or control characters, and does not tell the metadata with which a listing's objects were written.
 
+mod kept;
 mod listen;
 mod service;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE};
+use http::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE};
 use http::{Method, StatusCode};
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::{
@@ -65,6 +67,8 @@ pub struct Bucket {
     /// `http://HOST:PORT/BUCKET` or `https://BUCKET.s3.REGION.amazonaws.com`, without a slash at the end.
     base: String,
     prefix: String,
+    /// The store has said that the credentials have expired.
+    expired: AtomicBool,
     /// Not every store looks at the conditions of a copy: what is copied is looked at before. Amazon's does.
     sources_checked: bool,
     /// For messages: the bucket's name and where it is.
@@ -87,6 +91,7 @@ impl Bucket {
             name: format!("bucket {bucket} at {}", base.strip_suffix(bucket).unwrap_or(&base).trim_end_matches('/')),
             base,
             prefix: settings.url.prefix().to_owned(),
+            expired: AtomicBool::new(false),
             sources_checked: !settings.endpoint.is_empty(),
         })
     }
@@ -119,20 +124,47 @@ impl Bucket {
 
     /// See [`super::Remote::head`].
     pub async fn head(&self, key: &[u8]) -> Result<Head, RemoteError> {
+        Ok(self.head_and_headers(key).await?.0)
+    }
+
+    /// The same, and all that the store says of the object.
+    async fn head_and_headers(&self, key: &[u8]) -> Result<(Head, HeaderMap), RemoteError> {
         let what = || format!("attributes of {:?} in {}", String::from_utf8_lossy(key), self.name);
-        let response = self.send(Method::HEAD, &self.object_url(key), &[], &what).await?;
+        let mut response = match self.send(Method::HEAD, &self.object_url(key), &[], &what).await {
+            Err(e) if e.trouble == Trouble::Refused => return Err(self.why_refused(e).await),
+            answered => answered?,
+        };
         let header = |name: &HeaderName| response.headers().get(name).and_then(|v| v.to_str().ok());
         let missing = |name: &str| RemoteError::new(Trouble::Refused, format!("{}: the answer has no {name}", what()));
         let etag = header(&ETAG).map(bare_etag).ok_or_else(|| missing("ETag"))?;
         if etag.len() > ETAG_BYTES_MAX {
             return Err(RemoteError::new(Trouble::Refused, format!("{}: ETag of {} bytes", what(), etag.len())));
         }
-        Ok(Head {
+        let head = Head {
             size: header(&CONTENT_LENGTH).and_then(|v| v.parse().ok()).ok_or_else(|| missing("Content-Length"))?,
             etag: etag.to_owned(),
             modified: header(&LAST_MODIFIED).and_then(http_date),
             posix: posix::parse(|key| response.headers().get(key).map(HeaderValue::as_bytes)),
-        })
+        };
+        let headers = std::mem::take(response.headers_mut());
+        Ok((head, headers))
+    }
+
+    /// Whether the store has said that the credentials have expired.
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// The answer to a HEAD has no body that says why. With credentials that expire that may be why: another request tells.
+    async fn why_refused(&self, error: RemoteError) -> RemoteError {
+        let can_expire = self.credentials.as_ref().is_some_and(|c| c.token.is_some());
+        match can_expire {
+            true => match self.list(b"", 1).await {
+                Err(e) if e.trouble == Trouble::Expired => e,
+                _ => error,
+            },
+            false => error,
+        }
     }
 
     /// See [`super::Remote::get`].
@@ -243,7 +275,11 @@ impl Bucket {
         let status = response.status();
         let text = read_all(response, ERROR_BYTES_MAX).await.unwrap_or_default();
         let (code, message) = xml::error(&text);
-        Err(unsuccessful(status, &code, &message, what))
+        let error = unsuccessful(status, &code, &message, what);
+        if error.trouble == Trouble::Expired {
+            self.expired.store(true, Ordering::Relaxed);
+        }
+        Err(error)
     }
 }
 
@@ -296,6 +332,7 @@ fn base_url(endpoint: &str, bucket: &str, region: &str) -> String {
 fn classify(status: StatusCode, code: &str) -> Trouble {
     match (status.as_u16(), code) {
         (_, "NoSuchBucket") => Trouble::Refused,
+        (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => Trouble::Expired,
         (_, "InvalidObjectState") => Trouble::Refused,
         (_, "SlowDown" | "TooManyRequests" | "RequestLimitExceeded") => Trouble::Throttled,
         // Somebody writes the same key in this moment, or the store has a problem that it tells in the body of a success.
@@ -386,6 +423,8 @@ mod tests {
         assert_eq!(of(412, "PreconditionFailed"), Trouble::Changed);
         assert_eq!(of(416, "InvalidRange"), Trouble::Changed);
         assert_eq!(of(403, "AccessDenied"), Trouble::Denied);
+        assert_eq!(of(400, "ExpiredToken"), Trouble::Expired);
+        assert_eq!(of(400, "TokenRefreshRequired"), Trouble::Expired);
         assert_eq!(of(403, "InvalidObjectState"), Trouble::Refused);
         assert_eq!(of(503, "SlowDown"), Trouble::Throttled);
         assert_eq!(of(429, ""), Trouble::Throttled);

@@ -57,7 +57,7 @@ impl Remote {
     }
 
     /// Makes the object `source`, which has this ETag and at most [`COPY_BYTES_MAX`] bytes, the object `key` as well, with other
-    /// attributes. The two may be the same. `Changed` or `Gone` of either.
+    /// attributes; what it has beside them stays. The two may be the same. `Changed` or `Gone` of either.
     pub async fn copy(
         &self,
         source: &[u8],
@@ -80,10 +80,16 @@ impl Remote {
         }
     }
 
-    /// Begins to store a file in parts.
-    pub async fn upload(&self, key: &[u8], about: &Posix) -> Result<Upload, RemoteError> {
+    /// Begins to store a file in parts; those of the object `copied`, which has this ETag, if it is to be its copy (`Changed` or
+    /// `Gone` if it is not there).
+    pub async fn upload(
+        &self,
+        key: &[u8],
+        about: &Posix,
+        copied: Option<(&[u8], &str)>,
+    ) -> Result<Upload, RemoteError> {
         match self {
-            Remote::S3(bucket) => s3::Upload::begin(bucket, key, about).await.map(Upload::S3),
+            Remote::S3(bucket) => s3::Upload::begin(bucket, key, about, copied).await.map(Upload::S3),
             Remote::Directory(directory) => directory.upload(key, about).await.map(Upload::Directory),
         }
     }

@@ -23,14 +23,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use rand::Rng;
 use sateen_client::Shift;
 use sateen_types::repository::{Assignment, EventSource, RepositoryId, RepositorySettings, RepositoryUrl, Scheme};
 use sateen_types::{FsCode, FsError, FsResult};
 use tokio::sync::{mpsc, watch};
 
-use crate::remote::{Remote, RemoteError, Service, Trouble};
+use crate::import::Open;
+use crate::remote::{RemoteError, Service, Trouble};
 use crate::seen::look as look_at;
 use crate::worker::Shared;
 use event::Touched;
@@ -133,10 +133,8 @@ fn queue(shared: &Arc<Shared>, settings: &RepositorySettings, url: &str) -> FsRe
     Ok(sqs::Queue::new(url, Box::new(open)))
 }
 
-type Open = Box<dyn Fn() -> BoxFuture<'static, FsResult<Arc<Remote>>> + Send + Sync>;
-
 /// The store of a link, with the keys as they are now.
-fn remote_of(shared: &Arc<Shared>, settings: &RepositorySettings) -> Open {
+pub fn remote_of(shared: &Arc<Shared>, settings: &RepositorySettings) -> Open {
     let (shared, settings) = (Arc::clone(shared), settings.clone());
     Box::new(move || {
         let (shared, settings) = (Arc::clone(&shared), settings.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sateen_proto::convert::{
     conflict_key, conflict_policy, conflicts_page, credential, events_page, fid, hold, hsm_operation, import_page,
-    loaded_range, ost_verifiers, required, resolution, session_id, take_bounds,
+    known_answer, known_question, loaded_range, ost_verifiers, required, resolution, session_id, take_bounds,
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
@@ -129,6 +129,15 @@ impl RepositoriesService for Service {
         let reply =
             |(given, turn): (Vec<_>, u64)| TakeReply { assignments: given.iter().map(Into::into).collect(), turn };
         answer(taken.await.map(reply))
+    }
+
+    async fn known(&self, request: Request<KnownRequest>) -> Answer<KnownReply> {
+        let r = request.into_inner();
+        let known = async {
+            let ((session, fs), number) = (self.fs(&r.session_id)?, r.number);
+            fs.known(session, number, known_question(r)?).await
+        };
+        answer(known.await.map(|known| known_answer(&known)))
     }
 
     async fn import(&self, request: Request<ImportRequest>) -> Answer<ImportReply> {

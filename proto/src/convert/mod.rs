@@ -18,8 +18,8 @@ pub use changelog::{changelog_name, changelog_page, wanted_mask};
 pub use lock::{LockOp, lock_class, lock_mode, lock_range};
 pub use repository::{
     conflict_key, conflict_policy, conflicts_page, cut, events_page, events_to_wire, filled, hold, hsm_operation,
-    hsm_request_to_wire, import_page, import_to_wire, loaded_range, loaded_range_to_wire, ost_verifiers,
-    ost_verifiers_to_wire, remote, resolution, take_bounds,
+    hsm_request_to_wire, import_page, import_to_wire, known_answer, known_of, known_question, known_to_wire,
+    loaded_range, loaded_range_to_wire, ost_verifiers, ost_verifiers_to_wire, remote, resolution, take_bounds,
 };
 
 use sateen_types::{ClusterId, Fid, FsCode, FsError, FsId, FsResult, OstIndex, OstUuid, SessionId, Space, Verifier};

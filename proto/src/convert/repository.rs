@@ -24,7 +24,7 @@ use crate::mds;
 pub use export::{conflict_key, conflict_policy, conflicts_page, events_page, events_to_wire, resolution};
 pub use filled::{filled, ost_verifiers, ost_verifiers_to_wire};
 pub use hsm::{hsm_operation, hsm_request_to_wire};
-pub use work::{import_page, import_to_wire, take_bounds};
+pub use work::{import_page, import_to_wire, known_answer, known_of, known_question, known_to_wire, take_bounds};
 
 /// At most `max` bytes of a text, cut between characters.
 pub fn cut(text: &str, max: usize) -> String {

@@ -16,6 +16,8 @@ pub enum Fault {
     Internal,
     /// 403 `AccessDenied`; the store never hears of it.
     Denied,
+    /// 400 `ExpiredToken`; the store never hears of it.
+    Expired,
     /// No answer at all, until the other side hangs up; the store never hears of it.
     Silent,
     /// The connection is reset; the store never hears of it.
@@ -45,6 +47,7 @@ pub struct Rule {
     fault: Fault,
     operations: Vec<Operation>,
     path: String,
+    token: Option<String>,
     chance: f64,
     left: Option<u32>,
 }
@@ -52,13 +55,19 @@ pub struct Rule {
 impl Rule {
     /// `fault` happens to every request that is one of `operations`.
     pub fn new(fault: Fault, operations: &[Operation]) -> Rule {
-        Rule { fault, operations: operations.to_vec(), path: String::new(), chance: 1.0, left: None }
+        Rule { fault, operations: operations.to_vec(), path: String::new(), token: None, chance: 1.0, left: None }
     }
 
     /// Only to those whose path contains `part`, as it is on the wire.
     #[must_use]
     pub fn of(self, part: &str) -> Rule {
         Rule { path: part.to_owned(), ..self }
+    }
+
+    /// Only to those whose keys have this session token.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Rule {
+        Rule { token: Some(token.to_owned()), ..self }
     }
 
     /// Only to this share of them: 0 to 1.
@@ -87,8 +96,11 @@ impl Live {
     }
 
     /// What happens to a request, if this rule says so.
-    pub(super) fn judge(&mut self, operation: Operation, path: &str) -> Option<Fault> {
+    pub(super) fn judge(&mut self, operation: Operation, path: &str, token: Option<&str>) -> Option<Fault> {
         let rule = &mut self.rule;
+        if rule.token.as_deref().is_some_and(|wanted| token != Some(wanted)) {
+            return None;
+        }
         if !rule.operations.contains(&operation) || !path.contains(&rule.path) || rule.left == Some(0) {
             return None;
         }
@@ -111,7 +123,7 @@ mod tests {
         let fates = |seed| {
             let rule = Rule::new(Fault::Reset, &[Operation::Get]).chance(0.3).times(10);
             let mut live = Live::new(rule, seed);
-            (0..200).map(|_| live.judge(Operation::Get, "/b/k").is_some()).collect::<Vec<_>>()
+            (0..200).map(|_| live.judge(Operation::Get, "/b/k", None).is_some()).collect::<Vec<_>>()
         };
         assert_eq!(fates(7), fates(7));
         assert_ne!(fates(7), fates(8));
@@ -121,9 +133,13 @@ mod tests {
     #[test]
     fn a_rule_is_of_what_it_names() {
         let mut live = Live::new(Rule::new(Fault::Denied, &[Operation::Get, Operation::Head]).of("/secret"), 1);
-        assert_eq!(live.judge(Operation::Get, "/b/secret"), Some(Fault::Denied));
-        assert_eq!(live.judge(Operation::Head, "/b/secret"), Some(Fault::Denied));
-        assert_eq!(live.judge(Operation::Put, "/b/secret"), None);
-        assert_eq!(live.judge(Operation::Get, "/b/open"), None);
+        assert_eq!(live.judge(Operation::Get, "/b/secret", None), Some(Fault::Denied));
+        assert_eq!(live.judge(Operation::Head, "/b/secret", None), Some(Fault::Denied));
+        assert_eq!(live.judge(Operation::Put, "/b/secret", None), None);
+        assert_eq!(live.judge(Operation::Get, "/b/open", None), None);
+        let mut old = Live::new(Rule::new(Fault::Expired, &[Operation::Get]).with_token("old"), 1);
+        assert_eq!(old.judge(Operation::Get, "/b/k", Some("old")), Some(Fault::Expired));
+        assert_eq!(old.judge(Operation::Get, "/b/k", Some("new")), None);
+        assert_eq!(old.judge(Operation::Get, "/b/k", None), None);
     }
 }

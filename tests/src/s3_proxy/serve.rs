@@ -56,13 +56,15 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let operation = Operation::of(request.method(), request.uri(), request.headers());
     let path = request.uri().path().to_owned();
     let mut cleared = state.cleared.subscribe();
-    let Some(fault) = state.judge(operation, &path) else {
+    let token = request.headers().get("x-amz-security-token").and_then(|token| token.to_str().ok());
+    let Some(fault) = state.judge(operation, &path, token) else {
         return forward(state.upstream, request).await.map(streamed);
     };
     match fault {
         Fault::SlowDown => refuse(request, StatusCode::SERVICE_UNAVAILABLE, "SlowDown").await,
         Fault::Internal => refuse(request, StatusCode::INTERNAL_SERVER_ERROR, "InternalError").await,
         Fault::Denied => refuse(request, StatusCode::FORBIDDEN, "AccessDenied").await,
+        Fault::Expired => refuse(request, StatusCode::BAD_REQUEST, "ExpiredToken").await,
         Fault::ErrorInSuccess => refuse(request, StatusCode::OK, "InternalError").await,
         Fault::Reset => Err("reset on purpose".into()),
         Fault::Silent => {

@@ -164,6 +164,14 @@ pub struct ImportedObject {
     pub symlink: Option<Vec<u8>>,
 }
 
+impl ImportedObject {
+    /// As a listing alone tells.
+    pub fn listed(key: Vec<u8>, size: u64, etag: String, modified: Timestamp) -> ImportedObject {
+        let (mode, uid, gid, atime, mtime, symlink) = (None, None, None, None, None, None);
+        ImportedObject { key, size, etag, modified, mode, uid, gid, atime, mtime, symlink }
+    }
+}
+
 /// A page of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportPage {
@@ -173,6 +181,8 @@ pub struct ImportPage {
     pub after: Vec<u8>,
     /// What the worker skipped.
     pub skipped: Vec<Skipped>,
+    /// Rising keys of objects that the MDS knows as they were listed: nobody looked at them.
+    pub known: Vec<Vec<u8>>,
     /// Nothing follows.
     pub last: bool,
     /// A stamp of the MDS from before this page was listed.

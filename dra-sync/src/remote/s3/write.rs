@@ -21,8 +21,8 @@ use super::super::times::http_date;
 use super::super::write::{Expected, PARTS_MAX, Stored};
 use super::super::xml::NoSuccess;
 use super::{
-    ANSWER_TIMEOUT, Bucket, HttpResponse, IN_PATH, LIST_BYTES_MAX, RemoteError, Trouble, UNRESERVED, bare_etag, quoted,
-    read_all, unsuccessful, xml,
+    ANSWER_TIMEOUT, Bucket, HttpResponse, IN_PATH, LIST_BYTES_MAX, RemoteError, Trouble, UNRESERVED, bare_etag, kept,
+    quoted, read_all, unsuccessful, xml,
 };
 use crate::posix::{self, Kind, Posix};
 
@@ -71,8 +71,9 @@ impl Bucket {
         expected: &Expected,
     ) -> Result<Stored, RemoteError> {
         let what = self.about("copying", key);
-        self.check_source(source, etag, &what).await?;
         let mut headers = described(key, about, &what)?;
+        // Not every store looks at the conditions of a copy: this look does as well.
+        self.keep(source, etag, &mut headers, &what).await?;
         headers.push(condition(expected, &what)?);
         headers.extend(self.source(source, etag, &what)?);
         headers.push((METADATA_DIRECTIVE, HeaderValue::from_static("REPLACE")));
@@ -128,14 +129,36 @@ impl Bucket {
 
     /// `Changed` if another object is under the key, `Gone` if none is.
     async fn must_be(&self, key: &[u8], etag: &str, what: &impl Fn() -> String) -> Result<(), RemoteError> {
-        let now = self.head(key).await?.etag;
+        self.headers_of(key, etag, what).await.map(drop)
+    }
+
+    /// The same, with what the store says of the object.
+    async fn headers_of(&self, key: &[u8], etag: &str, what: &impl Fn() -> String) -> Result<HeaderMap, RemoteError> {
+        let (head, headers) = self.head_and_headers(key).await?;
+        let now = head.etag;
         match now == etag {
-            true => Ok(()),
+            true => Ok(headers),
             false => {
                 let key = String::from_utf8_lossy(key);
                 Err(RemoteError::new(Trouble::Changed, format!("{}: the ETag of {key:?} is {now}, not {etag}", what())))
             }
         }
+    }
+
+    /// Adds what an object has beyond ours to the headers of its copy. `Changed` or `Gone` if it is not there.
+    async fn keep(
+        &self,
+        source: &[u8],
+        etag: &str,
+        headers: &mut Headers,
+        what: &impl Fn() -> String,
+    ) -> Result<(), RemoteError> {
+        let there = self.headers_of(source, etag, what).await?;
+        let left_out = kept::keep(headers, &there);
+        if left_out > 0 {
+            tracing::warn!(left_out, "{}: not all user metadata of the object go with it", what());
+        }
+        Ok(())
     }
 
     /// What is to be copied is what it should be, as far as a look tells.
@@ -173,9 +196,17 @@ pub struct Upload {
 
 impl Upload {
     /// See [`super::super::Remote::upload`].
-    pub async fn begin(bucket: &Arc<Bucket>, key: &[u8], about: &Posix) -> Result<Upload, RemoteError> {
+    pub async fn begin(
+        bucket: &Arc<Bucket>,
+        key: &[u8],
+        about: &Posix,
+        copied: Option<(&[u8], &str)>,
+    ) -> Result<Upload, RemoteError> {
         let what = bucket.about("beginning to store", key);
-        let headers = described(key, about, &what)?;
+        let mut headers = described(key, about, &what)?;
+        if let Some((source, etag)) = copied {
+            bucket.keep(source, etag, &mut headers, &what).await?;
+        }
         let url = format!("{}?uploads=", bucket.object_url(key));
         let response = bucket.send(Method::POST, &url, &headers, &what).await?;
         let text = read_all(response, REPLY_BYTES_MAX).await?;

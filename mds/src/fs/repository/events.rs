@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sateen_types::limits::IMPORT_PAGE_OBJECTS_MAX;
-use sateen_types::repository::{EventsDone, EventsPage, ImportDone, ImportPage, ImportState};
+use sateen_types::repository::{EventsDone, EventsPage, ImportDone, ImportPage, ImportState, ImportedObject};
 use sateen_types::{FsCode, FsError, FsResult, RepositoryId, SessionId, Timestamp};
 
 use super::{clock_micros, not_yours, unexpected};
@@ -37,6 +37,14 @@ impl FileSystem {
                 .with_hint("send the stamp of the assignment, or of the last reply"));
         }
         Ok(())
+    }
+
+    /// Which of these objects, as a listing tells of them, an import need not look at.
+    pub async fn known(&self, session: SessionId, number: u64, objects: Vec<ImportedObject>) -> FsResult<Vec<bool>> {
+        self.touch(session)?;
+        let import = self.shared.repositories.lock().import_of(session, number);
+        let (id, _, _) = import.ok_or_else(|| not_yours(number))?;
+        self.read(move |tx| repository::known(tx, id, &objects)).await
     }
 
     /// One page of an import; durable when it is answered.
@@ -114,6 +122,7 @@ impl FileSystem {
     ) -> FsResult<()> {
         let mut listed: Vec<Vec<u8>> = page.objects.iter().map(|o| o.key.clone()).collect();
         listed.extend(page.skipped.iter().map(|s| s.key.clone()));
+        listed.extend(page.known.iter().cloned());
         listed.sort_unstable();
         let listed = Arc::new(listed);
         let end = (!page.last).then(|| repository::end_of(page));

@@ -281,6 +281,7 @@ pub(super) async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid 
         objects: vec![object("f", size)],
         after: b"f".to_vec(),
         skipped: Vec::new(),
+        known: Vec::new(),
         last: true,
         stamp: 0,
     };
@@ -498,7 +499,8 @@ async fn a_restarted_server_goes_on_where_it_was() {
     let (fs, id, _) = with_a_link(dir.path()).await;
     let import = take(&fs, WORKER, &[]).await;
     let objects = vec![object("a", CHUNK), object("b", CHUNK)];
-    let page = ImportPage { objects, after: b"b".to_vec(), skipped: Vec::new(), last: false, stamp: 0 };
+    let page =
+        ImportPage { objects, after: b"b".to_vec(), skipped: Vec::new(), known: Vec::new(), last: false, stamp: 0 };
     fs.import(WORKER, import.number, page.clone()).await.expect("imports");
     let name = sateen_types::Name::parse(b"a").expect("valid");
     let root = fs.repository(id).await.expect("there").root;

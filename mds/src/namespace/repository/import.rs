@@ -118,6 +118,7 @@ pub fn page(
         status.objects += 1;
         left.push(skipped.clone());
     }
+    status.objects += page.known.iter().filter(|key| is_fresh(key)).count() as u64;
     left.iter().for_each(|skipped| skip(&mut status, skipped.clone()));
     let next_fid = import.finish()?;
     let after = record.after.clone().max(end_of(page));
@@ -138,8 +139,8 @@ pub fn page(
 
 /// The last key that a page tells of.
 pub fn end_of(page: &ImportPage) -> Vec<u8> {
-    let last = page.objects.last().map(|o| o.key.clone()).unwrap_or_default();
-    page.after.clone().max(last)
+    let last = page.objects.last().map(|o| &o.key).into_iter().chain(page.known.last());
+    last.fold(page.after.clone(), |end, key| end.max(key.clone()))
 }
 
 fn cut(mut message: String) -> String {
@@ -159,7 +160,7 @@ fn skip(status: &mut ImportStatus, skipped: Skipped) {
 }
 
 /// Whether the row is of this object, under this link.
-fn is_of(row: &HsmRecord, id: RepositoryId, object: &ImportedObject) -> bool {
+pub(super) fn is_of(row: &HsmRecord, id: RepositoryId, object: &ImportedObject) -> bool {
     row.repository == id && row.key == object.key
 }
 
@@ -171,6 +172,12 @@ fn has_other_data(row: &HsmRecord, object: &ImportedObject) -> bool {
 /// Whether both times are of one second: a listing and a look at the object tell them differently.
 fn is_same_time(row: &HsmRecord, object: &ImportedObject) -> bool {
     row.modified.seconds == object.modified.seconds
+}
+
+/// Whether nothing of the object would be taken, whatever its attributes are: it has the data that is known, and was not written
+/// since, or mode and owner were set here.
+pub(super) fn is_as_known(row: &HsmRecord, object: &ImportedObject) -> bool {
+    !has_other_data(row, object) && (is_same_time(row, object) || row.attributes_changed)
 }
 
 /// What has the name of an object now, if all directories above it are there; `seen` is told of each of them.
@@ -194,7 +201,7 @@ pub(super) fn existing(
 }
 
 /// The directory at the end of a path, if it is there.
-fn directory_at(tx: &dyn ReadTxn, root: Fid, names: &[Name]) -> FsResult<Option<Fid>> {
+pub(super) fn directory_at(tx: &dyn ReadTxn, root: Fid, names: &[Name]) -> FsResult<Option<Fid>> {
     let mut dir = root;
     for name in names {
         match tree::entry(tx, dir, name)? {
@@ -410,7 +417,7 @@ impl<'a> Import<'a> {
             return Ok(Imported::Same);
         };
         let other_data = has_other_data(&row, object);
-        if !other_data && (is_same_time(&row, object) || row.attributes_changed) {
+        if is_as_known(&row, object) {
             if row.flags.has(HsmFlags::LOST) && row.stamp <= self.looked.stamp {
                 put_hsm(self.tx, fid, &HsmRecord { flags: row.flags.set(HsmFlags::LOST, false), ..row })?;
             }

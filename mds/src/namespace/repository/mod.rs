@@ -12,6 +12,7 @@ mod events;
 pub mod export;
 mod gone;
 mod import;
+mod known;
 mod links;
 mod load;
 mod make;
@@ -39,6 +40,7 @@ use crate::store::{ReadTxn, Table, Txn, keys};
 
 pub use gone::{Missing, missing};
 pub use import::{Looked, end_of};
+pub use known::known;
 pub use links::{all, get, workers};
 pub use load::{Prepared, prepared, restores};
 pub use oldest::oldest;

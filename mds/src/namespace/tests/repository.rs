@@ -70,7 +70,7 @@ fn page(
     let mut objects = objects.to_vec();
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
-    let page = ImportPage { objects, after, skipped: Vec::new(), last, stamp: 0 };
+    let page = ImportPage { objects, after, skipped: Vec::new(), known: Vec::new(), last, stamp: 0 };
     let looked = b.look();
     match change(b, Change::Import { id, run, page, looked })? {
         Answer::Import(status) => Ok(status),
@@ -376,4 +376,64 @@ proptest! {
         prop_assert_eq!(whole_tree(&whole), before);
         prop_assert_eq!(whole.list(Fid::ROOT), vec!["data".to_owned()], "nothing outside");
     }
+}
+
+#[test]
+fn what_is_as_known_need_not_be_looked_at_and_counts_all_the_same() {
+    let store = MemStore::default();
+    let mut b = Bench::new(&store);
+    let link = linked(&mut b);
+    let run = repository::get(&*b.view(), link.id).expect("there").run;
+    let all: Vec<_> = ["a", "d/", "d/b", "e/f", "x"].iter().map(|key| object(key, 10, "v1")).collect();
+    page(&mut b, link.id, run, &all, true).expect("imports");
+    let known =
+        |b: &Bench<'_>, objects: &[ImportedObject]| repository::known(&*b.view(), link.id, objects).expect("reads");
+    assert_eq!(known(&b, &all), [true; 5]);
+    let later = Timestamp { seconds: 78, nanos: 0 };
+    let finer = Timestamp { seconds: 77, nanos: 5 };
+    let others = [
+        (ImportedObject { etag: "v2".to_owned(), ..object("a", 10, "v1") }, false),
+        (ImportedObject { size: 11, ..object("a", 10, "v1") }, false),
+        // Only its metadata were written: by a copy onto itself.
+        (ImportedObject { modified: later, ..object("a", 10, "v1") }, false),
+        (ImportedObject { modified: finer, ..object("a", 10, "v1") }, true),
+        (object("new", 10, "v1"), false),
+        (object("a/", 10, "v1"), false),
+        (object("a/b", 10, "v1"), false),
+        (object("d", 10, "v1"), false),
+        (object("../a", 10, "v1"), false),
+    ];
+    for (object, expected) in others {
+        assert_eq!(known(&b, std::slice::from_ref(&object)), [expected], "{object:?}");
+    }
+    // What has its name is another file, or nothing has; its object was gone; mode and owner are of here.
+    let root = link.root;
+    let fid = |b: &Bench<'_>, name: &str| b.lookup(root, name).expect("there").fid;
+    let gone = fid(&b, "x");
+    change(&mut b, Change::Lost { fid: gone, etag: "v1".to_owned() }).expect("records");
+    b.rename((root, "a"), (root, "aside")).expect("moves");
+    let changed = fid(&b, "d");
+    b.setattr(&Credential::ROOT, changed, |op| op.mode = Some(0o700)).expect("changes");
+    assert_eq!(known(&b, &all), [false, true, true, true, false]);
+    let touched = ImportedObject { modified: later, ..object("d/", 10, "v1") };
+    assert_eq!(known(&b, &[touched]), [true]);
+    assert_eq!(repository::known(&*b.view(), RepositoryId(99), &all).expect("reads"), [false; 5]);
+    // A page of them makes nothing, and counts.
+    change(&mut b, Change::StartImport { id: link.id, sync: Sync::No }).expect("starts");
+    let run = repository::get(&*b.view(), link.id).expect("there").run;
+    let before = whole_tree(&b);
+    let keys: Vec<_> = all.iter().map(|o| o.key.clone()).collect();
+    let told = ImportPage {
+        objects: Vec::new(),
+        after: b"x".to_vec(),
+        skipped: Vec::new(),
+        known: keys,
+        last: true,
+        stamp: 0,
+    };
+    let looked = b.look();
+    let answer = change(&mut b, Change::Import { id: link.id, run, page: told, looked }).expect("imports");
+    let Answer::Import(status) = answer else { panic!("{answer:?}") };
+    assert_eq!((status.objects, status.created, status.changed, status.state), (5, 0, 0, ImportState::Done));
+    assert_eq!(whole_tree(&b), before);
 }

@@ -71,13 +71,16 @@ struct World<'s> {
     bucket: BTreeMap<&'static str, u64>,
     writes: u64,
     messages: Vec<Message>,
-    listings: Vec<(u64, BTreeMap<&'static str, u64>)>,
+    listings: Vec<Listing>,
     /// Names that went, with the stamp.
     deleted: BTreeMap<Vec<u8>, u64>,
     /// Files that were written to here, with the size they must keep.
     written: BTreeMap<Fid, u64>,
     moved: u32,
 }
+
+/// Stamp, what was there, and the keys of it that were known then: by the time of the comparison that may not be so any more.
+type Listing = (u64, BTreeMap<&'static str, u64>, BTreeSet<Vec<u8>>);
 
 fn object(key: &str, version: u64) -> ImportedObject {
     ImportedObject {
@@ -127,7 +130,20 @@ impl World<'_> {
         Some((dir, last.to_owned(), self.b.lookup(dir, last).ok()?.fid))
     }
 
-    fn compare(&mut self, (stamp, listing): (u64, BTreeMap<&'static str, u64>), size: usize) {
+    /// The bucket as it is now, and what of it need not be looked at.
+    fn list(&mut self) -> Listing {
+        let stamp = self.b.look().stamp;
+        let listed = |(key, version): (&&str, &u64)| {
+            let seen = object(key, *version);
+            ImportedObject::listed(seen.key, seen.size, seen.etag, seen.modified)
+        };
+        let objects: Vec<_> = self.bucket.iter().map(listed).collect();
+        let known = repository::known(&*self.b.view(), self.id, &objects).expect("reads");
+        let keys = objects.into_iter().zip(known).filter(|(_, known)| *known).map(|(object, _)| object.key);
+        (stamp, self.bucket.clone(), keys.collect())
+    }
+
+    fn compare(&mut self, (stamp, listing, known): Listing, size: usize) {
         let id = self.id;
         self.b.run(Command::Repository(Box::new(Change::StartImport { id, sync: Sync::Asked }))).expect("starts");
         let all: Vec<ImportedObject> = listing.iter().map(|(key, version)| object(key, *version)).collect();
@@ -154,7 +170,9 @@ impl World<'_> {
                 }
             }
             let after = listed.last().cloned().unwrap_or_default();
-            let page = ImportPage { objects, after, skipped: Vec::new(), last, stamp };
+            let (known, objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| known.contains(&o.key));
+            let known = known.into_iter().map(|o| o.key).collect();
+            let page = ImportPage { objects, after, skipped: Vec::new(), known, last, stamp };
             self.change(stamp, |looked| Change::Import { id, run, page, looked });
         }
     }
@@ -192,8 +210,8 @@ impl World<'_> {
             }
             Step::Lose(n) if !self.messages.is_empty() => drop(self.messages.remove(n % self.messages.len())),
             Step::List => {
-                let stamp = self.b.look().stamp;
-                self.listings.push((stamp, self.bucket.clone()));
+                let listing = self.list();
+                self.listings.push(listing);
             }
             Step::Compare(n, size) if !self.listings.is_empty() => {
                 let listing = self.listings.remove(n % self.listings.len());
@@ -284,9 +302,11 @@ proptest! {
             }
         }
         w.b.open.clear();
-        let stamp = w.b.look().stamp;
         let bucket = w.bucket.clone();
-        w.compare((stamp, bucket.clone()), size);
+        let listing = w.list();
+        w.compare(listing, size);
+        // What the comparison has taken is known now, and what it left alone is not.
+        let (_, _, known) = w.list();
         let mut files = Vec::new();
         w.files(w.root, "", &mut files);
         let here: BTreeMap<String, Fid> = files.into_iter().collect();
@@ -297,6 +317,7 @@ proptest! {
             prop_assert!(fid.is_some(), "{} is in the bucket and not here", key);
             let row = fid.and_then(|fid| row(*fid));
             prop_assert_eq!(row.map(|row| row.etag), Some(format!("v{version}")), "{}", key);
+            prop_assert!(known.contains(key.as_bytes()), "{} would be looked at again", key);
         }
         for (path, fid) in here.iter().filter(|(path, _)| !is_written(path) && !path.starts_with("moved-")) {
             let empty = path.ends_with('/') && w.b.list(*fid).is_empty();

@@ -188,16 +188,35 @@ fn pages_that_break_a_rule_are_refused() {
         objects: keys.iter().map(|k| object(k)).collect(),
         after: b"z".to_vec(),
         skipped: Vec::new(),
+        known: Vec::new(),
         last: true,
         stamp: 5,
     };
-    let good = page(&[b"a", b"b"]);
+    let good = ImportPage { known: vec![b"c".to_vec(), b"d".to_vec()], ..page(&[b"a", b"b"]) };
     assert_eq!(import_page(import_to_wire(vec![0; 16], 1, &good)), Ok(good));
     let long = vec![b'x'; KEY_BYTES_MAX + 1];
     let many: Vec<_> = (0..=IMPORT_PAGE_OBJECTS_MAX).map(|i| format!("{i:06}").into_bytes()).collect();
     let many: Vec<_> = many.iter().map(Vec::as_slice).collect();
     for bad in [page(&[b"b", b"a"]), page(&[b"a", b"a"]), page(&[b""]), page(&[&long]), page(&many)] {
         let error = import_page(import_to_wire(vec![0; 16], 1, &bad)).expect_err("refused");
+        assert_eq!(error.code, FsCode::Invalid);
+        let question = known_question(known_to_wire(vec![0; 16], 1, &bad.objects)).expect_err("refused");
+        assert_eq!(question.code, FsCode::Invalid);
+        let known = ImportPage { known: bad.objects.into_iter().map(|o| o.key).collect(), ..page(&[]) };
+        let error = import_page(import_to_wire(vec![0; 16], 1, &known)).expect_err("refused");
+        assert_eq!(error.code, FsCode::Invalid);
+    }
+}
+
+#[test]
+fn what_is_known_is_told_by_places() {
+    let objects = [object(b"a"), object(b"b"), object(b"c")];
+    assert_eq!(known_question(known_to_wire(vec![0; 16], 1, &objects)), Ok(objects.to_vec()));
+    for known in [[true, false, true], [false; 3], [true; 3]] {
+        assert_eq!(known_of(&known_answer(&known), 3), Ok(known.to_vec()));
+    }
+    for wrong in [vec![3], vec![0, 0], vec![u32::MAX]] {
+        let error = known_of(&mds::KnownReply { known: wrong }, 3).expect_err("refused");
         assert_eq!(error.code, FsCode::Invalid);
     }
 }

@@ -215,26 +215,77 @@ pub fn import_to_wire(session_id: Vec<u8>, number: u64, page: &ImportPage) -> md
         skipped: page.skipped.iter().map(Into::into).collect(),
         last: page.last,
         stamp: page.stamp,
+        known: page.known.clone(),
     }
 }
 
-/// The page of a request: rising keys, and not too many.
-pub fn import_page(w: mds::ImportRequest) -> FsResult<ImportPage> {
-    for (field, n) in [("objects", w.objects.len()), ("skipped", w.skipped.len())] {
-        if n > IMPORT_PAGE_OBJECTS_MAX {
-            return Err(bad(field, format_args!("{n}, at most {IMPORT_PAGE_OBJECTS_MAX}")));
-        }
-    }
-    let objects = w.objects.into_iter().map(ImportedObject::try_from).collect::<FsResult<Vec<_>>>()?;
-    if let Some(two) = objects.windows(2).find(|two| two[0].key >= two[1].key) {
-        let shown = String::from_utf8_lossy(&two[1].key);
-        return Err(bad("objects", format_args!("key {shown:?} does not follow the one before")));
-    }
+/// Rising keys, and not too many bytes of them.
+fn listed(objects: Vec<mds::ImportedObject>) -> FsResult<Vec<ImportedObject>> {
+    few("objects", objects.len())?;
+    let objects = objects.into_iter().map(ImportedObject::try_from).collect::<FsResult<Vec<_>>>()?;
+    rising("objects", objects.iter().map(|o| o.key.as_slice()))?;
     let bytes = |o: &ImportedObject| o.key.len() + o.etag.len() + o.symlink.as_ref().map_or(0, Vec::len);
     at_most("objects", objects.iter().map(bytes).sum(), IMPORT_PAGE_BYTES_MAX)?;
+    Ok(objects)
+}
+
+fn few(field: &str, n: usize) -> FsResult<()> {
+    match n > IMPORT_PAGE_OBJECTS_MAX {
+        true => Err(bad(field, format_args!("{n}, at most {IMPORT_PAGE_OBJECTS_MAX}"))),
+        false => Ok(()),
+    }
+}
+
+fn rising<'k>(field: &str, keys: impl Iterator<Item = &'k [u8]>) -> FsResult<()> {
+    let mut last: &[u8] = &[];
+    for key in keys {
+        if last >= key {
+            let shown = String::from_utf8_lossy(key);
+            return Err(bad(field, format_args!("key {shown:?} does not follow the one before")));
+        }
+        last = key;
+    }
+    Ok(())
+}
+
+/// The page of a request.
+pub fn import_page(w: mds::ImportRequest) -> FsResult<ImportPage> {
+    few("skipped", w.skipped.len())?;
+    few("known", w.known.len())?;
+    let objects = listed(w.objects)?;
+    let known = w.known.into_iter().map(|k| key(k, "known")).collect::<FsResult<Vec<_>>>()?;
+    rising("known", known.iter().map(Vec::as_slice))?;
     let after = key(w.after, "after")?;
     let skipped = w.skipped.into_iter().map(Into::into).collect();
-    Ok(ImportPage { objects, after, skipped, last: w.last, stamp: w.stamp })
+    Ok(ImportPage { objects, after, skipped, known, last: w.last, stamp: w.stamp })
+}
+
+/// The question which of these objects are known. `session_id` is 16 bytes.
+pub fn known_to_wire(session_id: Vec<u8>, number: u64, objects: &[ImportedObject]) -> mds::KnownRequest {
+    mds::KnownRequest { session_id, number, objects: objects.iter().map(Into::into).collect() }
+}
+
+/// The objects of such a question.
+pub fn known_question(w: mds::KnownRequest) -> FsResult<Vec<ImportedObject>> {
+    listed(w.objects)
+}
+
+/// The answer to it: which of the objects, in their order, are known.
+pub fn known_answer(known: &[bool]) -> mds::KnownReply {
+    let places = known.iter().zip(0..).filter(|(known, _)| **known);
+    mds::KnownReply { known: places.map(|(_, place)| place).collect() }
+}
+
+/// The answer about so many objects.
+pub fn known_of(w: &mds::KnownReply, objects: usize) -> FsResult<Vec<bool>> {
+    let mut known = vec![false; objects];
+    for place in &w.known {
+        match known.get_mut(*place as usize) {
+            Some(one) if !*one => *one = true,
+            _ => return Err(bad("known", format_args!("{place} of {objects} objects, or twice"))),
+        }
+    }
+    Ok(known)
 }
 
 impl From<&ImportDone> for mds::ImportReply {

@@ -79,6 +79,7 @@ async fn looks_from_before_a_restart_are_made_again() {
         objects: vec![object("x", 1)],
         after: b"x".to_vec(),
         skipped: Vec::new(),
+        known: Vec::new(),
         last: true,
         stamp,
     };
@@ -94,13 +95,27 @@ async fn a_comparison_takes_names_away_whose_objects_are_gone() {
     let (fs, id, root) = with_a_link(dir.path()).await;
     let first = take(&fs, WORKER, &[]).await;
     let objects: Vec<_> = ["d/", "d/x", "f", "g"].iter().map(|key| object(key, 0)).collect();
-    let page = ImportPage { objects, after: b"g".to_vec(), skipped: Vec::new(), last: true, stamp: first.stamp };
+    let page = ImportPage {
+        objects,
+        after: b"g".to_vec(),
+        skipped: Vec::new(),
+        known: Vec::new(),
+        last: true,
+        stamp: first.stamp,
+    };
     fs.import(WORKER, first.number, page).await.expect("imports");
     fs.start_import(id, true).await.expect("starts");
     let sync = take(&fs, WORKER, &[]).await;
     assert_eq!(sync.work, Work::Import { after: Vec::new(), sync: true });
     let objects = vec![object("f", 0)];
-    let page = ImportPage { objects, after: b"f".to_vec(), skipped: Vec::new(), last: true, stamp: sync.stamp };
+    let page = ImportPage {
+        objects,
+        after: b"f".to_vec(),
+        skipped: Vec::new(),
+        known: Vec::new(),
+        last: true,
+        stamp: sync.stamp,
+    };
     fs.import(WORKER, sync.number, page).await.expect("imports");
     assert!(find(&fs, root, "f").await.is_some());
     assert!(find(&fs, root, "g").await.is_none() && find(&fs, root, "d").await.is_none());
