@@ -90,8 +90,11 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 }
                 Ok(0)
             }
-            Repo::Update { which, policies, chunk_mib, json } => {
+            Repo::Update { which, endpoint, region, profile, policies, chunk_mib, json } => {
                 let change = RepositoryChange {
+                    endpoint: endpoint.map(|s| RepositorySettings::checked_endpoint(&s)).transpose()?,
+                    region: region.map(|s| RepositorySettings::checked_region(&s)).transpose()?,
+                    profile: profile.map(|s| RepositorySettings::checked_profile(&s)).transpose()?,
                     auto_import: carried("--auto-import", &policies.auto_import)?,
                     auto_export: carried("--auto-export", &policies.auto_export)?,
                     chunk_mib: checked_chunk(chunk_mib)?,

@@ -29,6 +29,12 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 /// What is to change of a link. `None`: stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepositoryChange {
+    /// Where the store answers; empty: the provider's own.
+    pub endpoint: Option<String>,
+    /// Region of the bucket; empty: the usual one.
+    pub region: Option<String>,
+    /// Name of the credentials in the workers' configuration; empty: the usual one.
+    pub profile: Option<String>,
     /// From the repository to the file system.
     pub auto_import: Option<RepositoryEvents>,
     /// From the file system to the repository.
@@ -61,6 +67,9 @@ impl Admin {
         let request = mds::UpdateRepositoryRequest {
             fs_name: fs.to_string(),
             id: id.0,
+            endpoint: change.endpoint,
+            region: change.region,
+            profile: change.profile,
             auto_import: change.auto_import.map(Into::into),
             auto_export: change.auto_export.map(Into::into),
             imported_file_chunk_mib: change.chunk_mib.unwrap_or(0),

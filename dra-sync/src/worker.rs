@@ -14,7 +14,7 @@ use sateen_runtime::Shutdown;
 use sateen_types::limits::{FETCH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX};
 use sateen_types::repository::{
     Assignment, DeleteOutcome, DeleteResult, ExportOutcome, ExportResult, FetchOutcome, FetchResult, LookOutcome,
-    Outcome, RepositorySettings, Work,
+    Outcome, RepositoryEvents, RepositorySettings, Work,
 };
 use sateen_types::{FsCode, FsName, FsResult};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch as channel};
@@ -24,7 +24,8 @@ use crate::config::{Config, LimitsConfig, StoreName};
 use crate::export::Room;
 use crate::figures::Figures;
 use crate::import::Place;
-use crate::remote::{CHECK_RETRY_FOR, Remote, Retries};
+use crate::posix::Posix;
+use crate::remote::{CHECK_RETRY_FOR, Remote, RemoteError, Retries, Trouble};
 use crate::seen::cut;
 use crate::watch::desk::{self, DELIVERIES_WAITING_MAX};
 use crate::watch::webhook::Webhook;
@@ -43,6 +44,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const REMOTE_AGE_MAX: Duration = Duration::from_secs(60);
 /// Stores whose connections are kept.
 const REMOTES_MAX: usize = 64;
+/// What is said to be stored where it is only asked whether something could be.
+const LOOK_KEY: &[u8] = b".sateen-look";
 /// Cached chunks of a worker's client: what it reads it reads once.
 const CACHE_BYTES: u64 = 16 << 20;
 
@@ -269,7 +272,7 @@ async fn execute(shared: Arc<Shared>, shift: Shift, assignment: Assignment, too_
     let Some(outcome) = outcome else { return };
     match &outcome {
         Outcome::Check { message } if !message.is_empty() => {
-            tracing::warn!(%repository, message, "the bucket cannot be read")
+            tracing::warn!(%repository, message, "the bucket cannot be used")
         }
         Outcome::Import { message } => tracing::warn!(%repository, message, "the import cannot go on"),
         Outcome::Report { message } if !message.is_empty() => {
@@ -324,7 +327,10 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
         }
     };
     match &assignment.work {
-        Work::Check => Some(failed(check(&remote, &shared.figures).await)),
+        Work::Check => {
+            let exports = assignment.settings.auto_export != RepositoryEvents::default();
+            Some(failed(check(&remote, exports, &shared.figures).await))
+        }
         Work::Export(work) => {
             let _slot = shared.exports.acquire().await.ok()?;
             let (number, room) = (assignment.number, &shared.room);
@@ -407,22 +413,32 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
     }
 }
 
-/// Why a bucket cannot be listed or its objects not be read; empty if they can.
-async fn check(remote: &Remote, figures: &Figures) -> String {
+/// Why a bucket cannot be listed, or its objects not be read, or (if the link exports) not be written; empty if they can.
+async fn check(remote: &Remote, exports: bool, figures: &Figures) -> String {
     let mut retries = Retries::within(CHECK_RETRY_FOR);
     loop {
         let look = async {
             let page = remote.list(b"", 1).await?;
-            match page.objects.first() {
-                Some(first) if !first.key.is_empty() => match remote.head(&first.key).await {
+            if let Some(first) = page.objects.first().filter(|first| !first.key.is_empty()) {
+                match remote.head(&first.key).await {
                     // It went away in this moment: no fault of the bucket.
-                    Err(e) if e.trouble == crate::remote::Trouble::Gone => Ok(()),
-                    other => other.map(drop),
-                },
-                _ => Ok(()),
+                    Err(e) if e.trouble == Trouble::Gone => {}
+                    other => drop(other?),
+                }
             }
+            if exports {
+                // Nobody ever sees anything of it: an object is there when an upload is completed, and this one is given up.
+                let upload = remote.upload(LOOK_KEY, &Posix::default()).await?;
+                match upload.abort().await {
+                    // Another attempt, or the store itself, was faster.
+                    Err(e) if e.trouble == Trouble::Gone => {}
+                    other => other?,
+                }
+            }
+            Ok(())
         };
-        match look.await {
+        let look: Result<(), RemoteError> = look.await;
+        match look {
             Ok(()) => return String::new(),
             Err(e) => {
                 figures.failed(&e);

@@ -278,6 +278,19 @@ impl Linked {
         changed.unwrap_or_else(|e| panic!("the link cannot be changed: {e}"));
     }
 
+    /// Ends the link, whatever is not loaded, and links the same directory and prefix again with other settings, which are imported.
+    #[track_caller]
+    pub fn make_again(&mut self, change: impl FnOnce(&mut RepositorySettings)) {
+        let mut settings = self.now().expect("the MDS answers").settings;
+        change(&mut settings);
+        let made = admin(self.cluster.mds_address(), async |admin| {
+            let fs = FS.parse().expect("a name");
+            admin.delete_repository(&fs, self.id, true).await?;
+            admin.create_repository(&fs, &settings).await
+        });
+        self.id = made.unwrap_or_else(|e| panic!("the link cannot be made again: {e}")).id;
+    }
+
     /// Compares bucket and directory, and waits.
     #[track_caller]
     pub fn compare(&self) -> Repository {

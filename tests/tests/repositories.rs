@@ -462,3 +462,49 @@ fn many_objects_and_a_large_one_come_in_whole() {
     eprintln!("first byte: {first:.1?}, a bare GET of 128 KiB {first_bare:.1?}");
     eprintln!("all in a row: {:.0} MiB/s, bare parallel GETs {:.0} MiB/s", rate(all), rate(all_bare));
 }
+
+#[test]
+fn a_link_that_is_made_again_knows_its_files() {
+    let bytes = |i: u64| pattern(i, 3 * MIB + 7);
+    let names = ["read", "part", "unread", "dirty", "both"];
+    let mut linked = Linked::start("repo-again", |store| {
+        (0u64..).zip(names).for_each(|(i, name)| put(store, name, &bytes(i), &[]));
+    });
+    let mount = linked.cluster.mount();
+    let root = linked.on(&mount, "");
+    assert!(fs::read(root.join("read")).expect("read") == bytes(0));
+    read_at(&root.join("part"), 0, 10).expect("read");
+    let ended = linked.id;
+    for name in ["dirty", "both"] {
+        let file = File::options().write(true).open(root.join(name)).expect("opens");
+        file.write_all_at(b"changed here", 5).expect("written");
+    }
+    for name in ["dirty", "both"] {
+        let told = || linked.hsm(name).flags.has(HsmFlags::DIRTY).then_some(());
+        wait::until("a change that the MDS knows of", LOAD, told);
+    }
+    linked.s3.put("both", b"changed there", &[]);
+    // Somebody else's region: the server knows only one.
+    linked.make_again(|settings| settings.region = "us-west-2".to_owned());
+    assert!(linked.id > ended);
+    let import = linked.imported().import;
+    assert_eq!((import.created, import.changed, import.skipped), (0, 0, 1), "{import:?}");
+    let conflicts: Vec<_> = linked.conflicts().into_iter().map(|conflict| conflict.key).collect();
+    assert_eq!(conflicts, [b"both".to_vec()]);
+    for name in ["read", "part", "unread", "dirty"] {
+        assert_eq!(linked.hsm(name).repository, Some(linked.id), "{name}");
+    }
+    assert_eq!(state(&root.join("read")), LOADED);
+    assert_eq!(state(&root.join("unread")), RELEASED);
+    assert!(linked.hsm("dirty").flags.has(HsmFlags::DIRTY));
+    for (i, name) in (0u64..).zip(&names[..3]) {
+        assert!(fs::read(root.join(name)).expect("read") == bytes(i), "{name}");
+    }
+    let mut changed = bytes(3);
+    changed[5..17].copy_from_slice(b"changed here");
+    assert!(fs::read(root.join("dirty")).expect("read") == changed);
+    // And the directory stays where it is.
+    let busy = |e: std::io::Error| assert_eq!(e.raw_os_error(), Some(libc::EBUSY), "{e}");
+    busy(fs::rename(&root, root.with_file_name("elsewhere")).expect_err("linked"));
+    linked.cluster.assert_names_sound();
+}

@@ -15,7 +15,7 @@ use sateen_tests::rng::{pattern, seeded};
 use sateen_tests::s3::{BUCKET, Object, Pace};
 use sateen_tests::s3_proxy::{Fault, Operation, Proxy, Rule};
 use sateen_tests::wait;
-use sateen_types::repository::{ImportState, RepositoryEvents, RepositorySettings};
+use sateen_types::repository::{ImportState, Repository, RepositoryEvents, RepositorySettings, RepositoryState};
 
 const MIB: usize = 1 << 20;
 /// Longest anything may take on a loaded machine.
@@ -24,6 +24,22 @@ const SYMLINK: [(&str, &str); 1] = [("file-permissions", "0120777")];
 
 fn put(store: &Store, key: &str, bytes: &[u8], metadata: &[(&str, &str)]) {
     store.put(BUCKET, key, bytes, metadata).unwrap_or_else(|e| panic!("{key:?} cannot be put: {e}"));
+}
+
+/// Waits until the link says that its bucket cannot be used; gives what it says.
+#[track_caller]
+fn misconfigured(linked: &Linked) -> Repository {
+    wait::until("a link that is MISCONFIGURED", PATIENCE, || {
+        linked.now().filter(|now| now.state == RepositoryState::Misconfigured)
+    })
+}
+
+/// Waits until the link is in use again, by itself.
+#[track_caller]
+fn available(linked: &Linked) {
+    wait::until("a link that is AVAILABLE", PATIENCE, || {
+        linked.now().filter(|now| now.state == RepositoryState::Available && now.message.is_empty()).map(drop)
+    });
 }
 
 /// A bucket that is linked through a proxy with these faults. To be dropped the other way round.
@@ -114,7 +130,12 @@ fn an_import_makes_every_object_a_file_and_lists_what_it_could_not_read() {
         linked.now().filter(|now| now.import.state == ImportState::Failed)
     });
     assert!(failed.import.message.contains("AccessDenied"), "{}", failed.import.message);
+    let said = misconfigured(&linked).message;
+    assert!(said.contains("AccessDenied"), "{said}");
+    // What is asked for meanwhile waits.
+    linked.begin_import();
     proxy.clear();
+    available(&linked);
     wait::until("an import of everything", PATIENCE, || {
         let now = linked.now()?.import;
         match now.state {
@@ -334,7 +355,7 @@ fn the_bucket_becomes_what_the_directory_is_and_says_what_keeps_it() {
         is(bucket, &wanted) && (0..8).all(|i| bucket.get(&format!("dir/f{i:02}")).is_some_and(mode))
     });
 
-    // What may not be written is told of, and waits.
+    // What may not be written is told of, and waits: one object.
     fs::write(at("denied"), b"at last").expect("written");
     wanted.insert("denied".into(), b"at last".to_vec());
     let said = wait::until("the reason", PATIENCE, || {
@@ -342,8 +363,20 @@ fn the_bucket_becomes_what_the_directory_is_and_says_what_keeps_it() {
         (!message.is_empty()).then_some(message)
     });
     assert!(said.contains("AccessDenied") && said.contains("denied"), "{said}");
-    assert!(linked.now().is_some_and(|now| now.export.queued == 1 && now.export.failed > 0));
+    let now = linked.now().expect("the MDS answers");
+    assert!(now.export.queued == 1 && now.export.failed > 0, "{:?}", now.export);
+    assert_eq!(now.state, RepositoryState::Available, "others may be written");
+    // A bucket that may not be written at all, as that of a key that may only read.
     proxy.clear();
+    proxy.rule(Rule::new(Fault::Denied, &[Operation::Put, Operation::Begin]));
+    fs::write(at("denied2"), b"as well").expect("written");
+    wanted.insert("denied2".into(), b"as well".to_vec());
+    let now = misconfigured(&linked);
+    assert!(now.message.contains("AccessDenied"), "{}", now.message);
+    assert!((1..=2).contains(&now.export.queued), "nothing is forgotten: {:?}", now.export);
+    assert!(fs::read(at("dir/f00")).expect("what is here is read") == wanted["dir/f00"]);
+    proxy.clear();
+    available(&linked);
     linked.exported("everything", |bucket| is(bucket, &wanted));
     assert_eq!(linked.conflicts(), []);
     for (fault, count) in [

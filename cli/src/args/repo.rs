@@ -140,6 +140,15 @@ pub enum Repo {
         /// Which.
         #[command(flatten)]
         which: WhichRepo,
+        /// Where the store answers; an empty text for the provider's own.
+        #[arg(long, value_name = "http://HOST:PORT")]
+        endpoint: Option<String>,
+        /// Region of the bucket.
+        #[arg(long)]
+        region: Option<String>,
+        /// Name of the credentials in the workers' configuration.
+        #[arg(long)]
+        profile: Option<String>,
         /// What is carried over by itself.
         #[command(flatten)]
         policies: Policies,

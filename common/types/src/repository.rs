@@ -70,7 +70,8 @@ impl FromStr for RepositoryId {
 ///
 /// ```text
 /// Creating -> Available <-> Misconfigured     any -> Deleting -> (gone)
-///       \------------------^                  any -> Failed
+///       \------------------^                  any -> Failed -> Updating
+///             Available, Misconfigured -> Updating -> Available, Misconfigured
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RepositoryState {
@@ -78,9 +79,9 @@ pub enum RepositoryState {
     Creating,
     /// In use.
     Available,
-    /// The bucket cannot be read; it is tried again every minute.
+    /// The bucket cannot be read, or not be written if the link exports; it is looked at again every minute.
     Misconfigured,
-    /// Being changed.
+    /// Changed; no worker has looked at the bucket since.
     Updating,
     /// Being ended.
     Deleting,

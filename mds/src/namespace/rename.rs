@@ -6,7 +6,8 @@
 //! 3. both names stand for one file: nothing to do;
 //! 4. write permission on both parents and the sticky rule for what leaves its place;
 //! 5. a directory replaces only an empty directory, anything else only what is not a directory;
-//! 6. a directory that changes parents is writable by the caller, since its `..` changes.
+//! 6. no repository is linked to a directory that leaves its place, or below it (`Busy`; ours);
+//! 7. a directory that changes parents is writable by the caller, since its `..` changes.
 
 use sateen_types::limits::LINK_COUNT_MAX;
 use sateen_types::op::{MutationReply, RenameMode};
@@ -14,8 +15,8 @@ use sateen_types::{Credential, Fid, FsCode, FsError, FsResult};
 
 use super::create::{Place, look};
 use super::perm::{Access, access, may_remove};
-use super::tree;
 use super::unlink::{destroy, drop_link, refuse_nonempty};
+use super::{repository, tree};
 use crate::command::Inputs;
 use crate::store::records::{Dentry, Inode};
 use crate::store::{ReadTxn, Txn};
@@ -73,6 +74,9 @@ pub fn rename(
         && mode != RenameMode::Exchange
     {
         refuse_kinds(&source, target)?;
+    }
+    for gone in [Some(&source), target.as_ref()].into_iter().flatten().filter(|named| named.inode.is_dir()) {
+        repository::refuse_linked(tx, gone.entry.fid, gone.place.1)?;
     }
     if from.0 != to.0 {
         let moved = [Some(&source), target.as_ref().filter(|_| mode == RenameMode::Exchange)];

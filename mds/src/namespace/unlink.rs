@@ -1,7 +1,7 @@
 //! Names go away: unlink, rmdir, and the end of files that were open when their last name went.
 //!
 //! Order of checks: search permission on the parent; the name exists; write permission and the sticky rule; the kind
-//! of file; for a directory, that it is empty.
+//! of file; for a directory, that it is empty, and that no repository is linked to it.
 
 use sateen_types::op::MutationReply;
 use sateen_types::{Credential, Fid, FileType, FsCode, FsError, FsResult, Name};
@@ -37,6 +37,7 @@ pub fn unlink(
 pub fn rmdir(tx: &mut dyn Txn, who: &Credential, parent: Fid, name: &Name, inputs: &Inputs) -> FsResult<MutationReply> {
     let (entry, inode) = removable(tx, who, parent, name)?;
     refuse_nonempty(&inode, name)?;
+    repository::refuse_linked(tx, entry.fid, name)?;
     tree::remove_name(tx, (parent, name), &entry, inputs.now)?;
     destroy(tx, entry.fid)?;
     Ok(MutationReply::Done)

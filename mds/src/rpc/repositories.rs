@@ -42,6 +42,9 @@ impl RepositoriesService for Service {
             };
             let (auto_import, auto_export) = (r.auto_import.map(Into::into), r.auto_export.map(Into::into));
             let update = Update {
+                endpoint: r.endpoint.map(|s| RepositorySettings::checked_endpoint(&s)).transpose()?,
+                region: r.region.map(|s| RepositorySettings::checked_region(&s)).transpose()?,
+                profile: r.profile.map(|s| RepositorySettings::checked_profile(&s)).transpose()?,
                 auto_import,
                 auto_export,
                 chunk_mib,

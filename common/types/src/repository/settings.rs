@@ -320,31 +320,41 @@ impl RepositorySettings {
 
     /// Fills in what is empty or 0, and checks the rest.
     pub fn checked(mut self) -> FsResult<RepositorySettings> {
-        let plain = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        if !self.endpoint.is_empty() {
-            self.endpoint = checked_endpoint(&self.endpoint)?;
-        }
-        if self.region.is_empty() {
-            self.region = REGION_DEFAULT.to_owned();
-        }
-        if self.region.len() > REGION_BYTES_MAX || !plain(&self.region) {
-            return Err(invalid(
-                format!("region: {:?} is not a region", shown(&self.region)),
-                "give a name as us-east-1, or leave it out",
-            ));
-        }
-        if self.profile.is_empty() {
-            self.profile = PROFILE_DEFAULT.to_owned();
-        }
-        if self.profile.len() > PROFILE_BYTES_MAX || !plain(&self.profile) {
-            return Err(invalid(
-                format!("profile: {:?} is not a name of credentials", shown(&self.profile)),
-                "use 1 to 64 letters, digits, '.', '_' or '-'; the credentials themselves are the worker's",
-            ));
-        }
+        self.endpoint = Self::checked_endpoint(&self.endpoint)?;
+        self.region = Self::checked_region(&self.region)?;
+        self.profile = Self::checked_profile(&self.profile)?;
         self.chunk_mib = checked_chunk_mib(self.chunk_mib)?;
         self.sync_interval_s = Self::checked_sync_interval(self.sync_interval_s)?;
         Ok(self)
+    }
+
+    /// An endpoint that a link may have; empty is the provider's own.
+    pub fn checked_endpoint(endpoint: &str) -> FsResult<String> {
+        if endpoint.is_empty() { Ok(String::new()) } else { checked_endpoint(endpoint) }
+    }
+
+    /// A region that a link may have; empty is the usual one.
+    pub fn checked_region(region: &str) -> FsResult<String> {
+        let region = if region.is_empty() { REGION_DEFAULT } else { region };
+        if region.len() > REGION_BYTES_MAX || !is_plain(region) {
+            return Err(invalid(
+                format!("region: {:?} is not a region", shown(region)),
+                "give a name as us-east-1, or leave it out",
+            ));
+        }
+        Ok(region.to_owned())
+    }
+
+    /// A name of credentials that a link may have; empty is the usual one.
+    pub fn checked_profile(profile: &str) -> FsResult<String> {
+        let profile = if profile.is_empty() { PROFILE_DEFAULT } else { profile };
+        if profile.len() > PROFILE_BYTES_MAX || !is_plain(profile) {
+            return Err(invalid(
+                format!("profile: {:?} is not a name of credentials", shown(profile)),
+                "use 1 to 64 letters, digits, '.', '_' or '-'; the credentials themselves are the worker's",
+            ));
+        }
+        Ok(profile.to_owned())
     }
 
     /// A chunk size in MiB that a link may have; 0 is the usual one.
@@ -363,6 +373,11 @@ impl RepositorySettings {
             )),
         }
     }
+}
+
+/// Letters, digits, `.`, `-` and `_`.
+fn is_plain(s: &str) -> bool {
+    s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// See [`RepositorySettings::checked_chunk_mib`].

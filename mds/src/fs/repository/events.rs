@@ -7,6 +7,7 @@ use sateen_types::limits::IMPORT_PAGE_OBJECTS_MAX;
 use sateen_types::repository::{EventsDone, EventsPage, ImportDone, ImportPage, ImportState, ImportedObject};
 use sateen_types::{FsCode, FsError, FsResult, RepositoryId, SessionId, Timestamp};
 
+use super::table::Task;
 use super::{clock_micros, not_yours, unexpected};
 use crate::fs::FileSystem;
 use crate::namespace::repository::{self, Answer, Change, Looked};
@@ -155,6 +156,9 @@ impl FileSystem {
         let (id, repositories) = (page.repository, &self.shared.repositories);
         if page.number != 0 && !repositories.lock().heard(session, page.number, id, Instant::now()) {
             return Err(not_yours(page.number));
+        }
+        if !page.message.is_empty() {
+            repositories.lock().doubt(&Task::Watch(id), Instant::now());
         }
         if page.number != 0 || !page.message.is_empty() {
             repositories.watched.lock().insert(id, (Timestamp::now(), page.message));

@@ -69,6 +69,19 @@ fn place(outcome: &Outcome) -> Option<usize> {
     CAUSES.iter().position(|known| *known == (kind, cause))
 }
 
+/// Whether what a worker reports may be the fault of the bucket: then that is looked at. A missing object may be a missing bucket.
+pub(super) fn may_be_the_store(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Check { .. } => false,
+        Outcome::Import { .. } | Outcome::Watch { .. } => true,
+        Outcome::Fetch(fetch) => matches!(fetch.result, FetchResult::Failed | FetchResult::Gone),
+        Outcome::Export(export) => export.result == ExportResult::Failed,
+        Outcome::Delete(delete) => delete.result == DeleteResult::Failed,
+        Outcome::Look(look) => !look.message.is_empty(),
+        Outcome::Report { message } => !message.is_empty(),
+    }
+}
+
 impl Faults {
     /// A worker reports.
     pub fn count(&self, outcome: &Outcome) {

@@ -7,10 +7,9 @@ use sateen_types::repository::{HsmAction, HsmOperation, HsmState};
 use sateen_types::{Credential, Fid, FsCode, FsError, FsResult, HsmFlags, RepositoryId, SessionId};
 
 use super::load::{missing, unlinked};
-use super::unexpected;
 use crate::fs::FileSystem;
 use crate::namespace::repository::export::{self, ExportChange};
-use crate::namespace::repository::{self, Answer, Change, rules};
+use crate::namespace::repository::{self, Change, rules};
 use crate::namespace::{self, Access};
 use crate::store::ReadTxn;
 use crate::store::records::{HsmRecord, LoadRecord};
@@ -116,15 +115,19 @@ impl FileSystem {
                 let may_read =
                     move |tx: &dyn ReadTxn| namespace::access(&namespace::inode(tx, fid)?, &who, Access::READ);
                 self.ask(may_read).await?;
-                let Answer::Remote(remote) = self.change(Change::Restore { fid }).await? else {
-                    return Err(unexpected());
+                let table = || self.shared.repositories.lock();
+                let Some(missing) = self.ask(move |tx| missing(tx, fid)).await? else {
+                    return self.change(Change::Restore { fid }).await.map(drop);
                 };
-                let Some(remote) = remote else { return Ok(()) };
-                let Some(missing) = self.ask(move |tx| missing(tx, fid)).await? else { return Ok(()) };
                 if !missing.linked {
                     return Err(unlinked(fid, missing.repository));
                 }
-                self.shared.repositories.lock().restore(fid, missing.repository, &remote, Instant::now())?;
+                // What there is no place for is not promised: nobody would do it before a restart.
+                table().restore(fid, missing.repository, &missing.remote, Instant::now())?;
+                if let Err(e) = self.change(Change::Restore { fid }).await {
+                    table().cancel_restore(fid);
+                    return Err(e);
+                }
                 self.shared.repositories.tell();
                 Ok(())
             }

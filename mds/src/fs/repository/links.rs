@@ -3,35 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sateen_types::repository::{ConflictPolicy, EventSource, ExportStatus, RepositoryEvents, RepositoryState};
+use sateen_types::repository::ExportStatus;
 use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, RepositorySettings};
 
 use super::export::Waiting;
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
-use crate::namespace::repository::{self, Answer, Change, export};
+use crate::namespace::repository::{self, Answer, Change, Update, export};
 use crate::store::records::{RepositoryRecord, SkippedRecord, Sync};
 use crate::store::{ReadTxn, Table, keys};
 
 /// Files looked at per read, to find those that a link would leave without their bytes.
 const PAGE: usize = 4096;
-
-/// What can be changed of a link; `None` stays.
-#[derive(Clone, Debug, Default)]
-pub struct Update {
-    /// From the repository to the file system.
-    pub auto_import: Option<RepositoryEvents>,
-    /// From the file system to the repository.
-    pub auto_export: Option<RepositoryEvents>,
-    /// MiB of a file per stripe.
-    pub chunk_mib: Option<u32>,
-    /// What becomes of what both sides changed.
-    pub conflict: Option<ConflictPolicy>,
-    /// Seconds between comparisons, 60 to 604,800.
-    pub sync_interval_s: Option<u32>,
-    /// Who tells of changes.
-    pub event_source: Option<EventSource>,
-}
 
 impl FileSystem {
     async fn link(&self, change: Change) -> FsResult<Repository> {
@@ -52,17 +35,9 @@ impl FileSystem {
         Ok(link)
     }
 
-    /// Changes a link. One that was misconfigured is looked at again at once.
+    /// Changes a link. Its bucket is looked at again at once where that matters, see [`repository::Update`].
     pub async fn update_repository(&self, id: RepositoryId, update: Update) -> FsResult<Repository> {
-        let Update { auto_import, auto_export, chunk_mib, conflict, sync_interval_s, event_source } = update;
-        let change =
-            Change::Update { id, auto_import, auto_export, chunk_mib, conflict, sync_interval_s, event_source };
-        let link = self.link(change).await?;
-        if link.state == RepositoryState::Misconfigured {
-            self.shared.repositories.lock().check_now(id, Instant::now());
-            self.shared.repositories.tell();
-        }
-        Ok(link)
+        self.link(Change::Update { id, update: Box::new(update) }).await
     }
 
     /// One link.

@@ -29,17 +29,17 @@ use tokio::sync::Notify;
 
 use super::FileSystem;
 use crate::command::{Command, Outcome};
+pub use crate::namespace::repository::Update;
 use crate::namespace::repository::export::ExportChange;
 use crate::namespace::repository::{self, Answer, Change};
 use crate::store::records::RepositoryRecord;
 use crate::store::{Overlay, ReadTxn, Store, Table, keys};
 use faults::Faults;
-pub use links::Update;
 pub use load::{Asked, Loaded};
 use opened::Opened;
 use room::Room;
 use stamps::{Deleted, Stamps};
-use table::{CHECK_AGAIN, Counts, FILES_MAX, LoadTable, Wanted};
+use table::{CHECK_AGAIN, CHECK_EVERY, Counts, FILES_MAX, LoadTable, Wanted};
 pub use work::Capacity;
 
 /// Longest a change of a file's extent, or the end of a link, waits for workers; then the client asks again.
@@ -195,9 +195,10 @@ pub struct LinkCounts {
 /// What is to be done for a link, from its row.
 fn set_jobs(table: &mut LoadTable, id: RepositoryId, record: &RepositoryRecord, now: Instant) {
     let check_at = match record.state {
-        RepositoryState::Creating => Some(now),
-        RepositoryState::Misconfigured => Some(now + CHECK_AGAIN),
-        _ => None,
+        RepositoryState::Creating | RepositoryState::Updating => Some(now),
+        RepositoryState::Misconfigured => Some(table.looked(id, now) + CHECK_AGAIN),
+        RepositoryState::Available => Some(table.looked(id, now) + CHECK_EVERY),
+        RepositoryState::Deleting | RepositoryState::Failed => None,
     };
     let available = record.state == RepositoryState::Available;
     let wants_import = matches!(record.import.state, ImportState::Queued | ImportState::Running);

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use sateen_types::limits::{ASSIGNMENTS_MAX, FILE_ASSIGNMENTS_MAX};
 use sateen_types::repository::TaskId;
-use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Remote, RepositoryId, SessionId};
+use sateen_types::{Extent, Fid, FsCode, FsError, FsResult, Remote, RepositoryId, RepositorySettings, SessionId};
 use tokio::sync::Notify;
 
 use exports::{ExportTable, Item};
@@ -37,6 +37,10 @@ const WANTED_MAX: usize = 1024;
 const FINISHED_KEPT: usize = 4096;
 /// A bucket that cannot be read is looked at again after this.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(60);
+/// One that can is looked at so often all the same: what is wrong with it is known before somebody needs it.
+pub const CHECK_EVERY: Duration = Duration::from_secs(600);
+/// What went wrong at a bucket makes it be looked at so often at most.
+const DOUBT_AGAIN: Duration = Duration::from_secs(60);
 /// Who watches a bucket and is silent for longer than this does it no longer.
 pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(60);
 
@@ -94,11 +98,26 @@ pub struct Wanted {
 struct Jobs {
     wanted: Wanted,
     check_out: bool,
+    /// With what the bucket is being looked at.
+    check_of: Option<Box<RepositorySettings>>,
+    /// When a look ended, or the link was first known.
+    looked: Option<Instant>,
+    /// Something went wrong at the bucket: it is looked at then.
+    doubt_at: Option<Instant>,
+    /// When it was last looked at for that.
+    doubted: Option<Instant>,
     import_out: bool,
     /// Number of the assignment to watch.
     watch_out: Option<u64>,
     /// Watching could not be done: not before this.
     watch_at: Option<Instant>,
+}
+
+impl Jobs {
+    /// When the bucket is to be looked at.
+    fn check_due(&self) -> Option<Instant> {
+        self.wanted.check_at.into_iter().chain(self.doubt_at).min()
+    }
 }
 
 /// What there is to do and what is being done, for people.
@@ -170,23 +189,30 @@ impl LoadTable {
             return Err(FsError::new(FsCode::Busy, format!("{FILES_MAX} files are being loaded, the most at a time"))
                 .with_hint("ask again when some are loaded"));
         }
-        Ok(self.files.entry(fid).and_modify(|file| file.remote = remote.clone()).or_insert_with(|| File {
-            repository,
-            remote: remote.clone(),
-            wanted: Vec::new(),
-            ahead: None,
-            out: BTreeMap::new(),
-            filled: BTreeMap::new(),
-            closed: 0,
-            failures: 0,
-            retry_at: None,
-            restore: false,
-            queued_urgent: false,
-            queued_ahead: false,
-            waiters: HashMap::new(),
-            changed: Arc::default(),
-            since: now,
-        }))
+        Ok(self
+            .files
+            .entry(fid)
+            .and_modify(|file| {
+                // Another link may have adopted it.
+                (file.repository, file.remote) = (repository, remote.clone());
+            })
+            .or_insert_with(|| File {
+                repository,
+                remote: remote.clone(),
+                wanted: Vec::new(),
+                ahead: None,
+                out: BTreeMap::new(),
+                filled: BTreeMap::new(),
+                closed: 0,
+                failures: 0,
+                retry_at: None,
+                restore: false,
+                queued_urgent: false,
+                queued_ahead: false,
+                waiters: HashMap::new(),
+                changed: Arc::default(),
+                since: now,
+            }))
     }
 
     /// Somebody waits for the range; gives the number of the one who waits, and what is told when something has changed. The
@@ -332,11 +358,9 @@ impl LoadTable {
         silent.into_iter().for_each(|number| self.give_back(number, false, now));
     }
 
-    /// A look at the bucket is due.
-    pub fn check_now(&mut self, id: RepositoryId, now: Instant) {
-        if let Some(jobs) = self.jobs.get_mut(&id) {
-            jobs.wanted.check_at = Some(now);
-        }
+    /// When a look at the bucket of a link last ended, or when the link was first known.
+    pub fn looked(&mut self, id: RepositoryId, now: Instant) -> Instant {
+        *self.jobs.entry(id).or_default().looked.get_or_insert(now)
     }
 
     /// The link is gone.
@@ -421,9 +445,12 @@ impl LoadTable {
     }
 
     fn pick_check(&mut self, now: Instant) -> Option<Task> {
-        let due = |j: &Jobs| !j.wanted.stopped && !j.check_out && j.wanted.check_at.is_some_and(|at| at <= now);
+        let due = |j: &Jobs| !j.wanted.stopped && !j.check_out && j.check_due().is_some_and(|at| at <= now);
         let (id, jobs) = self.jobs.iter_mut().find(|(_, j)| due(j))?;
         jobs.check_out = true;
+        if jobs.doubt_at.take().is_some() {
+            jobs.doubted = Some(now);
+        }
         Some(Task::Check(*id))
     }
 
@@ -488,7 +515,7 @@ impl LoadTable {
     /// When something may be to do that is not yet.
     pub fn next_due(&self) -> Option<Instant> {
         let going = || self.jobs.values().filter(|j| !j.wanted.stopped);
-        let checks = going().filter(|j| !j.check_out).filter_map(|j| j.wanted.check_at);
+        let checks = going().filter(|j| !j.check_out).filter_map(Jobs::check_due);
         let syncs = going().filter(|j| !j.import_out).filter_map(|j| j.wanted.sync_at);
         let watches = going().filter(|j| j.wanted.watch.is_some() && j.watch_out.is_none()).filter_map(|j| j.watch_at);
         checks

@@ -1,5 +1,6 @@
 //! The table of loads against a model of bytes; and whole lives of files with workers that come and go.
 
+mod looks;
 mod told;
 
 use std::sync::Arc;
@@ -250,12 +251,31 @@ fn asked(fid: Fid, range: Extent, sequential: bool) -> Asked {
 }
 
 pub(super) async fn take(fs: &Arc<FileSystem>, session: SessionId, held: &[u64]) -> Assignment {
-    let mut given = fs.take_next(session, ONE, held, Duration::from_secs(20)).await.expect("takes");
-    given.pop().expect("there is work")
+    loop {
+        let mut given = fs.take_next(session, ONE, held, Duration::from_secs(20)).await.expect("takes");
+        let given = given.pop().expect("there is work");
+        if !looked_again(fs, session, &given).await {
+            return given;
+        }
+    }
+}
+
+/// Something went wrong at a bucket that is in use, and it is looked at: there is nothing wrong with it.
+async fn looked_again(fs: &Arc<FileSystem>, session: SessionId, given: &Assignment) -> bool {
+    let in_use = fs.repository(given.repository).await.expect("there").state == RepositoryState::Available;
+    if given.work != Work::Check || !in_use {
+        return false;
+    }
+    fs.finish(session, given.number, Outcome::Check { message: String::new() }).await.expect("takes");
+    true
 }
 
 pub(super) async fn nothing_to_take(fs: &Arc<FileSystem>, session: SessionId) {
-    assert_eq!(fs.take_next(session, MANY, &[], Duration::ZERO).await.expect("takes"), []);
+    let given = fs.take_next(session, MANY, &[], Duration::ZERO).await.expect("takes");
+    match &given[..] {
+        [look] if looked_again(fs, session, look).await => {}
+        other => assert_eq!(other, []),
+    }
 }
 
 fn object(key: &str, size: u64) -> ImportedObject {

@@ -9,6 +9,7 @@ use sateen_types::{
     Extent, Fid, FsCode, FsError, FsResult, Layout, OstIndex, RepositoryId, SessionId, Timestamp, Verifier,
 };
 
+use super::faults::may_be_the_store;
 use super::table::Task;
 use super::{not_yours, unexpected};
 use crate::fs::FileSystem;
@@ -143,6 +144,9 @@ impl FileSystem {
                 let work = if matches!(task, Task::Check(_)) { Work::Check } else { Work::Watch };
                 let found = self.ask(move |tx| repository::get(tx, id)).await;
                 let link = self.unless_gone(number, found)?;
+                if let (Some(link), Work::Check) = (&link, &work) {
+                    self.shared.repositories.lock().looks_with(id, &link.settings);
+                }
                 Ok(link.map(|link| Assignment { number, repository: id, settings: link.settings, work, stamp }))
             }
             Task::Import(id, run) => {
@@ -290,6 +294,9 @@ impl FileSystem {
 
     async fn take_report(&self, number: u64, task: Task, outcome: Outcome) -> FsResult<()> {
         self.shared.repositories.faults.count(&outcome);
+        if may_be_the_store(&outcome) {
+            self.shared.repositories.lock().doubt(&task, Instant::now());
+        }
         match (task, outcome) {
             (Task::Check(id), Outcome::Check { message }) => self.checked(number, id, message).await,
             (Task::Import(id, run), Outcome::Import { message }) => {
@@ -324,9 +331,10 @@ impl FileSystem {
 
     async fn checked(&self, number: u64, id: RepositoryId, message: String) -> FsResult<()> {
         if !message.is_empty() {
-            tracing::warn!(fs = %self.info.name, %id, message, "a repository cannot be read");
+            tracing::warn!(fs = %self.info.name, %id, message, "a repository cannot be used");
         }
-        let checked = self.change(Change::Checked { id, message }).await;
+        let with = self.shared.repositories.lock().has_looked(id, Instant::now());
+        let checked = self.change(Change::Checked { id, message, with }).await;
         let reloaded = self.reload_jobs(id).await;
         self.shared.repositories.lock().done(number);
         self.shared.repositories.tell();

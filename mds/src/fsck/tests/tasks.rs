@@ -61,7 +61,7 @@ fn linked(b: &mut Bench<'_>) -> RepositoryId {
     let mut settings = RepositorySettings::new("/data".parse().expect("path"), "s3://bucket/p".parse().expect("url"));
     settings.batch_import = true;
     let Answer::Link(link) = told(b, Told::Create { settings }) else { panic!("no link") };
-    told(b, Told::Checked { id: link.id, message: String::new() });
+    told(b, Told::Checked { id: link.id, message: String::new(), with: None });
     import(b, link.id, (0..FILES).map(|i| object(format!("d/f{i:04}"))).collect());
     link.id
 }

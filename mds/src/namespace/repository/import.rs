@@ -405,7 +405,10 @@ impl<'a> Import<'a> {
             return Ok(Imported::Skipped(skip_code::TYPE_MISMATCH, what));
         }
         let fid = entry.fid;
-        let known = hsm(self.tx, fid)?;
+        let known = match hsm(self.tx, fid)? {
+            Some(row) if self.is_orphaned(&row, wanted, object)? => Some(self.adopt(fid, row)?),
+            other => other,
+        };
         let Some(row) = known.clone().filter(|row| is_of(row, self.id, object)) else {
             if wanted != FileType::Directory {
                 return conflict::stranger(self, place, entry, path, object);
@@ -436,6 +439,24 @@ impl<'a> Import<'a> {
             return Ok(Imported::Same);
         }
         self.take(entry, &row, object)
+    }
+
+    /// Whether what has the name is of this very object, but by a link that was ended.
+    fn is_orphaned(&self, row: &HsmRecord, wanted: FileType, object: &ImportedObject) -> FsResult<bool> {
+        Ok(row.repository != self.id
+            && row.key == object.key
+            && (wanted == FileType::Directory || !has_other_data(row, object))
+            && links::find(self.tx, row.repository)?.is_none())
+    }
+
+    /// It is this link's from now on, with what is loaded of it and what was changed here.
+    fn adopt(&mut self, fid: Fid, row: HsmRecord) -> FsResult<HsmRecord> {
+        let row = HsmRecord { repository: self.id, ..row };
+        put_hsm(self.tx, fid, &row)?;
+        if row.flags.has(HsmFlags::DIRTY) || row.attributes_changed {
+            agree::note_changed(self.tx, fid, self.id, self.inputs.now)?;
+        }
+        Ok(row)
     }
 
     /// A name that was not changed here, or that is to be so no longer, becomes what its object is.

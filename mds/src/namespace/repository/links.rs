@@ -2,7 +2,9 @@
 
 use sateen_types::limits::{LINK_COUNT_MAX, REPOSITORIES_MAX};
 use sateen_types::op::NewMode;
-use sateen_types::repository::{ImportState, ImportStatus, LinkPath, RepositoryState};
+use sateen_types::repository::{
+    ConflictPolicy, EventSource, ImportState, ImportStatus, LinkPath, RepositoryEvents, RepositoryState,
+};
 use sateen_types::{
     Credential, Fid, FileType, FsCode, FsError, FsResult, Name, Repository, RepositoryId, RepositorySettings, SessionId,
 };
@@ -55,18 +57,7 @@ pub fn create(tx: &mut dyn Txn, settings: &RepositorySettings, inputs: &Inputs) 
         return Err(FsError::new(FsCode::NoSpace, format!("the file system has {} repositories", others.len()))
             .with_hint("link a directory further up, or end links that are not needed"));
     }
-    for (id, other) in others {
-        let other = other.settings;
-        let what = if other.path.overlaps(&settings.path) {
-            format!("path {} overlaps {}", settings.path, other.path)
-        } else if other.endpoint == settings.endpoint && other.url.overlaps(&settings.url) {
-            format!("url {} overlaps {}", settings.url, other.url)
-        } else {
-            continue;
-        };
-        return Err(FsError::new(FsCode::Exists, format!("{what} of repository {id}"))
-            .with_hint("choose another directory and prefix; `/` can only be the one link there is"));
-    }
+    refuse_overlap(&others, settings)?;
     let mut fids = Fids::default();
     let mut root = Fid::ROOT;
     for name in settings.path.names() {
@@ -101,6 +92,23 @@ pub fn create(tx: &mut dyn Txn, settings: &RepositorySettings, inputs: &Inputs) 
     Ok(record.show(RepositoryId(number)))
 }
 
+/// No object belongs to two links, and no file.
+fn refuse_overlap(others: &[(RepositoryId, RepositoryRecord)], settings: &RepositorySettings) -> FsResult<()> {
+    for (id, other) in others {
+        let other = &other.settings;
+        let what = if other.path.overlaps(&settings.path) {
+            format!("path {} overlaps {}", settings.path, other.path)
+        } else if other.endpoint == settings.endpoint && other.url.overlaps(&settings.url) {
+            format!("url {} overlaps {}", settings.url, other.url)
+        } else {
+            continue;
+        };
+        return Err(FsError::new(FsCode::Exists, format!("{what} of repository {id}"))
+            .with_hint("choose another directory and prefix; `/` can only be the one link there is"));
+    }
+    Ok(())
+}
+
 pub(super) fn refuse_when_full(inputs: &Inputs) -> FsResult<()> {
     if inputs.disk_low {
         return Err(FsError::new(FsCode::NoSpace, "the disk of the MDS is nearly full")
@@ -116,17 +124,71 @@ fn queue_import(record: &mut RepositoryRecord, sync: Sync, inputs: &Inputs) {
     record.after = Vec::new();
 }
 
-/// Changes what may be changed of a link.
-pub fn update(
-    tx: &mut dyn Txn,
-    id: RepositoryId,
-    change: impl FnOnce(&mut RepositorySettings),
-) -> FsResult<Repository> {
+/// What can be changed of a link; `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// Where the store answers; empty: the provider's own.
+    pub endpoint: Option<String>,
+    /// Not empty.
+    pub region: Option<String>,
+    /// Name of the credentials; not empty.
+    pub profile: Option<String>,
+    /// From the repository to the file system.
+    pub auto_import: Option<RepositoryEvents>,
+    /// From the file system to the repository.
+    pub auto_export: Option<RepositoryEvents>,
+    /// MiB of a file per stripe.
+    pub chunk_mib: Option<u32>,
+    /// What becomes of what both sides changed.
+    pub conflict: Option<ConflictPolicy>,
+    /// Seconds between comparisons, 60 to 604,800.
+    pub sync_interval_s: Option<u32>,
+    /// Who tells of changes.
+    pub event_source: Option<EventSource>,
+}
+
+impl Update {
+    fn apply(&self, s: &mut RepositorySettings) {
+        let to = |new: &Option<String>, old: &mut String| new.iter().for_each(|new| old.clone_from(new));
+        to(&self.endpoint, &mut s.endpoint);
+        to(&self.region, &mut s.region);
+        to(&self.profile, &mut s.profile);
+        s.auto_import = self.auto_import.unwrap_or(s.auto_import);
+        s.auto_export = self.auto_export.unwrap_or(s.auto_export);
+        s.chunk_mib = self.chunk_mib.unwrap_or(s.chunk_mib);
+        s.conflict = self.conflict.unwrap_or(s.conflict);
+        s.sync_interval_s = self.sync_interval_s.unwrap_or(s.sync_interval_s);
+        if let Some(source) = &self.event_source {
+            s.event_source.clone_from(source);
+        }
+    }
+}
+
+/// Changes a link. One whose bucket has to be looked at again is not used before that: where the store is, with which keys, and
+/// whether anything is written there; or what could not be used.
+pub fn update(tx: &mut dyn Txn, id: RepositoryId, update: &Update) -> FsResult<Repository> {
     let mut record = get(tx, id)?;
     refuse_deleting(id, &record)?;
-    change(&mut record.settings);
+    let before = record.settings.clone();
+    update.apply(&mut record.settings);
+    if record.settings.endpoint != before.endpoint {
+        let mut others = all(tx)?;
+        others.retain(|(other, _)| *other != id);
+        refuse_overlap(&others, &record.settings)?;
+    }
+    let unusable = matches!(record.state, RepositoryState::Misconfigured | RepositoryState::Failed);
+    if record.state != RepositoryState::Creating && (unusable || !looks_alike(&before, &record.settings)) {
+        (record.state, record.message) = (RepositoryState::Updating, String::new());
+    }
     put(tx, id, &record);
     Ok(record.show(id))
+}
+
+/// Whether a look at the bucket with these settings finds what one with those does.
+fn looks_alike(these: &RepositorySettings, those: &RepositorySettings) -> bool {
+    let exports = |s: &RepositorySettings| s.auto_export != RepositoryEvents::default();
+    let of = |s: &RepositorySettings| (s.endpoint.clone(), s.region.clone(), s.profile.clone(), exports(s));
+    of(these) == of(those)
 }
 
 fn refuse_deleting(id: RepositoryId, record: &RepositoryRecord) -> FsResult<()> {
@@ -136,12 +198,28 @@ fn refuse_deleting(id: RepositoryId, record: &RepositoryRecord) -> FsResult<()> 
     Ok(())
 }
 
-/// A worker has looked at the bucket.
-pub fn checked(tx: &mut dyn Txn, id: RepositoryId, message: &str) -> FsResult<Repository> {
+/// A worker has looked at the bucket, `with` these settings. If others are set by now the next look counts.
+pub fn checked(
+    tx: &mut dyn Txn,
+    id: RepositoryId,
+    message: &str,
+    with: Option<&RepositorySettings>,
+) -> FsResult<Repository> {
     let mut record = get(tx, id)?;
-    if record.state != RepositoryState::Deleting {
-        record.state = if message.is_empty() { RepositoryState::Available } else { RepositoryState::Misconfigured };
-        record.message = message.to_owned();
+    let outdated = with.is_some_and(|with| !looks_alike(with, &record.settings));
+    if record.state == RepositoryState::Deleting || outdated {
+        return Ok(record.show(id));
+    }
+    let before = (record.state, record.message.clone());
+    (record.state, record.message) = match message {
+        _ if tree::find_inode(tx, record.root)?.is_none_or(|inode| !inode.is_dir()) => {
+            let gone = format!("the directory {} is gone; end the link: sateen repo delete", record.settings.path);
+            (RepositoryState::Failed, gone)
+        }
+        "" => (RepositoryState::Available, String::new()),
+        why => (RepositoryState::Misconfigured, why.to_owned()),
+    };
+    if (record.state, &record.message) != (before.0, &before.1) {
         put(tx, id, &record);
     }
     Ok(record.show(id))
@@ -196,6 +274,20 @@ pub fn directories_on(tx: &dyn ReadTxn, path: &LinkPath) -> FsResult<Vec<Fid>> {
         dirs.push(at);
     }
     Ok(dirs)
+}
+
+/// Whether a link depends on a directory: it is the link's own, or above it. `Busy` then: neither goes away or elsewhere.
+pub fn refuse_linked(tx: &dyn ReadTxn, dir: Fid, name: &Name) -> FsResult<()> {
+    for (id, link) in all(tx)? {
+        if link.root == dir || directories_on(tx, &link.settings.path)?.contains(&dir) {
+            let what =
+                format!("directory {name:?} leads to {}, which repository {id} is linked to", link.settings.path);
+            return Err(
+                FsError::new(FsCode::Busy, what).with_hint(format!("end the link first: sateen repo delete FS {id}"))
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Gives FIDs out of sequences that it takes for itself.

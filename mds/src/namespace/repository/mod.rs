@@ -22,9 +22,7 @@ mod rows;
 pub mod rules;
 pub mod tasks;
 
-use sateen_types::repository::{
-    ConflictPolicy, EventSource, EventsDone, ImportPage, ImportStatus, ImportedObject, RepositoryEvents,
-};
+use sateen_types::repository::{EventsDone, ImportPage, ImportStatus, ImportedObject};
 use sateen_types::{
     Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, Repository, RepositoryId,
     RepositorySettings, SessionId,
@@ -41,7 +39,7 @@ use crate::store::{ReadTxn, Table, Txn, keys};
 pub use gone::{Missing, missing};
 pub use import::{Looked, end_of};
 pub use known::known;
-pub use links::{all, get, workers};
+pub use links::{Update, all, get, refuse_linked, workers};
 pub use load::{Prepared, prepared, restores};
 pub use oldest::oldest;
 use rows::{delete_hsm, put_hsm};
@@ -53,18 +51,10 @@ pub use rows::{file_of_key, hsm};
 pub enum Change {
     /// Links a directory to a prefix.
     Create { settings: RepositorySettings },
-    /// Changes policies and chunk size; `None`: stays.
-    Update {
-        id: RepositoryId,
-        auto_import: Option<RepositoryEvents>,
-        auto_export: Option<RepositoryEvents>,
-        chunk_mib: Option<u32>,
-        conflict: Option<ConflictPolicy>,
-        sync_interval_s: Option<u32>,
-        event_source: Option<EventSource>,
-    },
-    /// A worker has looked at the bucket; empty: it can be read.
-    Checked { id: RepositoryId, message: String },
+    /// Changes settings.
+    Update { id: RepositoryId, update: Box<Update> },
+    /// A worker has looked at the bucket, with these settings (`None`: not known); empty: it can be used.
+    Checked { id: RepositoryId, message: String, with: Option<Box<RepositorySettings>> },
     /// Everything is to be imported again.
     StartImport { id: RepositoryId, sync: Sync },
     /// A page of the import `run`.
@@ -140,20 +130,10 @@ pub enum Answer {
 pub fn apply(tx: &mut dyn Txn, change: &Change, inputs: &Inputs) -> FsResult<Outcome> {
     let answer = match change {
         Change::Create { settings } => Answer::Link(Box::new(links::create(tx, settings, inputs)?)),
-        Change::Update { id, auto_import, auto_export, chunk_mib, conflict, sync_interval_s, event_source } => {
-            let changed = links::update(tx, *id, |s| {
-                s.auto_import = auto_import.unwrap_or(s.auto_import);
-                s.auto_export = auto_export.unwrap_or(s.auto_export);
-                s.chunk_mib = chunk_mib.unwrap_or(s.chunk_mib);
-                s.conflict = conflict.unwrap_or(s.conflict);
-                s.sync_interval_s = sync_interval_s.unwrap_or(s.sync_interval_s);
-                if let Some(source) = event_source {
-                    s.event_source.clone_from(source);
-                }
-            });
-            Answer::Link(Box::new(changed?))
+        Change::Update { id, update } => Answer::Link(Box::new(links::update(tx, *id, update)?)),
+        Change::Checked { id, message, with } => {
+            Answer::Link(Box::new(links::checked(tx, *id, message, with.as_deref())?))
         }
-        Change::Checked { id, message } => Answer::Link(Box::new(links::checked(tx, *id, message)?)),
         Change::StartImport { id, sync } => Answer::Link(Box::new(links::start_import(tx, *id, *sync, inputs)?)),
         Change::Import { id, run, page, looked } => {
             Answer::Import(import::page(tx, (*id, *run), page, *looked, inputs)?)

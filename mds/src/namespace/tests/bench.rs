@@ -13,7 +13,7 @@ use crate::namespace::repository::Looked;
 use crate::namespace::repository::export::Exporting;
 use crate::namespace::{self, apply, check::check};
 use crate::placement::Candidate;
-use crate::store::{MemStore, Overlay, ReadTxn, RocksOptions, RocksStore, Store, Table};
+use crate::store::{MemStore, Overlay, ReadTxn, RocksOptions, RocksStore, Store, Table, Txn};
 
 pub const SESSION: SessionId = SessionId([1; 16]);
 pub const ALICE: Credential = Credential { uid: 1000, gid: 100, groups: Vec::new() };
@@ -74,6 +74,16 @@ impl<'s> Bench<'s> {
 
     pub fn view(&self) -> Box<dyn ReadTxn + 's> {
         self.store.snapshot()
+    }
+
+    /// Stores a row beside all rules.
+    pub fn put_row(&self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        let snapshot = self.store.snapshot();
+        let mut tx = Overlay::new(&*snapshot);
+        tx.put(table, key, value);
+        let changes = tx.into_changes();
+        drop(snapshot);
+        self.store.commit(&changes).expect("commits");
     }
 
     /// A look at a bucket after everything that was done so far.

@@ -118,7 +118,7 @@ impl<'s> World<'s> {
         set(&mut settings);
         let link = change(&mut b, Change::Create { settings }).expect("links");
         let Answer::Link(link) = link else { panic!("{link:?}") };
-        change(&mut b, Change::Checked { id: link.id, message: String::new() }).expect("checks");
+        change(&mut b, Change::Checked { id: link.id, message: String::new(), with: None }).expect("checks");
         let dirs = vec![link.root, Fid::ROOT];
         World {
             b,

@@ -13,8 +13,9 @@ use super::bench::{ALICE, Bench, code};
 use super::on_every_store;
 use crate::command::{Command, Outcome};
 use crate::namespace::repository::{self, Answer, Change};
-use crate::store::MemStore;
+use crate::store::codec::Record;
 use crate::store::records::Sync;
+use crate::store::{MemStore, Table, keys};
 
 const CHUNK: u64 = 128 << 10;
 
@@ -39,7 +40,7 @@ fn linked(b: &mut Bench<'_>) -> Repository {
     b.run(Command::AllocSequence).expect("the bench uses it");
     let link = link(b, "/data", "s3://bucket/p").expect("links");
     assert_eq!((link.state, link.import.state), (RepositoryState::Creating, ImportState::Queued));
-    let checked = change(b, Change::Checked { id: link.id, message: String::new() }).expect("checks");
+    let checked = change(b, Change::Checked { id: link.id, message: String::new(), with: None }).expect("checks");
     let Answer::Link(link) = checked else { panic!("{checked:?}") };
     assert_eq!(link.state, RepositoryState::Available);
     *link
@@ -436,4 +437,111 @@ fn what_is_as_known_need_not_be_looked_at_and_counts_all_the_same() {
     let Answer::Import(status) = answer else { panic!("{answer:?}") };
     assert_eq!((status.objects, status.created, status.changed, status.state), (5, 0, 0, ImportState::Done));
     assert_eq!(whole_tree(&b), before);
+}
+
+#[test]
+fn a_link_that_is_made_again_takes_over_what_is_known_of_its_objects() {
+    on_every_store(|b| {
+        let old = linked(b);
+        let all = ["read", "unread", "dirty", "both", "changed", "d/in"];
+        let objects: Vec<_> = all.map(|key| object(key, 2 * CHUNK, "e")).into();
+        page(b, old.id, 1, &objects, true).expect("imports");
+        let fid = |b: &Bench<'_>, name: &str| b.lookup(old.root, name).expect("made").fid;
+        loaded(b, fid(b, "read"), "e", 0, CHUNK).expect("loads");
+        for name in ["dirty", "both"] {
+            let file = fid(b, name);
+            loaded(b, file, "e", 0, 2 * CHUNK).expect("loads");
+            b.write_done(file, 10, 0).expect("writes");
+        }
+        change(b, Change::BeginDelete { id: old.id }).expect("begins");
+        change(b, Change::Delete { id: old.id }).expect("ends");
+        let mut settings =
+            RepositorySettings::new("/data".parse().expect("path"), "s3://bucket/p".parse().expect("url"));
+        settings.endpoint = "http://elsewhere:1".to_owned();
+        let made = change(b, Change::Create { settings }).expect("links");
+        let Answer::Link(new) = made else { panic!("{made:?}") };
+        assert_eq!((new.root, new.id > old.id), (old.root, true));
+        let mut now = objects.clone();
+        now.iter_mut()
+            .filter(|o| matches!(o.key.as_slice(), b"both" | b"changed"))
+            .for_each(|o| o.etag = "f".to_owned());
+        let status = import_again(b, new.id, &now);
+        assert_eq!((status.created, status.changed, status.skipped), (0, 0, 2), "{status:?}");
+        let skipped: Vec<_> = status.first_skipped.iter().map(|s| s.key.as_slice()).collect();
+        assert_eq!(skipped, [&b"both"[..], b"changed"], "what has another object than was known");
+        let row = |b: &Bench<'_>, fid| repository::hsm(&*b.view(), fid).expect("reads").expect("known");
+        for name in ["read", "unread", "dirty"] {
+            let file = fid(b, name);
+            assert_eq!(row(b, file).repository, new.id, "{name}");
+            let owner = repository::file_of_key(&*b.view(), new.id, name.as_bytes());
+            assert_eq!(owner.expect("reads"), Some(file), "{name}");
+            let before = repository::file_of_key(&*b.view(), old.id, name.as_bytes());
+            assert_eq!(before.expect("reads"), None, "{name}");
+        }
+        assert_eq!(row(b, b.lookup(fid(b, "d"), "in").expect("made").fid).repository, new.id);
+        assert_eq!(flags(b, fid(b, "dirty")).to_string(), "(0x0000000b) exists dirty archived");
+        assert_eq!(flags(b, fid(b, "unread")).to_string(), "(0x0000000d) released exists archived");
+        assert_eq!(remote(b, fid(b, "read")).expect("not all").loaded(), [Extent { start: 0, end: CHUNK }]);
+        let prepared = repository::prepared(&*b.view(), fid(b, "unread")).expect("reads").expect("can be fetched");
+        assert_eq!(prepared.settings.endpoint, "http://elsewhere:1");
+        // Of a link that is there nothing is taken.
+        let other = link(b, "/other", "s3://other/").expect("links");
+        assert_eq!(row(b, fid(b, "read")).repository, new.id);
+        assert!(other.id > new.id);
+        // And again: nothing changes.
+        let before = whole_tree(b);
+        assert_eq!(import_again(b, new.id, &now).skipped, 2);
+        assert_eq!(whole_tree(b), before);
+    });
+}
+
+#[test]
+fn a_link_whose_directory_is_gone_has_failed() {
+    on_every_store(|b| {
+        let l = linked(b);
+        // A link of before its directory was kept for it.
+        let mut row = repository::get(&*b.view(), l.id).expect("there");
+        row.root.oid += 1_000_000;
+        b.put_row(Table::Repositories, keys::repository(l.id), row.to_bytes());
+        let checked = change(b, Change::Checked { id: l.id, message: String::new(), with: None }).expect("checks");
+        let Answer::Link(now) = checked else { panic!("{checked:?}") };
+        assert_eq!(now.state, RepositoryState::Failed);
+        assert!(now.message.contains("/data") && now.message.contains("sateen repo delete"), "{}", now.message);
+        change(b, Change::BeginDelete { id: l.id }).expect("begins");
+        change(b, Change::Delete { id: l.id }).expect("ends");
+    });
+}
+
+#[test]
+fn a_directory_that_a_link_depends_on_neither_goes_nor_moves() {
+    on_every_store(|b| {
+        b.run(Command::AllocSequence).expect("the bench uses it");
+        let l = link(b, "/a/b", "s3://bucket/x").expect("links");
+        let a = b.lookup(Fid::ROOT, "a").expect("made").fid;
+        b.mkdir(a, "beside").expect("makes");
+        b.mkdir(Fid::ROOT, "empty").expect("makes");
+        let busy = b.rmdir(a, "b").expect_err("linked");
+        assert_eq!(busy.code, FsCode::Busy);
+        assert!(busy.message.contains("/a/b") && busy.message.contains(&l.id.to_string()), "{busy}");
+        assert!(busy.hint.is_some_and(|hint| hint.contains("sateen repo delete")));
+        for (from, to) in [
+            ((a, "b"), (a, "c")),
+            ((a, "b"), (Fid::ROOT, "b")),
+            ((Fid::ROOT, "a"), (Fid::ROOT, "c")),
+            ((Fid::ROOT, "empty"), (a, "b")),
+        ] {
+            assert_eq!(code(b.rename(from, to)), FsCode::Busy, "{from:?} {to:?}");
+        }
+        // What lies beside it and in it is free.
+        b.rename((a, "beside"), (Fid::ROOT, "moved")).expect("moves");
+        b.rmdir(Fid::ROOT, "moved").expect("goes");
+        b.mkdir(l.root, "in").expect("makes");
+        b.rename((l.root, "in"), (l.root, "other")).expect("moves");
+        b.rmdir(l.root, "other").expect("goes");
+        change(b, Change::BeginDelete { id: l.id }).expect("begins");
+        assert_eq!(code(b.rmdir(a, "b")), FsCode::Busy, "it may stay after all");
+        change(b, Change::Delete { id: l.id }).expect("ends");
+        b.rename((Fid::ROOT, "a"), (Fid::ROOT, "c")).expect("moves");
+        b.rmdir(a, "b").expect("goes");
+    });
 }

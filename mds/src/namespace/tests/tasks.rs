@@ -51,7 +51,7 @@ fn linked(b: &mut Bench<'_>, keys: &[String]) -> RepositoryId {
     let mut settings = RepositorySettings::new("/data".parse().expect("path"), "s3://bucket/p".parse().expect("url"));
     settings.batch_import = true;
     let Answer::Link(link) = change(b, Change::Create { settings }).expect("links") else { panic!("no link") };
-    change(b, Change::Checked { id: link.id, message: String::new() }).expect("checks");
+    change(b, Change::Checked { id: link.id, message: String::new(), with: None }).expect("checks");
     take(b, link.id, keys, &[], true);
     link.id
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sateen_types::op::{Access, Create, Mutation, MutationReply, SetAttr, WriteDone};
 use sateen_types::repository::{
     Assignment, DeleteOutcome, DeleteResult, Export, ExportOutcome, ExportResult, Found, HsmAction, HsmOperation,
-    LookOutcome, Outcome, RepositoryEvents, Work,
+    LookOutcome, Outcome, RepositoryEvents, RepositoryState, Work,
 };
 use sateen_types::{Credential, Fid, FsCode, HsmFlags, Name, RepositoryId, SessionId, Timestamp};
 
@@ -24,7 +24,11 @@ async fn exporting(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, Fid
     let (fs, id, root) = with_a_link(dir).await;
     imported(&fs, root, 0).await;
     let update = Update { auto_export: Some(EVERY), ..Update::default() };
-    fs.update_repository(id, update).await.expect("updates");
+    let link = fs.update_repository(id, update).await.expect("updates");
+    assert_eq!(link.state, RepositoryState::Updating, "whether anything can be written there is not known");
+    let check = take(&fs, WORKER, &[]).await;
+    assert_eq!(check.work, Work::Check);
+    fs.finish(WORKER, check.number, Outcome::Check { message: String::new() }).await.expect("takes");
     (fs, id, root)
 }
 

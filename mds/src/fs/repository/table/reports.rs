@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use sateen_types::{Extent, Fid, FsError, Remote};
+use sateen_types::{Extent, Fid, FsError, Remote, RepositoryId, RepositorySettings};
 
 use super::file::intersects;
-use super::{LoadTable, Task};
+use super::{DOUBT_AGAIN, LoadTable, Task};
 
 /// Pause before a file is tried again that could not be fetched; doubled each time, up to the longest.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -50,6 +50,37 @@ impl LoadTable {
             Task::Report(_, task) => self.end_report(*task),
         }
         Some(out.task)
+    }
+
+    /// With what a bucket is being looked at.
+    pub fn looks_with(&mut self, id: RepositoryId, settings: &RepositorySettings) {
+        if let Some(jobs) = self.jobs.get_mut(&id) {
+            jobs.check_of = Some(Box::new(settings.clone()));
+        }
+    }
+
+    /// A bucket was looked at; gives with what.
+    pub fn has_looked(&mut self, id: RepositoryId, now: Instant) -> Option<Box<RepositorySettings>> {
+        let jobs = self.jobs.get_mut(&id)?;
+        (jobs.looked, jobs.doubt_at) = (Some(now), None);
+        jobs.check_of.take()
+    }
+
+    /// Something went wrong that may be the bucket's fault: it is looked at soon.
+    pub fn doubt(&mut self, task: &Task, now: Instant) {
+        let id = match task {
+            // That was the look.
+            Task::Check(_) => return,
+            Task::Import(id, _) | Task::Watch(id) | Task::Report(id, _) => *id,
+            Task::Fetch { fid, .. } => match self.files.get(fid) {
+                Some(file) => file.repository,
+                None => return,
+            },
+            Task::Export(item) => item.id,
+        };
+        if let Some(jobs) = self.jobs.get_mut(&id) {
+            jobs.doubt_at.get_or_insert(jobs.doubted.map_or(now, |before| now.max(before + DOUBT_AGAIN)));
+        }
     }
 
     /// A range was loaded, durably; `remote` is what is missing now.
