@@ -18,13 +18,13 @@ async fn what_fails_makes_the_bucket_be_looked_at_and_a_bad_one_keeps_what_waits
     fs.start_import(id, false).await.expect("starts");
     let import = take(&fs, WORKER, &[]).await;
     fs.finish(WORKER, import.number, Outcome::Import { message: "403".to_owned() }).await.expect("takes");
-    let given = fs.take(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
+    let given = fs.take_next(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
     let [look] = &given[..] else { panic!("{given:?}") };
     assert_eq!(look.work, Work::Check, "it may be the bucket");
     fs.start_import(id, false).await.expect("starts");
     fs.finish(WORKER, look.number, Outcome::Check { message: "AccessDenied".to_owned() }).await.expect("takes");
     assert_eq!(state(&fs, id).await, (RepositoryState::Misconfigured, "AccessDenied".to_owned()));
-    let given = fs.take(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
+    let given = fs.take_next(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
     assert_eq!(given, [], "the import waits, and the next look does");
     // Who reads gets the reason, as before.
     let load = tokio::spawn({
@@ -35,7 +35,7 @@ async fn what_fails_makes_the_bucket_be_looked_at_and_a_bad_one_keeps_what_waits
     assert_eq!(fetch(&read).fid, file);
     fs.finish(WORKER, read.number, outcome(FetchResult::Failed)).await.expect("takes");
     assert_eq!(load.await.expect("runs").expect_err("cannot be read").code, FsCode::Io);
-    let given = fs.take(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
+    let given = fs.take_next(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
     assert_eq!(given, [], "it was looked at a moment ago");
     // Somebody says that it is mended.
     let link = fs.update_repository(id, Update::default()).await.expect("updates");
