@@ -428,7 +428,7 @@ async fn check(remote: &Remote, exports: bool, figures: &Figures) -> String {
             }
             if exports {
                 // Nobody ever sees anything of it: an object is there when an upload is completed, and this one is given up.
-                let upload = remote.upload(LOOK_KEY, &Posix::default()).await?;
+                let upload = remote.upload(LOOK_KEY, &Posix::default(), None).await?;
                 match upload.abort().await {
                     // Another attempt, or the store itself, was faster.
                     Err(e) if e.trouble == Trouble::Gone => {}

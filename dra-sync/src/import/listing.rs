@@ -146,12 +146,15 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
+    /// Keys that were asked for.
+    type Keys = Arc<Mutex<Vec<Vec<u8>>>>;
+
     /// A directory with these files, linked; whom it asks remembers the keys and knows those that `knows` says.
     fn store(
         dir: &std::path::Path,
         files: &[&str],
         knows: impl Fn(&ImportedObject) -> FsResult<bool> + Send + Sync + 'static,
-    ) -> (Arc<Store>, Arc<Mutex<Vec<Vec<u8>>>>) {
+    ) -> (Arc<Store>, Keys) {
         for file in files {
             std::fs::write(dir.join(file), file).expect("writes");
         }
