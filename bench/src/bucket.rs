@@ -77,6 +77,15 @@ impl Place {
         Ok(())
     }
 
+    /// Whether there is an object.
+    pub async fn has(&self, key: &str) -> anyhow::Result<bool> {
+        match self.store.head(&key.into()).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e).with_context(|| format!("cannot look at {key}")),
+        }
+    }
+
     /// An object.
     pub async fn read(&self, key: &str) -> anyhow::Result<Bytes> {
         Ok(self.store.get(&key.into()).await.with_context(|| format!("cannot read {key}"))?.bytes().await?)

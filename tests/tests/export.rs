@@ -308,6 +308,11 @@ fn what_both_sides_changed_ends_as_the_policy_of_the_link_says() {
             let others: Vec<_> = bucket.iter().filter(|(key, _)| is_second(key)).map(|(_, o)| &o.bytes[..]).collect();
             has(bucket, "both", kept) && others == Vec::from_iter(second)
         });
+        if second.is_some() {
+            // The object has its name with the next import (0018).
+            linked.begin_import();
+            linked.imported();
+        }
         wait::until("the file that the policy leaves", wait::SERVER, || {
             let names = fs::read_dir(linked.on(&mount, "")).ok()?;
             let names: Vec<String> =
@@ -371,7 +376,7 @@ fn the_command_line_says_when_all_is_exported_and_ends_a_link_with_its_files() {
     assert_eq!(status(&linked, &["--ignore-skipped"]), Some(0));
 
     let before = linked.s3.objects().expect("readable");
-    assert!(before.len() > FILES + 2, "{}", before.len());
+    assert!(before.len() >= FILES + 2, "{}", before.len());
     let ended = repo(&linked, &["delete", FS, PATH, "--delete-data"]);
     assert!(ended.success(), "{ended}");
     assert_eq!(fs::read_dir(linked.on(&mount, "")).expect("readable").count(), 0);

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use bytes::Bytes;
-use object_store::{Error, ObjectStoreExt};
 use sateen_client::{Credential, Name};
 use sateen_types::FsCode;
 use sateen_types::repository::{EventSource, RepositoryEvents, RepositorySettings};
@@ -73,9 +72,8 @@ pub fn export(bench: &Bench) -> anyhow::Result<f64> {
             let file = client_seq::create(&client, link.root, &format!("f{i}")).await?;
             file.write_at(0, BYTES).await?;
             file.close().await?;
-            let key = format!("{name}/f{i}").into();
-            while let Err(e) = bucket.at(Distance::Near).store.head(&key).await {
-                ensure!(matches!(e, Error::NotFound { .. }), "{key} cannot be looked at: {e}");
+            let key = format!("{name}/f{i}");
+            while !bucket.at(Distance::Near).has(&key).await? {
                 ensure!(start.elapsed() < LONGEST, "{key} was not seen for {} s", LONGEST.as_secs());
                 tokio::time::sleep(PAUSE).await;
             }

@@ -119,16 +119,22 @@ async fn what_there_is_no_place_for_is_not_wished_for() {
     let restore = async || fs.hsm_request(CLIENT, Credential::ROOT, file, HsmOperation::Restore).await;
     {
         let mut table = fs.shared.repositories.lock();
-        for oid in 0..FILES_MAX as u32 {
+        let mut filling = (0..=FILES_MAX as u32).map(|oid| {
             let remote = Remote::none_loaded(CHUNK);
-            table.restore(Fid { ver: 1, ..fid(oid) }, id, &remote, Instant::now()).expect("there is room");
-        }
+            table.restore(Fid { ver: 1, ..fid(oid) }, id, &remote, Instant::now())
+        });
+        assert!(filling.any(|placed| placed.is_err()), "it is bounded");
     }
     assert_eq!(restore().await.expect_err("too many").code, FsCode::Busy);
     assert_eq!(fs.hsm_state(CLIENT, file).await.expect("known").action, HsmAction::None);
     let wanted = fs.ask(|tx| repository::restores(tx, 10)).await.expect("reads");
     assert!(wanted.is_empty(), "a restart would load it: {wanted:?}");
-    fs.shared.repositories.lock().forget(Fid { ver: 1, ..fid(0) });
+    {
+        let mut table = fs.shared.repositories.lock();
+        table.forget(Fid { ver: 1, ..fid(0) });
+        // One that waits for its turn goes when that comes.
+        assert!(table.pick(OTHER, 0, true, Instant::now()).is_some());
+    }
     restore().await.expect("there is room");
     assert_eq!(fs.hsm_state(CLIENT, file).await.expect("known").action, HsmAction::Restore);
     let wanted = fs.ask(|tx| repository::restores(tx, 10)).await.expect("reads");

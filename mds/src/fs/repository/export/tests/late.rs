@@ -68,6 +68,8 @@ async fn a_file_whose_object_is_lost_keeps_nobody_from_its_name() {
     let (fs, id, root) = with_a_link(dir.path()).await;
     let old = imported(&fs, root, CHUNK).await;
     fs.update_repository(id, Update { auto_export: Some(EVERY), ..Update::default() }).await.expect("updates");
+    let check = take(&fs, WORKER, &[]).await;
+    fs.finish(WORKER, check.number, Outcome::Check { message: String::new() }).await.expect("takes");
     // Moved away, and another file is made under its name: what is only in the object is to be loaded first.
     let (name_now, new_name, mode) = (name("f"), name("aside"), RenameMode::Replace);
     let aside = Mutation::Rename { parent: root, name: name_now, new_parent: Fid::ROOT, new_name, mode };
