@@ -47,7 +47,7 @@ deny:
 unit:
 	@scripts/setup.sh test
 	@scripts/test-tools.sh
-	cargo build --release --locked $(SERVERS) -p sateen-bench
+	cargo build --release --locked --workspace
 	@scripts/run-tests.sh
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --release --locked --no-deps --workspace
 	cargo test --release --locked --doc --workspace

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 /// Fields of one line of the results.
-const FIELDS: [&str; 7] = ["case", "floor", "limit", "ratio", "runs", "unit", "value"];
+const FIELDS: [&str; 8] = ["case", "enough", "floor", "limit", "ratio", "runs", "unit", "value"];
 
 fn bench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_sateen-bench"))

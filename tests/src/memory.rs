@@ -37,6 +37,7 @@ mod tests {
         assert!(after >= before + (60 << 20), "{} {}", mib(before), mib(after));
         assert_eq!(bytes[bytes.len() - 1], 7);
         drop(bytes);
-        assert!(peak(std::process::id()) >= after);
+        // The kernel keeps both for each processor and adds them up roughly.
+        assert!(peak(std::process::id()) + (4 << 20) >= after);
     }
 }
