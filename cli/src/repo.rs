@@ -8,9 +8,9 @@ mod task;
 use std::time::{Duration, Instant};
 
 use sateen_client::admin::Admin;
-use sateen_client::{Client, MountSource, Options, RepositoryChange};
+use sateen_client::{Client, MountSource, Options};
 use sateen_types::repository::{
-    ImportState, LinkPath, Repository, RepositoryEvents, RepositorySettings, RepositoryState,
+    ImportState, LinkPath, Repository, RepositoryChange, RepositoryEvents, RepositorySettings, RepositoryState,
 };
 use sateen_types::{FsCode, FsError, FsName, FsResult, RepositoryId};
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
     let host = mds.address();
     block_on(async {
         match command {
-            Repo::Create { fs, path, url, endpoint, region, profile, policies, chunk_mib, import, wait, json } => {
+            Repo::Create { fs, path, url, place, policies, chunk_mib, import, wait, json } => {
                 let usual = RepositorySettings::new(path, url);
                 let settings = RepositorySettings {
                     auto_import: carried("--auto-import", &policies.auto_import)?.unwrap_or_default(),
@@ -38,9 +38,9 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                     conflict: policies.conflict.unwrap_or_default(),
                     sync_interval_s: checked_interval(policies.sync_interval)?.unwrap_or(usual.sync_interval_s),
                     event_source: policies.event_source.unwrap_or_default(),
-                    endpoint: endpoint.unwrap_or_default(),
-                    region: region.unwrap_or_default(),
-                    profile: profile.unwrap_or_default(),
+                    endpoint: place.endpoint.unwrap_or_default(),
+                    region: place.region.unwrap_or_default(),
+                    profile: place.profile.unwrap_or_default(),
                     chunk_mib: checked_chunk(chunk_mib)?.unwrap_or(0),
                     batch_import: import,
                     ..usual
@@ -90,11 +90,11 @@ pub fn run(command: Repo, mds: &Mds) -> FsResult<u8> {
                 }
                 Ok(0)
             }
-            Repo::Update { which, endpoint, region, profile, policies, chunk_mib, json } => {
+            Repo::Update { which, place, policies, chunk_mib, json } => {
                 let change = RepositoryChange {
-                    endpoint: endpoint.map(|s| RepositorySettings::checked_endpoint(&s)).transpose()?,
-                    region: region.map(|s| RepositorySettings::checked_region(&s)).transpose()?,
-                    profile: profile.map(|s| RepositorySettings::checked_profile(&s)).transpose()?,
+                    endpoint: place.endpoint.map(|s| RepositorySettings::checked_endpoint(&s)).transpose()?,
+                    region: place.region.map(|s| RepositorySettings::checked_region(&s)).transpose()?,
+                    profile: place.profile.map(|s| RepositorySettings::checked_profile(&s)).transpose()?,
                     auto_import: carried("--auto-import", &policies.auto_import)?,
                     auto_export: carried("--auto-export", &policies.auto_export)?,
                     chunk_mib: checked_chunk(chunk_mib)?,
@@ -271,7 +271,7 @@ async fn settled(admin: &Admin, fs: &FsName, mut repo: Repository) -> FsResult<R
                 .with_hint(format!("what was imported stays; see: sateen repo show {fs} {}", repo.id)));
         }
         let imports = matches!(repo.import.state, ImportState::Queued | ImportState::Running);
-        if repo.state != RepositoryState::Creating && !imports {
+        if !repo.state.is_undecided() && !imports {
             return Ok(repo);
         }
         let begun = repo.import.state == ImportState::Running;

@@ -67,16 +67,21 @@ struct Seen {
 pub(crate) struct Registration {
     session: Arc<Session>,
     fid: Fid,
+    /// Of this open.
+    number: u64,
     writes: bool,
-    /// The MDS has opened it.
-    opened: bool,
 }
 
 impl Registration {
     /// Registers one open of `fid`.
     pub fn new(session: &Arc<Session>, fid: Fid, writes: bool) -> Registration {
-        session.opening(fid, writes);
-        Registration::of_opening(session, fid, writes)
+        let number = session.opening(fid, writes);
+        Registration::of_opening(session, fid, number, writes)
+    }
+
+    /// Number of this open.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whether the file was opened for writing.
@@ -84,33 +89,45 @@ impl Registration {
         self.writes
     }
 
+    /// Of a file that was made, or found, and opened under this number.
+    pub fn created(session: &Arc<Session>, fid: Fid, number: u64, writes: bool) -> Registration {
+        session.was_created(fid, number, writes);
+        Registration::of_opening(session, fid, number, writes)
+    }
+
     /// Of an open that the session counts already.
-    pub fn of_opening(session: &Arc<Session>, fid: Fid, writes: bool) -> Registration {
-        Registration { session: Arc::clone(session), fid, writes, opened: false }
+    pub fn of_opening(session: &Arc<Session>, fid: Fid, number: u64, writes: bool) -> Registration {
+        Registration { session: Arc::clone(session), fid, number, writes }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let (fid, writes) = (self.fid, self.writes);
-        if self.opened { self.session.closed(fid, writes) } else { self.session.not_opened(fid, writes) }
+        self.session.closed(self.fid, self.number);
     }
 }
 
-/// Says that a file is being made and opened whose number is not known yet.
-pub(crate) struct Creating<'a>(&'a Session);
+/// Says that a file is being made and opened that is not known yet, for as long as it lives.
+pub(crate) struct Creating<'a> {
+    session: &'a Session,
+    number: u64,
+}
 
 impl Creating<'_> {
-    /// From now on, until it is dropped.
+    /// From now on.
     pub fn new(session: &Session) -> Creating<'_> {
-        session.creating(true);
-        Creating(session)
+        Creating { session, number: session.creating() }
+    }
+
+    /// Number of the open.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 }
 
 impl Drop for Creating<'_> {
     fn drop(&mut self) {
-        self.0.creating(false);
+        self.session.created();
     }
 }
 
@@ -122,9 +139,8 @@ impl File {
         (layout, grant, learnt): (Layout, Grant, Learnt),
         cred: &Credential,
         access: Access,
-        mut registration: Registration,
+        registration: Registration,
     ) -> File {
-        registration.opened = true;
         let keeps = inner.session.keeps(attr.fid);
         let (inode, cache_valid) =
             inner.table.opened(inner.session.facts.fs_id, attr, (layout, learnt), keeps, &inner.cache);

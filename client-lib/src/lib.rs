@@ -92,7 +92,7 @@ pub use listing::DirPage;
 pub use options::Options;
 pub use readahead::Advice;
 pub use recalls::Forget;
-pub use repository::{RepositoryChange, Shift};
+pub use repository::Shift;
 pub use source::MountSource;
 
 pub use sateen_types::op::{Access, DirEntry, NewMode, RenameMode, SetAttr, SetTime, XattrMode};

@@ -97,8 +97,8 @@ impl Client {
             None => session.names.create(session, &Arc::new(cred.clone()), place, new.mode, access),
             Some(_) => None,
         };
-        if let Some(Made { attr, layout }) = made {
-            let registration = Registration::of_opening(session, attr.fid, access.write);
+        if let Some((Made { attr, layout }, number)) = made {
+            let registration = Registration::of_opening(session, attr.fid, number, access.write);
             let learnt = Learnt { remote: None, losses: Some(session.keeps(attr.fid).losses()) };
             let file = File::new(&self.inner, &attr, (layout, Grant::default(), learnt), cred, access, registration);
             return Ok(Created { attr: file.attr(), file, existed: false });
@@ -128,9 +128,9 @@ impl Client {
         };
         let creating = Creating::new(&self.inner.session);
         let writer = session.incarnation().writer;
-        let Executed { reply, grant, remote, .. } = session.create(cred, op).await?;
+        let Executed { reply, grant, remote, registration, .. } = session.create(cred, op, creating.number()).await?;
         let entry = expect_entry("Create", reply)?;
-        let registration = Registration::new(&self.inner.session, entry.attr.fid, access.write);
+        let registration = convert::required(registration, "open")?;
         drop(creating);
         // It was not among the open files before: had the session been lost, nobody would have noted that.
         let losses = session.keeps(entry.attr.fid).losses();
@@ -426,8 +426,9 @@ impl Client {
         let losses = Some(self.inner.session.keeps(fid).losses());
         let Access { read, write, exec } = access;
         let asked = self.inner.session.ask(|mut client, session_id| {
-            let (credential, fid) = (Some(cred.into()), Some(fid.into()));
-            async move { client.open(wire::OpenRequest { session_id, credential, fid, read, write, exec }).await }
+            let (credential, fid, number) = (Some(cred.into()), Some(fid.into()), registration.number());
+            let request = wire::OpenRequest { session_id, credential, fid, read, write, exec, number };
+            async move { client.open(request).await }
         });
         let reply = asked.await?;
         let mut attr: Attr = convert::required(reply.attr, "attr")?.try_into()?;

@@ -1,6 +1,9 @@
 //! Which files this client has open, as the MDS should count them, what it may keep of their data, and the closes the MDS
 //! was not told of yet. Pure.
 //!
+//! Each open has a number that no other one ever gets. So a request to open that is sent again opens nothing twice, nor does one that
+//! was under way when all that is open was stated; and what may have been opened, though nobody heard of it, is closed.
+//!
 //! Closes are told in batches with rising numbers, one batch at a time, so that closing a file waits for nobody. A batch
 //! that comes twice, or after a statement of all that is open, is known by its number and does nothing: the MDS never
 //! counts a close twice, and never takes a file that is open for one that is not.
@@ -61,12 +64,14 @@ impl Keeps {
     }
 }
 
+/// Number of the open of a file that was made here, and that the MDS hears of by the log.
+const OF_LOG: u64 = 0;
+
 /// A file that is open, or about to be.
 #[derive(Debug, Default)]
 struct Held {
-    opens: u32,
-    /// Those of them that write.
-    writes: u32,
+    /// Numbers of its opens, and whether they write.
+    opens: Vec<(u64, bool)>,
     /// Of the last grant or recall.
     number: u64,
     keeps: Arc<Keeps>,
@@ -86,12 +91,21 @@ enum Told {
 
 impl Held {
     fn using(&self) -> Using {
-        if self.writes > 0 { Using::Writing } else { Using::Reading }
+        if self.opens.iter().any(|(_, writes)| *writes) { Using::Writing } else { Using::Reading }
     }
 }
 
-/// Everything that is open, each file as often as it is, with what is done with it and kept of it.
-pub(crate) type Statement = Vec<(Fid, Using, Capability)>;
+/// One of everything that is open, each file as often as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stated {
+    pub fid: Fid,
+    /// Of the open.
+    pub number: u64,
+    /// What is done with the file.
+    pub using: Using,
+    /// What is kept of it.
+    pub keeps: Capability,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -99,14 +113,16 @@ pub(crate) struct Opens {
     /// Of the session.
     lease: Arc<Lease>,
     files: HashMap<Fid, Held>,
+    /// Number of the last open.
+    opened: u64,
     /// Files that are being created and opened: they are not among `files` yet.
     creating: u32,
     /// Highest number of a recall for a file that was not open.
     recalled: u64,
-    /// Files that the MDS is being told of, and how often each was closed meanwhile: it hears of that afterwards.
-    introducing: HashMap<Fid, u32>,
+    /// Files that the MDS is being told of, and which opens of each were closed meanwhile: it hears of that afterwards.
+    introducing: HashMap<Fid, Vec<u64>>,
     /// Closes in no batch yet.
-    closed: Vec<Fid>,
+    closed: Vec<(Fid, u64)>,
     /// The batch under way, or to be sent again.
     batch: Option<Closes>,
     /// Number of the last batch or statement.
@@ -123,7 +139,8 @@ pub(crate) struct Opens {
 pub(crate) struct Closes {
     /// Rises with every batch and statement of a client.
     pub number: u64,
-    pub fids: Vec<Fid>,
+    /// Files, and numbers of the opens that end.
+    pub opens: Vec<(Fid, u64)>,
 }
 
 impl Opens {
@@ -132,40 +149,39 @@ impl Opens {
         Opens { lease, ..Opens::default() }
     }
 
-    /// A file is about to be opened: counted before the MDS knows, so that a statement never misses it.
-    pub fn opening(&mut self, fid: Fid, writes: bool) {
-        let keeps = || Arc::new(Keeps { lease: Arc::clone(&self.lease), ..Keeps::default() });
-        let held = self.files.entry(fid).or_insert_with(|| Held { keeps: keeps(), ..Held::default() });
-        held.opens += 1;
-        held.writes += u32::from(writes);
+    /// The number of an open that begins.
+    fn next_number(&mut self) -> u64 {
+        self.opened += 1;
+        self.opened
     }
 
-    /// It could not be opened.
-    pub fn not_opened(&mut self, fid: Fid, writes: bool) {
-        if let Some(held) = self.files.get_mut(&fid) {
-            held.opens -= 1;
-            held.writes -= u32::from(writes);
-            if held.opens == 0 {
-                held.keeps.set(Capability::None);
-                self.files.remove(&fid);
-            }
-        }
+    fn add(&mut self, fid: Fid, number: u64, writes: bool) -> &mut Held {
+        let keeps = || Arc::new(Keeps { lease: Arc::clone(&self.lease), ..Keeps::default() });
+        let held = self.files.entry(fid).or_insert_with(|| Held { keeps: keeps(), ..Held::default() });
+        held.opens.push((number, writes));
+        held
+    }
+
+    /// A file is about to be opened: counted before the MDS knows, so that a statement never misses it. Gives the number of the open.
+    pub fn opening(&mut self, fid: Fid, writes: bool) -> u64 {
+        let number = self.next_number();
+        self.add(fid, number, writes);
+        number
     }
 
     /// A file was made here, which nobody else knows, and is open.
-    pub fn opening_alone(&mut self, fid: Fid, writes: bool) {
-        self.opening(fid, writes);
-        if let Some(held) = self.files.get_mut(&fid) {
-            held.told = Told::No;
-            held.keeps.set(Capability::Write);
-        }
+    pub fn opening_alone(&mut self, fid: Fid, writes: bool) -> u64 {
+        let held = self.add(fid, OF_LOG, writes);
+        held.told = Told::No;
+        held.keeps.set(Capability::Write);
+        OF_LOG
     }
 
     /// The MDS is about to hear of a file that was made here; gives whether it is open.
     pub fn introduce(&mut self, fid: Fid) -> bool {
         let Some(held) = self.files.get_mut(&fid).filter(|held| held.told == Told::No) else { return false };
         held.told = Told::Yes;
-        self.introducing.insert(fid, 0);
+        self.introducing.insert(fid, Vec::new());
         true
     }
 
@@ -180,33 +196,46 @@ impl Opens {
 
     /// It has heard of it, or never will.
     pub fn introduced(&mut self, fid: Fid) {
-        let closes = self.introducing.remove(&fid).unwrap_or(0);
-        self.closed.extend(std::iter::repeat_n(fid, closes as usize));
-        self.all += u64::from(closes);
+        let closes = self.introducing.remove(&fid).unwrap_or_default();
+        self.all += closes.len() as u64;
+        self.closed.extend(closes.into_iter().map(|number| (fid, number)));
     }
 
-    /// A file was closed.
-    pub fn closed(&mut self, fid: Fid, writes: bool) {
-        let told = self.files.get(&fid).is_none_or(|held| held.told == Told::Yes);
-        self.not_opened(fid, writes);
+    /// An open has ended, or there was none after all: the MDS may have it open and nobody have heard of that.
+    pub fn closed(&mut self, fid: Fid, number: u64) {
+        let mut told = true;
+        if let Some(held) = self.files.get_mut(&fid) {
+            told = held.told == Told::Yes;
+            held.opens.retain(|(open, _)| *open != number);
+            if held.opens.is_empty() {
+                held.keeps.set(Capability::None);
+                self.files.remove(&fid);
+            }
+        }
         match self.introducing.get_mut(&fid) {
-            Some(closes) => *closes += 1,
+            Some(closes) => closes.push(number),
             None if told => {
-                self.closed.push(fid);
+                self.closed.push((fid, number));
                 self.all += 1;
             }
             None => {}
         }
     }
 
-    /// A file whose number is not known yet is about to be opened.
-    pub fn creating(&mut self) {
+    /// A file that is not known yet is about to be made, or found, and opened. Gives the number of the open.
+    pub fn creating(&mut self) -> u64 {
         self.creating += 1;
+        self.next_number()
     }
 
-    /// It is among the others now, or could not be opened.
+    /// That is over. If it was opened, it is among the others now.
     pub fn created(&mut self) {
         self.creating -= 1;
+    }
+
+    /// This is the file that was being created.
+    pub fn was_created(&mut self, fid: Fid, number: u64, writes: bool) {
+        self.add(fid, number, writes);
     }
 
     /// Where it stands what may be kept of a file that is open.
@@ -267,7 +296,7 @@ impl Opens {
         if self.batch.is_none() && !self.closed.is_empty() {
             let rest = self.closed.split_off(self.closed.len().min(CLOSES_MAX));
             self.number += 1;
-            self.batch = Some(Closes { number: self.number, fids: std::mem::replace(&mut self.closed, rest) });
+            self.batch = Some(Closes { number: self.number, opens: std::mem::replace(&mut self.closed, rest) });
         }
         self.telling = self.batch.is_some();
         self.batch.clone()
@@ -276,7 +305,7 @@ impl Opens {
     /// The MDS knows of a batch, or never will.
     pub fn told(&mut self, number: u64) {
         if let Some(batch) = self.batch.take_if(|batch| batch.number == number) {
-            self.told += batch.fids.len() as u64;
+            self.told += batch.opens.len() as u64;
         }
     }
 
@@ -286,7 +315,7 @@ impl Opens {
     }
 
     /// Everything that is open, and the number of this statement. It makes all closes before it known.
-    pub fn state(&mut self) -> (Statement, u64) {
+    pub fn state(&mut self) -> (Vec<Stated>, u64) {
         self.closed.clear();
         self.batch = None;
         self.told = self.all;
@@ -295,7 +324,8 @@ impl Opens {
         self.recalled = 0;
         self.files.values_mut().for_each(|held| held.number = 0);
         let stated = |(fid, held): (&Fid, &Held)| {
-            std::iter::repeat_n((*fid, held.using(), held.keeps.granted()), held.opens as usize)
+            let (fid, using, keeps) = (*fid, held.using(), held.keeps.granted());
+            held.opens.iter().map(move |(number, _)| Stated { fid, number: *number, using, keeps }).collect::<Vec<_>>()
         };
         let known = self.files.iter().filter(|(_, held)| held.told == Told::Yes);
         (known.flat_map(stated).collect(), self.number)
@@ -314,6 +344,7 @@ impl Opens {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::time::Duration;
 
     use super::*;
@@ -327,7 +358,7 @@ mod tests {
     /// What the MDS keeps of the session.
     #[derive(Default)]
     struct Mds {
-        counts: HashMap<Fid, i64>,
+        open: HashSet<(Fid, u64)>,
         number: u64,
     }
 
@@ -335,37 +366,80 @@ mod tests {
         fn close(&mut self, closes: &Closes) {
             if closes.number > self.number {
                 self.number = closes.number;
-                closes.fids.iter().for_each(|fid| *self.counts.entry(*fid).or_default() -= 1);
+                self.open.retain(|open| !closes.opens.contains(open));
             }
         }
 
-        fn restart(&mut self, (files, number): (Statement, u64)) {
-            *self = Mds { number, ..Mds::default() };
-            files.into_iter().for_each(|(fid, ..)| *self.counts.entry(fid).or_default() += 1);
+        fn restart(&mut self, (stated, number): (Vec<Stated>, u64)) {
+            *self = Mds { number, open: stated.iter().map(|one| (one.fid, one.number)).collect() };
         }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A request to open is sent, with this file; it comes to the MDS some time later.
+        Open(u32),
+        /// One that was sent comes; if it was not answered in time it is sent again, and comes twice.
+        Arrives(usize, bool),
+        /// It is answered, perhaps with an error.
+        Answered(usize, bool),
+        Close(usize),
+        /// A batch is told, and the answer may be lost.
+        Tell(bool),
+        /// Batches of before come again.
+        Late,
+        Restart,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (1u32..4).prop_map(Step::Open),
+            4 => (any::<usize>(), any::<bool>()).prop_map(|(n, again)| Step::Arrives(n, again)),
+            4 => (any::<usize>(), any::<bool>()).prop_map(|(n, good)| Step::Answered(n, good)),
+            3 => any::<usize>().prop_map(Step::Close),
+            2 => any::<bool>().prop_map(Step::Tell),
+            1 => Just(Step::Late),
+            1 => Just(Step::Restart),
+        ];
+        proptest::collection::vec(step, 1..200)
     }
 
     proptest! {
         #[test]
-        fn no_close_is_lost_or_counted_twice(
-            steps in prop::collection::vec((0u8..6, 1u32..4, any::<bool>()), 1..200),
-        ) {
+        fn no_open_and_no_close_is_lost_or_counted_twice(steps in steps()) {
             let (mut opens, mut mds) = (Opens::default(), Mds::default());
-            let mut open: Vec<Fid> = Vec::new();
+            // Under way to the MDS; there, and not answered; open.
+            let (mut sent, mut there, mut open) = (Vec::new(), Vec::new(), Vec::new());
             let mut late: Vec<Closes> = Vec::new();
-            for (step, oid, lost) in steps {
+            let pick = |n: usize, of: &Vec<(Fid, u64)>| (!of.is_empty()).then(|| n % of.len());
+            for step in steps {
                 match step {
-                    0 | 1 => {
-                        opens.opening(fid(oid), oid == 1);
-                        *mds.counts.entry(fid(oid)).or_default() += 1;
-                        open.push(fid(oid));
-                    }
-                    2 => {
-                        if let Some(fid) = open.pop() {
-                            opens.closed(fid, fid.oid == 1);
+                    Step::Open(oid) => sent.push((fid(oid), opens.opening(fid(oid), oid == 1))),
+                    Step::Arrives(n, again) => {
+                        if let Some(at) = pick(n, &sent) {
+                            let one = if again { sent[at] } else { sent.swap_remove(at) };
+                            mds.open.insert(one);
+                            if !again {
+                                there.push(one);
+                            }
                         }
                     }
-                    3 => {
+                    Step::Answered(n, good) => {
+                        if let Some(at) = pick(n, &there) {
+                            let one = there.swap_remove(at);
+                            match good {
+                                true => open.push(one),
+                                false => opens.closed(one.0, one.1),
+                            }
+                        }
+                    }
+                    Step::Close(n) => {
+                        if let Some(at) = pick(n, &open) {
+                            let (fid, number) = open.swap_remove(at);
+                            opens.closed(fid, number);
+                        }
+                    }
+                    Step::Tell(lost) => {
                         if let Some(batch) = opens.next() {
                             mds.close(&batch);
                             late.push(batch.clone());
@@ -374,19 +448,19 @@ mod tests {
                             }
                         }
                     }
-                    4 => late.iter().for_each(|batch| mds.close(batch)),
-                    _ => mds.restart(opens.state()),
+                    Step::Late => late.iter().for_each(|batch| mds.close(batch)),
+                    Step::Restart => mds.restart(opens.state()),
                 }
+                prop_assert!(open.iter().all(|one| mds.open.contains(one)), "what is open counts as open");
             }
+            // Nobody waits for an answer any more.
+            sent.into_iter().chain(there).for_each(|(fid, number)| opens.closed(fid, number));
             while let Some(batch) = opens.next() {
                 mds.close(&batch);
                 opens.told(batch.number);
             }
             prop_assert!(!opens.is_telling(opens.closes()) && opens.told == opens.all);
-            let mut wanted: HashMap<Fid, i64> = HashMap::new();
-            open.iter().for_each(|fid| *wanted.entry(*fid).or_default() += 1);
-            mds.counts.retain(|_, count| *count != 0);
-            prop_assert_eq!(mds.counts, wanted);
+            prop_assert_eq!(mds.open, open.into_iter().collect());
         }
     }
 
@@ -394,8 +468,8 @@ mod tests {
     fn one_tells_at_a_time_and_after_giving_up_another_does() {
         let mut opens = Opens::default();
         assert!(!opens.begin_telling(), "there is nothing to tell");
-        opens.opening(fid(1), false);
-        opens.closed(fid(1), false);
+        let number = opens.opening(fid(1), false);
+        opens.closed(fid(1), number);
         assert!(opens.begin_telling() && !opens.begin_telling());
         let first = opens.next().expect("a batch");
         assert!(opens.is_telling(1));
@@ -412,7 +486,7 @@ mod tests {
         let grant = |number, capability| Grant { capability, number };
         let recall = |number| Recall { number, keep: Capability::None };
         let mut opens = Opens::default();
-        opens.opening(fid(1), true);
+        let number = opens.opening(fid(1), true);
         let keeps = opens.keeps(fid(1));
         opens.recalled(fid(1), recall(5));
         opens.granted(fid(1), grant(4, Capability::Write));
@@ -421,18 +495,18 @@ mod tests {
         assert_eq!(keeps.now(), Capability::Write);
         opens.recalled(fid(1), recall(5));
         assert_eq!((keeps.now(), opens.using(fid(1))), (Capability::Write, Using::Writing), "it was told twice");
-        opens.closed(fid(1), true);
+        opens.closed(fid(1), number);
         assert_eq!((keeps.now(), opens.using(fid(1))), (Capability::None, Using::Nothing));
     }
 
     #[test]
     fn a_file_that_is_being_created_counts_as_written_and_its_grant_may_be_recalled_before_it_comes() {
         let mut opens = Opens::default();
-        opens.creating();
+        let number = opens.creating();
         let recall = Recall { number: 3, keep: Capability::None };
         opens.recalled(fid(1), recall);
         assert_eq!(opens.using(fid(1)), Using::Writing);
-        opens.opening(fid(1), true);
+        opens.was_created(fid(1), number, true);
         opens.created();
         opens.granted(fid(1), Grant { capability: Capability::Write, number: 2 });
         assert_eq!(opens.keeps(fid(1)).now(), Capability::None);
@@ -444,9 +518,10 @@ mod tests {
         opens.opening(fid(1), false);
         opens.granted(fid(1), Grant { capability: Capability::Read, number: 2 });
         let keeps = opens.keeps(fid(1));
-        assert_eq!(opens.state().0, [(fid(1), Using::Reading, Capability::Read)]);
+        let stated = |using, keeps| Stated { fid: fid(1), number: 1, using, keeps };
+        assert_eq!(opens.state().0, [stated(Using::Reading, Capability::Read)]);
         assert_eq!(opens.lose_all(), [fid(1)]);
-        assert_eq!((keeps.now(), opens.state().0[0].2), (Capability::None, Capability::None));
+        assert_eq!((keeps.now(), opens.state().0[0].keeps), (Capability::None, Capability::None));
     }
 
     #[test]
@@ -461,7 +536,8 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(keeps.now(), Capability::None);
-        assert_eq!(opens.state().0, [(fid(1), Using::Writing, Capability::Write)], "it may hold what was written");
+        let stated = Stated { fid: fid(1), number: 1, using: Using::Writing, keeps: Capability::Write };
+        assert_eq!(opens.state().0, [stated], "it may hold what was written");
         lease.renewed(Moment::now(), Duration::from_secs(3600));
         assert_eq!(keeps.now(), Capability::Write, "nobody else was given anything");
     }
@@ -469,10 +545,10 @@ mod tests {
     #[test]
     fn a_batch_has_a_bound() {
         let mut opens = Opens::default();
-        (0..CLOSES_MAX as u32 + 1).for_each(|oid| opens.closed(fid(oid), false));
+        (0..CLOSES_MAX as u32 + 1).for_each(|oid| opens.closed(fid(oid), 1));
         let first = opens.next().expect("a batch");
-        assert_eq!(first.fids.len(), CLOSES_MAX);
+        assert_eq!(first.opens.len(), CLOSES_MAX);
         opens.told(first.number);
-        assert_eq!(opens.next().expect("the rest").fids.len(), 1);
+        assert_eq!(opens.next().expect("the rest").opens.len(), 1);
     }
 }

@@ -11,8 +11,8 @@ use sateen_proto::mds::repositories_client::RepositoriesClient;
 use sateen_proto::{convert, mds};
 use sateen_types::limits::{CONFLICTS_PAGE_MAX, MESSAGE_BYTES_MAX, REPOSITORIES_MAX, TAKE_MAX};
 use sateen_types::repository::{
-    Assignment, Conflict, ConflictPolicy, EventSource, EventsDone, EventsPage, HsmOperation, HsmState, ImportDone,
-    ImportPage, ImportedObject, LinkPath, Outcome, Repository, RepositoryEvents, RepositoryId, RepositorySettings,
+    Assignment, Conflict, ConflictPolicy, EventsDone, EventsPage, HsmOperation, HsmState, ImportDone, ImportPage,
+    ImportedObject, LinkPath, Outcome, Repository, RepositoryChange, RepositoryId, RepositorySettings,
 };
 use sateen_types::{Credential, Fid, FsCode, FsName, FsResult, OstIndex, Verifier};
 use tonic::transport::Channel;
@@ -25,29 +25,6 @@ use crate::tend;
 const RELEASE_TRIES: u32 = 6;
 /// Pause before that.
 const RELEASE_PAUSE: Duration = Duration::from_millis(50);
-
-/// What is to change of a link. `None`: stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RepositoryChange {
-    /// Where the store answers; empty: the provider's own.
-    pub endpoint: Option<String>,
-    /// Region of the bucket; empty: the usual one.
-    pub region: Option<String>,
-    /// Name of the credentials in the workers' configuration; empty: the usual one.
-    pub profile: Option<String>,
-    /// From the repository to the file system.
-    pub auto_import: Option<RepositoryEvents>,
-    /// From the file system to the repository.
-    pub auto_export: Option<RepositoryEvents>,
-    /// MiB of a file per stripe, 1 to 512,000.
-    pub chunk_mib: Option<u32>,
-    /// What becomes of what both sides changed.
-    pub conflict: Option<ConflictPolicy>,
-    /// Seconds between comparisons of bucket and directory, 60 to 604,800.
-    pub sync_interval_s: Option<u32>,
-    /// Who tells of changes of the bucket.
-    pub event_source: Option<EventSource>,
-}
 
 impl Admin {
     /// Links a directory to a prefix. `Exists` if it overlaps another link.

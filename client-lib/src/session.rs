@@ -354,9 +354,11 @@ impl Session {
 
     async fn send_renew(&self, incarnation: &Incarnation, restate: bool) -> FsResult<wire::RenewReply> {
         let (files, number) = if restate { self.opens.lock().state() } else { Default::default() };
-        let uses = files.iter().map(|(_, using, keeps)| convert::use_to_wire(*using, *keeps)).collect();
-        let open_files = files.into_iter().map(|(fid, ..)| fid.into()).collect();
-        let request = wire::RenewRequest { session_id: incarnation.id.0.to_vec(), open_files, restate, number, uses };
+        let uses = files.iter().map(|one| convert::use_to_wire(one.using, one.keeps)).collect();
+        let opens = files.iter().map(|one| one.number).collect();
+        let open_files = files.into_iter().map(|one| one.fid.into()).collect();
+        let session_id = incarnation.id.0.to_vec();
+        let request = wire::RenewRequest { session_id, open_files, restate, number, uses, opens };
         let route = self.mds.route();
         let mut client = route.namespace();
         let asked = Moment::now();

@@ -360,10 +360,10 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
             }
             Err(e) => Some(failed(e.to_string())),
         },
-        Work::Import { after, .. } => {
+        Work::Import { left, .. } => {
             let heads = shared.config.limits.heads;
             let number = assignment.number;
-            let place = Place { after: after.clone(), stamp: assignment.stamp };
+            let place = Place { left: left.clone(), stamp: assignment.stamp };
             let client = shared.client.clone();
             let store = Arc::new(import::Store {
                 open: watch::remote_of(shared, &assignment.settings),

@@ -8,29 +8,32 @@
 //!
 //! Between the last two it is shut out at the OSTs ([`crate::fencing`]).
 //!
+//! Each open has a number that its client never uses again, so that it counts once however often it is asked for or stated.
+//!
 //! The invariant: a file is destroyed only if nobody has it open *and nobody can open it any more*. The writer
 //! [claims](ClientTable::claim) a file before its last name goes; from then on opening it fails. After a restart no open
 //! is known until clients have said again what they have open, so until every session has spoken or was removed (one that
 //! has not spoken for one lease ends) every file counts as open.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 
 /// Sessions of one file system. Each costs a few hundred bytes and its reply records on disk.
 pub const SESSIONS_MAX: usize = 10_000;
-/// Files one session may have open at once. A client says all of them again in one message after a restart.
-pub const OPEN_FILES_MAX: usize = 1 << 18;
-/// Most bytes of one file in that message: 12 of the FID, for sequences below 2^35 and objects below 2^21, and one of its use.
-const _: () = assert!(OPEN_FILES_MAX * 13 < sateen_types::limits::MESSAGE_BYTES_MAX);
+/// Opens that one session may have at once. A client says all of them again in one message after a restart.
+pub const OPENS_MAX: usize = 1 << 17;
+/// Most bytes of one of them in that message: 12 of the FID, for sequences below 2^35 and objects below 2^21, 9 of its number, below 2^63,
+/// and one of its use.
+const _: () = assert!(OPENS_MAX * 22 < sateen_types::limits::MESSAGE_BYTES_MAX);
 
 /// See the module.
 #[derive(Debug)]
 pub struct ClientTable {
     lease: Duration,
     sessions: HashMap<SessionId, Client>,
-    /// How often each file is open, over all sessions.
+    /// How many sessions have each file open.
     open: HashMap<Fid, u32>,
     /// Files whose end is being committed.
     claimed: HashSet<Fid>,
@@ -51,7 +54,19 @@ struct Client {
     restated: bool,
     /// Number of the last statement or numbered close: what has a lower one is counted already.
     number: u64,
-    files: HashMap<Fid, u32>,
+    /// Opens of each file, by number.
+    files: HashMap<Fid, BTreeMap<u64, Open>>,
+    /// How many those are.
+    opens: usize,
+}
+
+/// One open of a file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    /// Requests that are being answered.
+    trying: u32,
+    /// One of them was, or the client has said that it has the file open.
+    kept: bool,
 }
 
 /// A session of an earlier life of the server.
@@ -70,7 +85,7 @@ pub type Ending = Known;
 
 impl Client {
     fn new(name: String, writer: u64, now: Instant, restated: bool) -> Client {
-        Client { name, writer, ending: false, renewed: now, restated, number: 0, files: HashMap::new() }
+        Client { name, writer, ending: false, renewed: now, restated, number: 0, files: HashMap::new(), opens: 0 }
     }
 }
 
@@ -144,29 +159,30 @@ impl ClientTable {
         self.sessions.get(&session).is_some_and(|c| !c.restated)
     }
 
-    /// What the client has open replaces what was known. Files come once per open; closes up to `number` are not among
-    /// them. Gives files that are closed now.
-    pub fn restate(&mut self, session: SessionId, files: &[Fid], number: u64) -> FsResult<Vec<Fid>> {
-        if files.len() > OPEN_FILES_MAX {
+    /// What the client has open replaces what was known; closes up to `number` are not among it. Gives files that are closed now.
+    pub fn restate(&mut self, session: SessionId, opens: &[(Fid, u64)], number: u64) -> FsResult<Vec<Fid>> {
+        if opens.len() > OPENS_MAX {
             return Err(too_many(session));
         }
-        let known = self.sessions.get(&session).ok_or_else(|| unknown(session))?.number;
-        if number < known {
-            return Err(FsError::new(FsCode::Unavailable, format!("close {known} came before statement {number}"))
-                .with_hint("say again what is open"));
-        }
-        let mut stated: HashMap<Fid, u32> = HashMap::new();
-        for fid in files {
-            *stated.entry(*fid).or_default() += 1;
-            *self.open.entry(*fid).or_default() += 1;
-        }
         let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
+        if number < client.number {
+            let what = format!("close {} came before statement {number}", client.number);
+            return Err(FsError::new(FsCode::Unavailable, what).with_hint("say again what is open"));
+        }
+        let mut stated: HashMap<Fid, BTreeMap<u64, Open>> = HashMap::new();
+        for (fid, open) in opens {
+            // A request for it may be under way.
+            let trying = client.files.get(fid).and_then(|opens| opens.get(open)).map_or(0, |open| open.trying);
+            stated.entry(*fid).or_default().insert(*open, Open { trying, kept: true });
+        }
         if !std::mem::replace(&mut client.restated, true) {
             self.unrestated -= 1;
         }
         client.number = number;
+        client.opens = stated.values().map(BTreeMap::len).sum();
+        stated.keys().for_each(|fid| *self.open.entry(*fid).or_default() += 1);
         let before = std::mem::replace(&mut client.files, stated);
-        Ok(self.subtract(before))
+        Ok(self.subtract(before.into_keys()))
     }
 
     /// What the session has open.
@@ -174,49 +190,69 @@ impl ClientTable {
         self.sessions.get(&session).into_iter().flat_map(|client| client.files.keys().copied()).collect()
     }
 
-    /// Counts one more open.
-    pub fn open(&mut self, session: SessionId, fid: Fid) -> FsResult<()> {
+    /// A file is open, or about to be, under this number: counts it, if it does not count yet.
+    fn count(&mut self, session: SessionId, (fid, number): (Fid, u64)) -> FsResult<&mut Open> {
         if self.claimed.contains(&fid) {
             // Asking again finds that it is gone, or what has become of it.
             return Err(FsError::new(FsCode::Unavailable, format!("{fid} is just being removed or released")));
         }
         let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
-        if client.files.len() >= OPEN_FILES_MAX {
+        let is_counted = client.files.get(&fid).is_some_and(|opens| opens.contains_key(&number));
+        if !is_counted && client.opens >= OPENS_MAX {
             return Err(too_many(session));
         }
-        *client.files.entry(fid).or_default() += 1;
-        *self.open.entry(fid).or_default() += 1;
+        client.opens += usize::from(!is_counted);
+        let opens = client.files.entry(fid).or_insert_with(|| {
+            *self.open.entry(fid).or_default() += 1;
+            BTreeMap::new()
+        });
+        Ok(opens.entry(number).or_default())
+    }
+
+    /// A file is being opened; it counts as open until [`ClientTable::end_open`].
+    pub fn begin_open(&mut self, session: SessionId, open: (Fid, u64)) -> FsResult<()> {
+        self.count(session, open)?.trying += 1;
         Ok(())
     }
 
-    /// The file is open at least once (a resent create must not count twice).
-    pub fn ensure_open(&mut self, session: SessionId, fid: Fid) -> FsResult<()> {
-        if self.sessions.get(&session).is_some_and(|c| c.files.contains_key(&fid)) {
-            return Ok(());
+    /// It was, or was not, opened. False if it has been closed meanwhile.
+    pub fn end_open(&mut self, session: SessionId, (fid, number): (Fid, u64), opened: bool) -> bool {
+        let open = self.sessions.get_mut(&session).and_then(|client| client.files.get_mut(&fid)?.get_mut(&number));
+        let Some(open) = open else { return false };
+        open.trying = open.trying.saturating_sub(1);
+        open.kept |= opened;
+        if !open.kept && open.trying == 0 {
+            self.end(session, (fid, number));
         }
-        self.open(session, fid)
+        true
     }
 
-    /// Counts one less of each; gives those that nobody has open now. Does nothing if closes of this `number` or a higher
+    /// A file was opened by a change. The same again counts once.
+    pub fn opened(&mut self, session: SessionId, open: (Fid, u64)) -> FsResult<()> {
+        self.count(session, open)?.kept = true;
+        Ok(())
+    }
+
+    fn end(&mut self, session: SessionId, (fid, number): (Fid, u64)) {
+        let Some(client) = self.sessions.get_mut(&session) else { return };
+        let Some(opens) = client.files.get_mut(&fid) else { return };
+        client.opens -= usize::from(opens.remove(&number).is_some());
+        if opens.is_empty() {
+            client.files.remove(&fid);
+            self.subtract([fid]);
+        }
+    }
+
+    /// These opens end; gives those files that nobody has open now. Does nothing if closes of this `number` or a higher
     /// one are counted; 0 is no number.
-    pub fn close(&mut self, session: SessionId, fids: &[Fid], number: u64) -> FsResult<Vec<Fid>> {
+    pub fn close(&mut self, session: SessionId, opens: &[(Fid, u64)], number: u64) -> FsResult<Vec<Fid>> {
         let client = self.sessions.get_mut(&session).ok_or_else(|| unknown(session))?;
         if number != 0 && number <= client.number {
             return Ok(Vec::new());
         }
         client.number = client.number.max(number);
-        let mut closed = HashMap::new();
-        for fid in fids {
-            if let Some(count) = client.files.get_mut(fid) {
-                *count -= 1;
-                if *count == 0 {
-                    client.files.remove(fid);
-                }
-                *closed.entry(*fid).or_default() += 1;
-            }
-        }
-        self.subtract(closed);
-        Ok(fids.iter().copied().filter(|fid| !self.open.contains_key(fid)).collect())
+        opens.iter().for_each(|open| self.end(session, *open));
+        Ok(opens.iter().map(|(fid, _)| *fid).filter(|fid| !self.open.contains_key(fid)).collect())
     }
 
     /// Whether the end of the file, or of its data, is being committed.
@@ -249,17 +285,18 @@ impl ClientTable {
         match self.sessions.remove(&session) {
             Some(client) => {
                 self.unrestated -= usize::from(!client.restated);
-                self.subtract(client.files)
+                self.subtract(client.files.into_keys())
             }
             None => Vec::new(),
         }
     }
 
-    fn subtract(&mut self, files: HashMap<Fid, u32>) -> Vec<Fid> {
+    /// A session has these open no longer. Gives those that none has.
+    fn subtract(&mut self, files: impl IntoIterator<Item = Fid>) -> Vec<Fid> {
         let mut closed = Vec::new();
-        for (fid, count) in files {
+        for fid in files {
             if let Some(open) = self.open.get_mut(&fid) {
-                *open = open.saturating_sub(count);
+                *open = open.saturating_sub(1);
                 if *open == 0 {
                     self.open.remove(&fid);
                     closed.push(fid);
@@ -332,7 +369,7 @@ impl ClientTable {
 }
 
 fn too_many(session: SessionId) -> FsError {
-    FsError::new(FsCode::Busy, format!("session {session} has {OPEN_FILES_MAX} files open, the most it may"))
+    FsError::new(FsCode::Busy, format!("session {session} has {OPENS_MAX} files open, the most it may"))
         .with_hint("close files")
 }
 
@@ -360,48 +397,88 @@ mod tests {
     fn a_file_is_closed_when_the_last_opener_closes_or_goes() {
         let now = Instant::now();
         let mut t = table(now);
-        for s in [A, A, B] {
-            t.open(s, F).expect("opens");
+        for (session, number) in [(A, 1), (A, 2), (B, 1)] {
+            t.opened(session, (F, number)).expect("opens");
         }
-        assert!(t.close(A, &[F], 0).expect("closes").is_empty());
-        assert!(t.close(B, &[F], 0).expect("closes").is_empty());
+        assert!(t.close(A, &[(F, 2)], 0).expect("closes").is_empty());
+        assert!(t.close(B, &[(F, 1)], 0).expect("closes").is_empty());
         assert!(t.may_be_open(F));
         assert_eq!(t.remove(A), [F]);
         assert!(!t.may_be_open(F));
-        assert_eq!(t.close(A, &[F], 0).expect_err("gone").code, FsCode::Stale);
-        assert_eq!(t.close(B, &[F], 0).expect("a close too many does nothing"), [F]);
+        assert_eq!(t.close(A, &[(F, 1)], 0).expect_err("gone").code, FsCode::Stale);
+        assert_eq!(t.close(B, &[(F, 1)], 0).expect("a close too many does nothing"), [F]);
     }
 
     #[test]
     fn closes_that_come_twice_or_after_a_statement_count_once() {
         let now = Instant::now();
         let mut t = table(now);
-        for _ in 0..4 {
-            t.open(A, F).expect("opens");
+        for number in 1..=4 {
+            t.opened(A, (F, number)).expect("opens");
         }
         for _sent_again in 0..2 {
-            assert!(t.close(A, &[F, F], 1).expect("closes").is_empty());
+            assert!(t.close(A, &[(F, 1), (F, 2)], 1).expect("closes").is_empty());
         }
         assert!(t.may_be_open(F), "two are left");
-        t.restate(A, &[F], 3).expect("one of them was closed before this was said");
-        t.close(A, &[F], 2).expect("that one");
+        t.restate(A, &[(F, 4)], 3).expect("one of them was closed before this was said");
+        t.close(A, &[(F, 4)], 2).expect("of before");
         assert!(t.may_be_open(F));
-        assert_eq!(t.close(A, &[F], 4).expect("closes"), [F]);
-        assert_eq!(t.restate(A, &[F], 3).expect_err("said before that close").code, FsCode::Unavailable);
+        assert_eq!(t.close(A, &[(F, 4)], 4).expect("closes"), [F]);
+        assert_eq!(t.restate(A, &[(F, 4)], 3).expect_err("said before that close").code, FsCode::Unavailable);
         assert!(!t.may_be_open(F));
+    }
+
+    #[test]
+    fn an_open_that_is_asked_for_again_or_was_stated_already_counts_once() {
+        let now = Instant::now();
+        let mut t = ClientTable::new(LEASE, vec![known(A, 1)], now);
+        // It was under way when the server was restarted.
+        t.restate(A, &[(F, 7)], 1).expect("speaks");
+        t.begin_open(A, (F, 7)).expect("counts already");
+        assert!(t.end_open(A, (F, 7), true));
+        assert_eq!(t.close(A, &[(F, 7)], 2).expect("closes"), [F]);
+        // The first answer was lost; and of another one the first request fails when the second was answered.
+        for answers in [[true, true], [true, false], [false, true]] {
+            t.begin_open(A, (F, 8)).expect("begins");
+            t.begin_open(A, (F, 8)).expect("again");
+            for opened in answers {
+                assert!(t.end_open(A, (F, 8), opened));
+            }
+            assert!(t.may_be_open(F), "{answers:?}");
+            assert_eq!(t.close(A, &[(F, 8)], 0).expect("closes"), [F]);
+        }
+        t.begin_open(A, (F, 9)).expect("begins");
+        assert!(t.end_open(A, (F, 9), false));
+        assert!(!t.may_be_open(F), "it was not opened");
+        // Whoever asked has given up before the answer.
+        t.begin_open(A, (F, 10)).expect("begins");
+        t.close(A, &[(F, 10)], 0).expect("closes");
+        assert!(!t.end_open(A, (F, 10), true) && !t.may_be_open(F));
+    }
+
+    #[test]
+    fn opens_of_a_session_have_a_bound() {
+        let mut t = table(Instant::now());
+        for number in 0..OPENS_MAX as u64 {
+            t.opened(A, (F, number)).expect("has room");
+        }
+        assert_eq!(t.opened(A, (F, u64::MAX)).expect_err("one too many").code, FsCode::Busy);
+        t.opened(A, (F, 0)).expect("counts already");
+        t.close(A, &[(F, 1)], 0).expect("closes");
+        t.opened(A, (F, u64::MAX)).expect("has room");
     }
 
     #[test]
     fn a_claimed_file_cannot_be_opened_and_an_open_one_not_claimed() {
         let now = Instant::now();
         let mut t = table(now);
-        t.open(A, F).expect("opens");
+        t.opened(A, (F, 1)).expect("opens");
         assert!(!t.claim(F));
-        t.close(A, &[F], 0).expect("closes");
+        t.close(A, &[(F, 1)], 0).expect("closes");
         assert!(t.claim(F));
-        assert_eq!(t.open(A, F).expect_err("claimed").code, FsCode::Unavailable);
+        assert_eq!(t.begin_open(A, (F, 2)).expect_err("claimed").code, FsCode::Unavailable);
         t.release(&[F]);
-        t.open(A, F).expect("the removal did not happen");
+        t.begin_open(A, (F, 2)).expect("the removal did not happen");
     }
 
     #[test]
@@ -411,13 +488,13 @@ mod tests {
         let mut t = ClientTable::new(LEASE, known(), now);
         assert!(t.wants_restate(A) && t.may_be_open(F) && !t.claim(F));
         assert!(t.are_others_recovering(A));
-        t.restate(A, &[F, F], 0).expect("speaks");
+        t.restate(A, &[(F, 1), (F, 2)], 0).expect("speaks");
         assert!(t.are_others_recovering(A) && !t.are_others_recovering(B));
         let other = Fid { oid: 2, ..F };
         assert!(t.may_be_open(other), "B has not spoken");
         t.restate(B, &[], 0).expect("speaks");
         assert!(!t.wants_restate(A) && !t.may_be_open(other) && t.may_be_open(F));
-        t.close(A, &[F], 0).expect("closes");
+        t.close(A, &[(F, 1)], 0).expect("closes");
         assert!(t.may_be_open(F), "it was stated twice");
         assert_eq!(t.restate(A, &[], 0).expect("speaks"), [F]);
         let mut silent = ClientTable::new(LEASE, known(), now);
@@ -425,7 +502,7 @@ mod tests {
         silent.touch(A, later).expect("known");
         assert_eq!(silent.begin_ending(later).len(), 2, "A lives and has not said what it has");
         assert!(silent.may_be_open(F), "they are not shut out yet");
-        assert_eq!(silent.restate(A, &[F], 0).err(), None);
+        assert_eq!(silent.restate(A, &[(F, 1)], 0).err(), None);
         silent.remove(A);
         silent.remove(B);
         assert!(!silent.may_be_open(F));
@@ -446,7 +523,7 @@ mod tests {
     fn only_silent_sessions_end_and_nothing_of_them_is_answered_from_then_on() {
         let now = Instant::now();
         let mut t = table(now);
-        t.open(B, F).expect("opens");
+        t.opened(B, (F, 1)).expect("opens");
         assert!(t.begin_ending(now + LEASE).is_empty());
         let later = now + LEASE + Duration::from_secs(1);
         t.touch(A, later).expect("known");
@@ -479,14 +556,5 @@ mod tests {
         let t = table(Instant::now());
         assert_eq!(t.check_room(2).expect_err("B's").code, FsCode::Invalid);
         assert!(t.check_room(3).is_ok() && t.check_room(0).is_ok());
-    }
-
-    #[test]
-    fn a_create_sent_again_counts_once() {
-        let now = Instant::now();
-        let mut t = table(now);
-        t.ensure_open(A, F).expect("opens");
-        t.ensure_open(A, F).expect("is open");
-        assert_eq!(t.close(A, &[F], 0).expect("closes"), [F]);
     }
 }

@@ -104,6 +104,8 @@ pub struct Request {
     pub op: Mutation,
     /// The client wants to hold the directory that this makes.
     pub hold: bool,
+    /// Number of the open that a `Create` makes.
+    pub open: u64,
     /// It is a change that the client has answered itself, to be made in the order of the client's log.
     pub logged: Option<Logged>,
 }

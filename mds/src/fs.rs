@@ -49,8 +49,18 @@ const TRUNCATE_WAIT: Duration = Duration::from_secs(20);
 /// How often a file is loaded for a truncate that was released again before it; then the client asks again.
 const RESIZE_TRIES: usize = 3;
 
-/// One open of a client, what it does with the file, and what it keeps, as it says after a restart.
-pub type Stated = (Fid, Using, Capability);
+/// One open of a client, as it says after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stated {
+    /// Which file.
+    pub fid: Fid,
+    /// Of this open.
+    pub number: u64,
+    /// What is done with the file.
+    pub using: Using,
+    /// What is kept of it.
+    pub keeps: Capability,
+}
 
 /// What never changes while a file system lives.
 #[derive(Clone, Debug)]
@@ -140,7 +150,7 @@ impl Host for Shared {
             self.repositories.applied(change, answer);
         }
         let Command::Mutate(request) = command else { return };
-        let (Mutation::Create(create), Outcome::Reply { reply: MutationReply::Entry(entry), replayed }) =
+        let (Mutation::Create(create), Outcome::Reply { reply: MutationReply::Entry(entry), .. }) =
             (&request.op, outcome)
         else {
             return;
@@ -151,11 +161,7 @@ impl Host for Shared {
                 self.repositories.opened_for_writing(fid);
             }
             let mut clients = self.clients.lock();
-            // One that comes by a log may have been among the files that were said to be open after a restart.
-            let once = *replayed || request.logged.is_some();
-            let opened =
-                if once { clients.ensure_open(request.session, fid) } else { clients.open(request.session, fid) };
-            match opened {
+            match clients.opened(request.session, (fid, request.open)) {
                 Ok(()) => self.capabilities.open(request.session, fid, access),
                 Err(e) => tracing::debug!(%fid, "a created file was not opened: {e}"),
             }
@@ -306,13 +312,14 @@ impl FileSystem {
                 let fid = entry.attr.fid;
                 let grant = self.grant(session, fid).await?;
                 // As others have left it.
+                let is_written = wanted.is_some_and(|access| access.write);
                 let question = move |tx: &dyn ReadTxn| {
                     let (layout, remote) = namespace::repository::layout_and_remote(tx, fid)?;
-                    let known = namespace::repository::opened::counts(tx, fid)?;
+                    let known = is_written && namespace::repository::opened::counts(tx, fid)?;
                     Ok((namespace::get_attr(tx, fid)?, Some(layout), remote, known))
                 };
                 let (attr, layout, remote, known) = self.ask(question).await?;
-                if known && wanted.is_some_and(|access| access.write) {
+                if known {
                     self.mark_opened(fid).await?;
                 }
                 Ok((MutationReply::Entry(op::Entry { attr, layout, ..entry }), Some(grant), remote))
@@ -391,12 +398,12 @@ impl FileSystem {
 
     // ---- open files ----
 
-    /// Opens a file for a session; gives what is missing of it and what the client may keep, too.
+    /// Opens a file for a session, under a number; gives what is missing of it and what the client may keep, too.
     pub async fn open(
         &self,
         session: SessionId,
         who: Credential,
-        fid: Fid,
+        (fid, number): (Fid, u64),
         wanted: op::Access,
     ) -> FsResult<(Attr, Option<Layout>, Option<Remote>, Grant)> {
         {
@@ -411,9 +418,9 @@ impl FileSystem {
                 .with_hint("the MDS was restarted; renew the session first"));
             }
             // Counted before looking: from here on the writer does not destroy it.
-            clients.open(session, fid)?;
+            clients.begin_open(session, (fid, number))?;
         }
-        let opened = OpenGuard { fs: self, session, fid, keep: false };
+        let opening = Opening { fs: self, session, fid, number, ended: false };
         let question = move |tx: &dyn ReadTxn| {
             let (attr, layout) = namespace::open(tx, &who, fid, wanted)?;
             let known = wanted.write && namespace::repository::opened::counts(tx, fid)?;
@@ -438,22 +445,23 @@ impl FileSystem {
         if known {
             self.mark_opened(fid).await?;
         }
-        opened.keep();
+        opening.opened()?;
         Ok((attr, layout, remote, grant))
     }
 
-    /// Closes each file once, and drops those that have no name and that nobody has open now.
-    pub async fn close(&self, session: SessionId, fids: &[Fid], number: u64) -> FsResult<()> {
+    /// Ends opens, and drops those files that have no name and that nobody has open now.
+    pub async fn close(&self, session: SessionId, opens: &[(Fid, u64)], number: u64) -> FsResult<()> {
+        let fids: Vec<Fid> = opens.iter().map(|(fid, _)| *fid).collect();
         let (mut closed, gone) = {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
-            let closed = clients.close(session, fids, number)?;
+            let closed = clients.close(session, opens, number)?;
             let gone: Vec<Fid> = fids.iter().copied().filter(|fid| !clients.has_open(session, *fid)).collect();
             self.shared.capabilities.closed(session, gone.iter().copied());
             (closed, gone)
         };
         self.unmark_closed(gone).await?;
-        self.shared.repositories.closed(Some(fids));
+        self.shared.repositories.closed(Some(&fids));
         closed.sort_unstable();
         closed.dedup();
         self.drop_orphans(closed).await
@@ -497,30 +505,38 @@ fn stopping() -> FsError {
     FsError::new(FsCode::Unavailable, "the server is stopping")
 }
 
-/// Takes an open back unless it is kept: the caller may go away at any await.
-struct OpenGuard<'a> {
+/// A file that is being opened: was not, unless it is said. The caller may go away at any await.
+struct Opening<'a> {
     fs: &'a FileSystem,
     session: SessionId,
     fid: Fid,
-    keep: bool,
+    number: u64,
+    ended: bool,
 }
 
-impl OpenGuard<'_> {
-    fn keep(mut self) {
-        self.keep = true;
+impl Opening<'_> {
+    /// It was opened. `Unavailable` if it was closed since: whoever asked has given up.
+    fn opened(mut self) -> FsResult<()> {
+        let (session, open) = (self.session, (self.fid, self.number));
+        self.ended = self.fs.shared.clients.lock().end_open(session, open, true);
+        match self.ended {
+            true => Ok(()),
+            false => Err(FsError::new(FsCode::Unavailable, format!("{} was closed while it was opened", self.fid))),
+        }
     }
 }
 
-impl Drop for OpenGuard<'_> {
+impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        if !self.keep {
-            let shared = &self.fs.shared;
-            let mut clients = shared.clients.lock();
-            // A session that ended meanwhile has taken its opens with it.
-            let _ = clients.close(self.session, &[self.fid], 0);
-            let gone = (!clients.has_open(self.session, self.fid)).then_some(self.fid);
-            shared.capabilities.closed(self.session, gone.into_iter());
+        if self.ended {
+            return;
         }
+        let shared = &self.fs.shared;
+        let mut clients = shared.clients.lock();
+        // A session that ended meanwhile has taken its opens with it.
+        clients.end_open(self.session, (self.fid, self.number), false);
+        let gone = (!clients.has_open(self.session, self.fid)).then_some(self.fid);
+        shared.capabilities.closed(self.session, gone.into_iter());
     }
 }
 

@@ -154,7 +154,7 @@ impl Mount {
             number,
             credential: who(),
             op: Some(op),
-            hold: false,
+            ..Default::default()
         };
         match self.names.clone().execute(request).await {
             Ok(reply) => Ok(reply.into_inner().result.expect("has one")),
@@ -202,7 +202,12 @@ impl Mount {
     }
 
     async fn close(&self, fid: Option<WireFid>) {
-        let request = CloseRequest { session_id: self.session.clone(), fids: fid.into_iter().collect(), number: 0 };
+        let request = CloseRequest {
+            session_id: self.session.clone(),
+            fids: fid.into_iter().collect(),
+            number: 0,
+            opens: Vec::new(),
+        };
         self.names.clone().close(request).await.expect("closes");
     }
 
@@ -213,6 +218,7 @@ impl Mount {
             open_files: open_files.unwrap_or_default(),
             uses: Vec::new(),
             number: 0,
+            opens: Vec::new(),
         };
         self.names.clone().renew(request).await.map(Response::into_inner).map_err(|s| from_status(&s).code)
     }

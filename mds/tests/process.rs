@@ -248,7 +248,7 @@ async fn make_directories(
             number,
             credential: Some(Credential { uid: 1, gid: 1, groups: vec![] }),
             op: Some(Op::Mkdir(mkdir)),
-            hold: false,
+            ..Default::default()
         };
         if names.execute(request).await.is_err() {
             break;

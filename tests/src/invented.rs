@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -21,6 +22,8 @@ use crate::s3_proxy::Operation;
 const IN_EACH: u64 = 1000;
 /// Most keys of one page (S3).
 const PAGE_MAX: u64 = 1000;
+/// How long it takes to list a page, as at a store some way off: long enough that listings that go on at once are seen to.
+const LIST_TAKES: Duration = Duration::from_millis(20);
 /// When all of them were put.
 const PUT_AT: (&str, &str) = ("2025-03-04T05:06:07.000Z", "Tue, 04 Mar 2025 05:06:07 GMT");
 
@@ -28,8 +31,18 @@ const PUT_AT: (&str, &str) = ("2025-03-04T05:06:07.000Z", "Tue, 04 Mar 2025 05:0
 #[derive(Debug)]
 pub struct Invented {
     port: Port,
-    heads: Arc<AtomicU64>,
+    asked: Arc<Asked>,
     runtime: Option<Runtime>,
+}
+
+/// What it was asked.
+#[derive(Debug, Default)]
+struct Asked {
+    heads: AtomicU64,
+    lists: AtomicU64,
+    /// Pages that are being listed now, and most of them so far.
+    listing: AtomicU64,
+    listing_max: AtomicU64,
 }
 
 /// Key of an object. Keys rise with their numbers.
@@ -37,15 +50,29 @@ fn key(number: u64) -> String {
     format!("d{:05}/{number:08}", number / IN_EACH)
 }
 
-/// Number of the object behind which a listing begins.
+/// Number of an object.
 fn number(key: &str) -> Option<u64> {
     let number = key.rsplit_once('/')?.1.parse().ok()?;
     (self::key(number) == key).then_some(number)
 }
 
-/// Of what is in keys only slashes are encoded.
+/// Number of the first object behind a key, which need not be one.
+fn first_behind(key: &str, objects: u64) -> u64 {
+    let (mut from, mut to) = (0, objects);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        if *self::key(middle) <= *key {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    from
+}
+
+/// What a part of an address says.
 fn plain(encoded: &str) -> String {
-    encoded.replace("%2F", "/")
+    percent_encoding::percent_decode_str(encoded).decode_utf8_lossy().into_owned()
 }
 
 impl Invented {
@@ -59,23 +86,26 @@ impl Invented {
             .expect("a runtime can be built");
         let port = Port::free();
         let listener = runtime.block_on(TcpListener::bind(port.address())).expect("the port is ours");
-        let heads = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&heads);
+        let asked = Arc::new(Asked::default());
+        let counted = Arc::clone(&asked);
         runtime.spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let _ = stream.set_nodelay(true);
-                let heads = Arc::clone(&counted);
+                let asked = Arc::clone(&counted);
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let answer = answer(request.method(), request.uri(), request.headers(), objects, &heads);
-                    async move { Ok::<_, Infallible>(answer) }
+                    let asked = Arc::clone(&asked);
+                    async move {
+                        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+                        Ok::<_, Infallible>(answer(method, uri, headers, objects, &asked).await)
+                    }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
                 );
             }
         });
-        Invented { port, heads, runtime: Some(runtime) }
+        Invented { port, asked, runtime: Some(runtime) }
     }
 
     /// Where it answers.
@@ -85,7 +115,17 @@ impl Invented {
 
     /// How often the metadata of an object were asked for.
     pub fn heads(&self) -> u64 {
-        self.heads.load(Ordering::Relaxed)
+        self.asked.heads.load(Ordering::Relaxed)
+    }
+
+    /// How often a page was listed.
+    pub fn lists(&self) -> u64 {
+        self.asked.lists.load(Ordering::Relaxed)
+    }
+
+    /// How many pages were being listed at once, at most.
+    pub fn lists_at_once(&self) -> u64 {
+        self.asked.listing_max.load(Ordering::Relaxed)
     }
 
     /// Directories that so many objects are in.
@@ -102,19 +142,26 @@ impl Drop for Invented {
     }
 }
 
-fn answer(method: &Method, uri: &Uri, headers: &HeaderMap, objects: u64, heads: &AtomicU64) -> Response<Full<Bytes>> {
+async fn answer(method: &Method, uri: &Uri, headers: &HeaderMap, objects: u64, asked: &Asked) -> Response<Full<Bytes>> {
     let refused = |status: StatusCode| {
         let mut response = Response::new(Full::default());
         *response.status_mut() = status;
         response
     };
     match Operation::of(method, uri, headers) {
-        Operation::List => match page(uri.query().unwrap_or_default(), objects) {
-            Some(text) => Response::new(Full::new(text.into())),
-            None => refused(StatusCode::BAD_REQUEST),
-        },
+        Operation::List => {
+            asked.lists.fetch_add(1, Ordering::Relaxed);
+            let now = asked.listing.fetch_add(1, Ordering::Relaxed) + 1;
+            asked.listing_max.fetch_max(now, Ordering::Relaxed);
+            tokio::time::sleep(LIST_TAKES).await;
+            asked.listing.fetch_sub(1, Ordering::Relaxed);
+            match page(uri.query().unwrap_or_default(), objects) {
+                Some(text) => Response::new(Full::new(text.into())),
+                None => refused(StatusCode::BAD_REQUEST),
+            }
+        }
         Operation::Head => {
-            heads.fetch_add(1, Ordering::Relaxed);
+            asked.heads.fetch_add(1, Ordering::Relaxed);
             let path = plain(uri.path());
             // Behind the name of the bucket.
             let key = path.trim_start_matches('/').split_once('/').map(|(_, key)| key);
@@ -140,7 +187,7 @@ fn page(query: &str, objects: u64) -> Option<String> {
         Some(plain(found))
     };
     let first = match value("start-after") {
-        Some(key) => number(&key)? + 1,
+        Some(key) => first_behind(&key, objects),
         None => 0,
     };
     let max = value("max-keys")?.parse::<u64>().ok()?.min(PAGE_MAX);
@@ -175,7 +222,9 @@ mod tests {
         assert_eq!(count("list-type=2&max-keys=1000"), Some(1000));
         assert_eq!(count("list-type=2&max-keys=1000&start-after=d00000%2F00000999"), Some(500));
         assert_eq!(count("list-type=2&max-keys=1000&start-after=d00001%2F00001499"), Some(0));
-        assert_eq!(count("list-type=2&max-keys=1000&start-after=elsewhere"), None);
+        assert_eq!(count("list-type=2&max-keys=1000&start-after=d00001"), Some(500));
+        assert_eq!(count("list-type=2&max-keys=1000&start-after=elsewhere"), Some(0));
+        assert_eq!(count("list-type=2"), None);
         let last = page("max-keys=500&start-after=d00000%2F00000999", 1500).expect("a page");
         assert!(last.contains("<IsTruncated>false"), "{last}");
         assert!(page("max-keys=500", 1500).is_some_and(|text| text.contains("<IsTruncated>true")));

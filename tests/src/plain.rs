@@ -73,7 +73,7 @@ impl Session {
             number: self.number,
             credential: root_user(),
             op: Some(op),
-            hold: false,
+            ..Default::default()
         }
     }
 

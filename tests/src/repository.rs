@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sateen_client::admin::Admin;
-use sateen_client::{Client, Credential, Fid, FsResult, Name, Options, RepositoryChange};
+use sateen_client::{Client, Credential, Fid, FsResult, Name, Options};
 use sateen_dev_s3::store::Store;
 use sateen_types::repository::{
-    Conflict, ConflictPolicy, HsmState, ImportState, Repository, RepositoryId, RepositorySettings, RepositoryState,
+    Conflict, ConflictPolicy, HsmState, ImportState, Repository, RepositoryChange, RepositoryId, RepositorySettings,
+    RepositoryState,
 };
 use sateen_types::{FsCode, FsError, Timestamp};
 

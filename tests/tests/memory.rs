@@ -351,7 +351,9 @@ fn a_worker_is_as_large_whatever_the_size_of_the_bucket() {
     let first = import_of(&linked, objects, "an import");
     assert_eq!((first.objects, first.created), (objects, objects + Invented::directories(objects)));
     assert_eq!(first.skipped, 0, "{:?}", first.first_skipped);
-    let heads = bucket.heads();
+    assert!(bucket.lists_at_once() > 1, "a large bucket is listed in several ranges at once");
+    let (heads, pages) = (bucket.heads(), objects.div_ceil(1000));
+    assert!(bucket.lists() < 3 * pages, "{} lists for {pages} pages", bucket.lists());
     assert!(heads >= objects, "{heads} of {objects} were looked at");
     linked.begin_compare();
     let second = import_of(&linked, objects, "a comparison");

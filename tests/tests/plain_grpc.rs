@@ -70,7 +70,12 @@ fn a_generated_client_creates_a_file_and_writes_and_reads_its_object() {
             clear_suid: false,
         };
         session.execute(Op::WriteDone(done)).await.expect("WriteDone");
-        let close = mds::CloseRequest { session_id: session.opened.session_id.clone(), fids: vec![fid], number: 0 };
+        let close = mds::CloseRequest {
+            session_id: session.opened.session_id.clone(),
+            fids: vec![fid],
+            number: 0,
+            opens: Vec::new(),
+        };
         session.namespace.close(close).await.expect("Close");
 
         // The same request again, as after a lost answer, has no second effect and the same answer.

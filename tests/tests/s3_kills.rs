@@ -22,7 +22,7 @@ use sateen_types::repository::{ImportState, RepositoryEvents, RepositorySettings
 /// Rounds of which each kills one to three times: in CI, and at full size.
 const ROUNDS: (u64, u64) = (4, 200);
 /// From so many on, chance does not decide what there was to see.
-const ROUNDS_TELLING: u64 = 20;
+const ROUNDS_TELLING: u64 = 50;
 /// Workers that share what there is to do.
 const WORKERS: usize = 2;
 /// What a worker that is killed may be at.
@@ -153,8 +153,10 @@ fn kill_something(linked: &mut Linked, rng: &mut StdRng) -> Killed {
         linked.cluster.start_oss(0);
         return Killed { what: "an OSS", busy: false };
     }
-    let victim = rng.random_range(0..linked.workers.len());
-    let busy = worker && KINDS_OF_WORK.iter().any(|kind| linked.workers[victim].running(kind) > 0);
+    let at_work = |worker: &Worker| KINDS_OF_WORK.iter().any(|kind| worker.running(kind) > 0);
+    let some = rng.random_range(0..linked.workers.len());
+    let victim = linked.workers.iter().position(at_work).unwrap_or(some);
+    let busy = worker && at_work(&linked.workers[victim]);
     if mds {
         linked.cluster.kill_mds();
     }

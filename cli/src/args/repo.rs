@@ -60,6 +60,20 @@ pub enum Keep {
     Both,
 }
 
+/// Where the bucket of a link is, and with which keys it is used.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// Where the store answers, for other stores than AWS; an empty text for the provider's own.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub endpoint: Option<String>,
+    /// Region of the bucket; an empty text for us-east-1, which it is by itself.
+    #[arg(long)]
+    pub region: Option<String>,
+    /// Name of the credentials in the workers' configuration; an empty text for `default`, which it is by itself.
+    #[arg(long)]
+    pub profile: Option<String>,
+}
+
 /// `sateen repo`.
 #[derive(Debug, Subcommand)]
 pub enum Repo {
@@ -74,15 +88,9 @@ pub enum Repo {
         path: LinkPath,
         /// s3://BUCKET/PREFIX/, gs://..., az://... or file:///DIRECTORY/ (of the worker's machine).
         url: RepositoryUrl,
-        /// Where the store answers, for other stores than AWS.
-        #[arg(long, value_name = "http://HOST:PORT")]
-        endpoint: Option<String>,
-        /// Region of the bucket [default: us-east-1].
-        #[arg(long)]
-        region: Option<String>,
-        /// Name of the credentials in the workers' configuration [default: default].
-        #[arg(long)]
-        profile: Option<String>,
+        /// Where the bucket is.
+        #[command(flatten)]
+        place: Place,
         /// What is carried over by itself.
         #[command(flatten)]
         policies: Policies,
@@ -140,15 +148,9 @@ pub enum Repo {
         /// Which.
         #[command(flatten)]
         which: WhichRepo,
-        /// Where the store answers; an empty text for the provider's own.
-        #[arg(long, value_name = "http://HOST:PORT")]
-        endpoint: Option<String>,
-        /// Region of the bucket.
-        #[arg(long)]
-        region: Option<String>,
-        /// Name of the credentials in the workers' configuration.
-        #[arg(long)]
-        profile: Option<String>,
+        /// Where the bucket is.
+        #[command(flatten)]
+        place: Place,
         /// What is carried over by itself.
         #[command(flatten)]
         policies: Policies,

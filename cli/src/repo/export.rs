@@ -45,7 +45,7 @@ pub async fn status(admin: &Admin, fs: &FsName, mut repos: Vec<Repository>, ques
         }
         if told.elapsed() >= TELL_INTERVAL {
             let now = stored(&repos);
-            repos.iter().filter(|repo| is_moving(repo)).for_each(|repo| eprintln!("{}", standing(repo, now > before)));
+            repos.iter().filter(|repo| is_moving(repo)).for_each(|repo| complain!("{}", standing(repo, now > before)));
             (told, before) = (Instant::now(), now);
         }
     }
@@ -78,7 +78,7 @@ fn stored(repos: &[Repository]) -> u64 {
 fn standing(repo: &Repository, moves: bool) -> String {
     let export = &repo.export;
     let mut text = format!("{}: {} queued, {} stored", repo.id, export.queued, export.stored);
-    if repo.state == RepositoryState::Creating {
+    if repo.state.is_undecided() {
         text.push_str("; nobody has looked at the bucket yet");
     }
     if !export.message.is_empty() {
@@ -92,8 +92,7 @@ fn standing(repo: &Repository, moves: bool) -> String {
 
 /// Whether waiting for it can help.
 fn is_moving(repo: &Repository) -> bool {
-    let usable = matches!(repo.state, RepositoryState::Creating | RepositoryState::Available);
-    usable && (repo.export.queued > 0 || repo.state == RepositoryState::Creating)
+    repo.state.is_undecided() || repo.state == RepositoryState::Available && repo.export.queued > 0
 }
 
 /// Whether the bucket has everything.

@@ -11,6 +11,7 @@ use sateen_types::op::{Create, Mutation, MutationReply};
 use sateen_types::{Credential, FsCode, FsError, FsResult, Grant, LayoutTemplate, Remote};
 
 use super::{Incarnation, Session};
+use crate::file::Registration;
 use crate::retry::Backoff;
 use crate::slots::Slot;
 use crate::together::{Bounds, Together};
@@ -48,6 +49,8 @@ pub(crate) struct Executed {
     pub remote: Option<Remote>,
     /// Of a new directory that nobody else may use: what new files in it get.
     pub held: Option<LayoutTemplate>,
+    /// Of a file that was opened. If nobody takes it, it is closed.
+    pub registration: Option<Registration>,
 }
 
 /// How a change is asked for.
@@ -57,6 +60,8 @@ struct Terms {
     hold: bool,
     /// Only in the session of this writer.
     writer: Option<u64>,
+    /// Number of the open that a Create makes.
+    open: u64,
 }
 
 impl Session {
@@ -68,14 +73,14 @@ impl Session {
     /// [`Session::execute`], with what may be kept of what was opened or made. With `hold` a new directory is asked for that
     /// nobody else may use.
     pub async fn execute_whole(self: &Arc<Self>, cred: &Credential, op: Mutation, hold: bool) -> FsResult<Executed> {
-        self.execute_on(cred, op, Terms { hold, writer: None }).await
+        self.execute_on(cred, op, Terms { hold, ..Terms::default() }).await
     }
 
-    /// Makes a file, or finds it. If what it found goes before it is opened, it begins again.
-    pub async fn create(self: &Arc<Self>, cred: &Credential, op: Create) -> FsResult<Executed> {
+    /// Makes a file, or finds it; `open`: number of the open. If what it found goes before it is opened, it begins again.
+    pub async fn create(self: &Arc<Self>, cred: &Credential, op: Create, open: u64) -> FsResult<Executed> {
         let mut tries = 1;
         loop {
-            match self.execute_whole(cred, Mutation::Create(op.clone()), false).await {
+            match self.execute_on(cred, Mutation::Create(op.clone()), Terms { open, ..Terms::default() }).await {
                 Err(e) if e.code == FsCode::Stale && !op.exclusive && tries < FINDS_MAX => tries += 1,
                 done => return done,
             }
@@ -84,7 +89,7 @@ impl Session {
 
     /// [`Session::execute`] in the session of `writer` alone: `Unavailable` if another has followed it, or follows now.
     pub async fn execute_as(self: &Arc<Self>, writer: u64, cred: &Credential, op: Mutation) -> FsResult<MutationReply> {
-        let terms = Terms { hold: false, writer: Some(writer) };
+        let terms = Terms { writer: Some(writer), ..Terms::default() };
         self.execute_on(cred, op, terms).await.map(|done| done.reply)
     }
 
@@ -110,6 +115,7 @@ impl Session {
                 credential: Some(cred.into()),
                 op: Some(op.clone().into()),
                 hold: terms.hold,
+                open_number: terms.open,
                 ..wire::ExecuteRequest::default()
             };
             let (awaiting, op) = (Arc::clone(&awaiting), op.clone());
@@ -117,10 +123,15 @@ impl Session {
                 // Like the slot, until the fate of the change is known.
                 let _room = room;
                 let stop = session.stop.clone();
-                let done = tokio::select! {
+                let mut done = tokio::select! {
                     done = session.execute_to_the_end(incarnation, slot, request, (&awaiting, terms.writer.is_some())) => done,
                     () = stop.cancelled() => Err(closing()),
                 };
+                if let (Ok(done), Mutation::Create(Create { open: Some(access), .. })) = (&mut done, &op)
+                    && let MutationReply::Entry(entry) = &done.reply
+                {
+                    done.registration = Some(Registration::created(&session, entry.attr.fid, terms.open, access.write));
+                }
                 session.names.changed(&op, done.as_ref().ok().map(|done| &done.reply));
                 session.ahead.changed(&op, &writeback::named(&op));
                 done
@@ -173,7 +184,7 @@ impl Session {
                     let grant = convert::grant(reply.grant.take())?;
                     let held = reply.held.take().map(LayoutTemplate::try_from).transpose()?;
                     let remote = convert::remote(reply.remote.take())?;
-                    return Ok(Executed { reply: reply.try_into()?, grant, remote, held });
+                    return Ok(Executed { reply: reply.try_into()?, grant, remote, held, registration: None });
                 }
                 Err(e) if e.code.is_retryable() => {
                     tracing::debug!(error = %e, slot = slot.slot, number = slot.number, "sending a change again");

@@ -10,19 +10,14 @@ use super::{CLOSES_GATHER, Session};
 use crate::opens::Keeps;
 
 impl Session {
-    /// A file is about to be opened.
-    pub fn opening(&self, fid: Fid, writes: bool) {
-        self.opens.lock().opening(fid, writes);
-    }
-
-    /// It could not be opened.
-    pub fn not_opened(&self, fid: Fid, writes: bool) {
-        self.opens.lock().not_opened(fid, writes);
+    /// A file is about to be opened. Gives the number of the open, as others do here.
+    pub fn opening(&self, fid: Fid, writes: bool) -> u64 {
+        self.opens.lock().opening(fid, writes)
     }
 
     /// A file was made here that nobody else knows, and is open.
-    pub fn opening_alone(&self, fid: Fid, writes: bool) {
-        self.opens.lock().opening_alone(fid, writes);
+    pub fn opening_alone(&self, fid: Fid, writes: bool) -> u64 {
+        self.opens.lock().opening_alone(fid, writes)
     }
 
     /// The MDS is about to hear of a file that was made here; gives whether it is open.
@@ -39,16 +34,25 @@ impl Session {
         self.begin_telling();
     }
 
-    /// A file was closed. The MDS is told soon, without anybody waiting for it.
-    pub fn closed(self: &Arc<Self>, fid: Fid, writes: bool) {
-        self.opens.lock().closed(fid, writes);
+    /// An open has ended. The MDS is told soon, without anybody waiting for it.
+    pub fn closed(self: &Arc<Self>, fid: Fid, number: u64) {
+        self.opens.lock().closed(fid, number);
         self.begin_telling();
     }
 
-    /// A file is about to be made and opened, or (`false`) that is over.
-    pub fn creating(&self, begins: bool) {
-        let mut opens = self.opens.lock();
-        if begins { opens.creating() } else { opens.created() }
+    /// A file is about to be made and opened.
+    pub fn creating(&self) -> u64 {
+        self.opens.lock().creating()
+    }
+
+    /// That is over.
+    pub fn created(&self) {
+        self.opens.lock().created();
+    }
+
+    /// It is this one.
+    pub fn was_created(&self, fid: Fid, number: u64, writes: bool) {
+        self.opens.lock().was_created(fid, number, writes);
     }
 
     /// Where it stands what may be kept of a file that is open.
@@ -109,9 +113,11 @@ impl Session {
                 () = self.closes_wanted.notified() => {}
             }
             let Some(closes) = self.opens.lock().next() else { return };
-            let fids: Vec<_> = closes.fids.into_iter().map(sateen_proto::common::Fid::from).collect();
+            let (fids, opens): (Vec<_>, Vec<_>) =
+                closes.opens.into_iter().map(|(fid, number)| (sateen_proto::common::Fid::from(fid), number)).unzip();
             let told = self.ask(|mut client, session_id| {
-                let request = wire::CloseRequest { session_id, number: closes.number, fids: fids.clone() };
+                let (fids, opens) = (fids.clone(), opens.clone());
+                let request = wire::CloseRequest { session_id, number: closes.number, fids, opens };
                 async move { client.close(request).await }
             });
             match told.await {

@@ -1,6 +1,6 @@
 //! One directory of files in memory, with reply records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -40,7 +40,8 @@ pub(super) struct State {
     sessions: HashMap<Vec<u8>, HashMap<u32, (u64, MutationReply)>>,
     /// Writer of every session there ever was.
     writers: Vec<u64>,
-    opens: HashMap<(Vec<u8>, Fid), i64>,
+    /// Session, file, number of the open.
+    opens: HashSet<(Vec<u8>, Fid, u64)>,
     /// Files that lost their name while they were open.
     unlinked_open: Vec<Fid>,
     next: u32,
@@ -64,6 +65,8 @@ pub struct FakeMds {
     pub down: AtomicBool,
     /// The next report is made and its answer lost, and then every session expires.
     pub expire_after_next_report: AtomicBool,
+    /// The next open takes place, and nobody hears of it: the server dies.
+    pub restart_after_next_open: AtomicBool,
     pub restated: Mutex<Vec<Fid>>,
     /// No OSS has registered since the MDS was restarted.
     pub unregistered: AtomicBool,
@@ -120,6 +123,7 @@ impl FakeMds {
             executed: AtomicU64::new(0),
             down: AtomicBool::new(false),
             expire_after_next_report: AtomicBool::new(false),
+            restart_after_next_open: AtomicBool::new(false),
             restated: Mutex::default(),
             unregistered: AtomicBool::new(false),
             number: AtomicU64::new(0),
@@ -177,8 +181,8 @@ impl FakeMds {
     }
 
     /// Opens the MDS counts of a file.
-    pub fn opens(&self, fid: Fid) -> i64 {
-        self.state.lock().opens.iter().filter(|(k, _)| k.1 == fid).map(|(_, n)| n).sum()
+    pub fn opens(&self, fid: Fid) -> usize {
+        self.state.lock().opens.iter().filter(|(_, open, _)| *open == fid).count()
     }
 
     /// Somebody else changed a file's data: its version says so.
@@ -200,7 +204,7 @@ impl FakeMds {
         Ok(())
     }
 
-    fn apply(&self, state: &mut State, session: &[u8], op: Mutation) -> FsResult<MutationReply> {
+    fn apply(&self, state: &mut State, (session, number): (&[u8], u64), op: Mutation) -> FsResult<MutationReply> {
         let stale = |fid: Fid| FsError::new(FsCode::Stale, format!("{fid} is gone"));
         match op {
             Mutation::Create(c) => {
@@ -209,7 +213,7 @@ impl FakeMds {
                         return Err(FsCode::Exists.into());
                     }
                     let inode = state.inodes[&fid].clone();
-                    *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
+                    state.opens.insert((session.to_vec(), fid, number));
                     return Ok(MutationReply::Entry(Entry {
                         attr: inode.attr,
                         layout: Some(inode.layout),
@@ -226,12 +230,12 @@ impl FakeMds {
                     Attr { fid, file_type: FileType::Regular, mode: c.mode.mode, nlink: 1, size: 0, ..root.clone() };
                 state.names.insert(c.name.as_bytes().to_vec(), fid);
                 state.inodes.insert(fid, Inode { attr: attr.clone(), layout: layout.clone(), remote: None });
-                *state.opens.entry((session.to_vec(), fid)).or_insert(0) += 1;
+                state.opens.insert((session.to_vec(), fid, number));
                 Ok(MutationReply::Entry(Entry { attr, layout: Some(layout), existed: false }))
             }
             Mutation::Unlink { name, .. } => {
                 let fid = state.names.remove(name.as_bytes()).ok_or(FsCode::NotFound)?;
-                if state.opens.iter().any(|((_, open), count)| *open == fid && *count > 0) {
+                if state.opens.iter().any(|(_, open, _)| *open == fid) {
                     state.unlinked_open.push(fid);
                 }
                 Ok(MutationReply::Done)
@@ -343,11 +347,9 @@ impl Namespace for FakeMds {
         let mut state = self.state.lock();
         if r.restate {
             state.restate = false;
-            state.opens.retain(|k, _| k.0 != r.session_id);
+            state.opens.retain(|open| open.0 != r.session_id);
             let fids: Vec<Fid> = r.open_files.into_iter().map(|f| f.try_into().expect("a FID")).collect();
-            for fid in &fids {
-                *state.opens.entry((r.session_id.clone(), *fid)).or_insert(0) += 1;
-            }
+            state.opens.extend(fids.iter().zip(r.opens).map(|(fid, number)| (r.session_id.clone(), *fid, number)));
             *self.restated.lock() = fids;
         }
         Ok(Response::new(mds::RenewReply { restate: state.restate, ost_map_version: 1 }))
@@ -370,7 +372,8 @@ impl Namespace for FakeMds {
                 Some((number, reply)) if number == r.number => reply,
                 Some((number, _)) if number > r.number => return Err(Status::internal("an old number")),
                 _ => {
-                    let reply = self.apply(&mut state, &r.session_id, op).map_err(status::to_status)?;
+                    let reply =
+                        self.apply(&mut state, (&r.session_id, r.open_number), op).map_err(status::to_status)?;
                     self.executed.fetch_add(1, Ordering::SeqCst);
                     let session = state.sessions.get_mut(&r.session_id).expect("checked");
                     session.insert(r.slot, (r.number, reply.clone()));
@@ -420,10 +423,18 @@ impl Namespace for FakeMds {
         self.check(&r.session_id)?;
         let fid = convert::fid(r.fid, "fid").map_err(status::to_status)?;
         let mut state = self.state.lock();
+        if state.restate {
+            return Err(status::to_status(FsError::new(FsCode::Unavailable, "it was not said what is open")));
+        }
         let Some(inode) = state.inodes.get(&fid).cloned() else {
             return Err(status::to_status(FsError::new(FsCode::Stale, format!("{fid} is gone"))));
         };
-        *state.opens.entry((r.session_id, fid)).or_insert(0) += 1;
+        state.opens.insert((r.session_id, fid, r.number));
+        if self.restart_after_next_open.swap(false, Ordering::SeqCst) {
+            drop(state);
+            self.restart();
+            return Err(Status::unavailable("the connection broke"));
+        }
         let (attr, layout) = (Some((&inode.attr).into()), Some((&inode.layout).into()));
         Ok(Response::new(mds::OpenReply {
             attr,
@@ -437,9 +448,9 @@ impl Namespace for FakeMds {
         let r = r.into_inner();
         self.check(&r.session_id)?;
         let mut state = self.state.lock();
-        for fid in r.fids {
+        for (fid, number) in r.fids.into_iter().zip(r.opens) {
             let fid = Fid::try_from(fid).map_err(status::to_status)?;
-            *state.opens.entry((r.session_id.clone(), fid)).or_insert(0) -= 1;
+            state.opens.remove(&(r.session_id.clone(), fid, number));
         }
         Ok(Response::new(mds::CloseReply {}))
     }

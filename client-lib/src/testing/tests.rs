@@ -103,6 +103,22 @@ async fn an_expired_session_is_replaced_and_open_files_are_restated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_being_opened_when_the_mds_died_is_open_once_and_then_closed() {
+    let peers = start().await;
+    let client = peers.client(quick()).await;
+    let file = create(&client, "a", None).await;
+    let fid = file.fid();
+    file.close().await.expect("closed");
+    until("closed", || peers.mds.opens(fid) == 0).await;
+    peers.mds.restart_after_next_open.store(true, Ordering::SeqCst);
+    let again = client.open(&ROOT, fid, Access::READ).await.expect("opened by the next life");
+    until("stated", || !peers.mds.restated.lock().is_empty()).await;
+    assert_eq!(peers.mds.opens(fid), 1);
+    again.close().await.expect("closed");
+    until("closed again", || peers.mds.opens(fid) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_goes_after_its_file_was_closed_finds_it_closed() {
     let peers = start().await;
     let client = peers.client(quick()).await;

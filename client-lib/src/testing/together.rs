@@ -84,8 +84,8 @@ async fn files_that_are_closed_together_are_durable_after_few_commits_and_only_t
     let files = written(&client).await;
     let fids: Vec<Fid> = files.iter().map(File::fid).collect();
     let (all, before) = (peers.oss.gate.available_permits(), peers.oss.commits.load(Ordering::SeqCst));
-    let opens = |fids: &[Fid]| fids.iter().map(|fid| peers.mds.opens(*fid)).sum::<i64>();
-    assert_eq!(opens(&fids), FILES as i64);
+    let opens = |fids: &[Fid]| fids.iter().map(|fid| peers.mds.opens(*fid)).sum::<usize>();
+    assert_eq!(opens(&fids), FILES);
     let closed = join_all(files.into_iter().map(File::close)).await;
     assert!(closed.iter().all(Result::is_ok), "{closed:?}");
     until("all are closed", || opens(&fids) == 0).await;

@@ -301,7 +301,7 @@ impl WriteBack {
         self.failure.lock().record(error);
     }
 
-    /// Makes and opens a regular file, if its directory is held.
+    /// Makes and opens a regular file, if its directory is held. Gives the number of the open, too.
     pub fn create(
         &self,
         session: &Session,
@@ -309,12 +309,12 @@ impl WriteBack {
         place: (Fid, &Name),
         mode: NewMode,
         open: Access,
-    ) -> Option<Made> {
+    ) -> Option<(Made, u64)> {
         self.local(|tree, at| {
             let made = tree.create(cred, place, mode, open, at)?;
             // Before anybody can tell it, so that the MDS hears that it is open.
-            session.opening_alone(made.attr.fid, open.write);
-            Some(made)
+            let number = session.opening_alone(made.attr.fid, open.write);
+            Some((made, number))
         })
     }
 }

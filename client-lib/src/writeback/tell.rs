@@ -147,12 +147,13 @@ fn encode(change: &Change, number: u64, is_open: bool, hold: bool) -> wire::Logg
     let is_dir = matches!(op, Mutation::Mkdir { .. });
     wire::Logged {
         change: Some(wire::ExecuteRequest {
-            session_id: Vec::new(),
-            slot: 0,
             number,
             credential: Some((&*change.cred).into()),
             op: Some(op.into()),
             hold: is_dir && hold,
+            // The open of a new file has no number but this one: see `opens`.
+            open_number: 0,
+            ..Default::default()
         }),
         fid: change.fid.map(Into::into),
         at: Some(change.at.into()),

@@ -113,6 +113,8 @@ pub const CHUNK_MIB_DEFAULT: u32 = 1024;
 pub const CHUNK_MIB_MAX: u32 = 512_000;
 /// Most objects in one page of an import: one change of the MDS.
 pub const IMPORT_PAGE_OBJECTS_MAX: usize = 1000;
+/// Most ranges of keys that are left of an import: as many as a worker lists at once, and some that it has begun between them.
+pub const IMPORT_RANGES_MAX: usize = 32;
 /// Most bytes of keys, ETags and targets in one page of an import.
 pub const IMPORT_PAGE_BYTES_MAX: usize = 2 << 20;
 /// Most keys in one message of what changed in a bucket: one change of the MDS.

@@ -6,6 +6,7 @@ mod export;
 mod filled;
 mod hsm;
 mod key;
+mod ranges;
 mod remote;
 mod settings;
 mod task;
@@ -20,8 +21,11 @@ pub use export::{
 pub use filled::Filled;
 pub use hsm::{HsmAction, HsmFlags, HsmOperation, HsmState};
 pub use key::{ObjectPath, skip_code};
+pub use ranges::{KeyRange, take_off};
 pub use remote::Remote;
-pub use settings::{EventSource, LinkPath, RepositoryEvents, RepositorySettings, RepositoryUrl, Scheme};
+pub use settings::{
+    EventSource, LinkPath, RepositoryChange, RepositoryEvents, RepositorySettings, RepositoryUrl, Scheme,
+};
 pub use task::{AutoRelease, FILE_FAILED, Task, TaskCounts, TaskId, TaskKind, TaskSpec, TaskState, csv_line};
 pub use work::{Assignment, Fetch, FetchOutcome, FetchResult, ImportPage, ImportedObject, Outcome, Work};
 
@@ -90,6 +94,11 @@ pub enum RepositoryState {
 }
 
 impl RepositoryState {
+    /// Whether it is not known yet whether the bucket can be used as the link says.
+    pub fn is_undecided(self) -> bool {
+        matches!(self, RepositoryState::Creating | RepositoryState::Updating)
+    }
+
     /// Every state.
     pub const ALL: [RepositoryState; 6] = [
         RepositoryState::Creating,

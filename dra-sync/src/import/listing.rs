@@ -13,8 +13,9 @@ use sateen_types::limits::ETAG_BYTES_MAX;
 use sateen_types::repository::{ImportedObject, ObjectPath};
 use sateen_types::{FsCode, FsError, FsResult};
 
+use super::spans::{Next, Span, Spans};
 use crate::figures::Figures;
-use crate::remote::{IMPORT_RETRY_FOR, LIST_PAGE_MAX, Listed, Remote, RemoteError, Retries, Trouble};
+use crate::remote::{CHECK_RETRY_FOR, IMPORT_RETRY_FOR, LIST_PAGE_MAX, Listed, Remote, RemoteError, Retries, Trouble};
 use crate::seen::{Seen, look, retried};
 
 /// Gives the store of a link, with the keys as they are now.
@@ -39,6 +40,8 @@ pub enum Entry {
     Listed(Listed),
     /// The MDS knows it as it is: its key.
     Known(Vec<u8>),
+    /// Nothing follows up to this key; `None`: nothing at all.
+    End(Option<Vec<u8>>),
 }
 
 fn io(e: RemoteError) -> FsError {
@@ -75,15 +78,22 @@ impl Store {
         seen.await.map_err(io)
     }
 
-    /// A page of the listing; and where the next one begins, if there is one.
-    async fn page(&self, after: &[u8]) -> FsResult<(Vec<Entry>, Option<Vec<u8>>)> {
+    /// A page of the listing of a range that goes on behind `after`; and how that goes on then.
+    async fn page(&self, after: &[u8], span: &Span) -> FsResult<(Vec<Entry>, Next)> {
         let page = self.ask(|remote| async move {
             retried(IMPORT_RETRY_FOR, &self.figures, || remote.list(after, LIST_PAGE_MAX)).await
         });
-        let page = page.await.map_err(io)?;
+        let mut page = page.await.map_err(io)?;
         self.figures.listed.fetch_add(page.objects.len() as u64, Ordering::Relaxed);
-        let last = page.objects.last().map(|last| last.key.clone()).filter(|_| page.more);
-        Ok((self.sorted_out(page.objects).await?, last))
+        let next = span.take(&mut page.objects, page.more);
+        Ok((self.sorted_out(page.objects).await?, next))
+    }
+
+    /// The first key behind another one. Not tried for long: an import goes on without.
+    pub async fn first_behind(&self, key: String) -> Result<Option<Vec<u8>>, RemoteError> {
+        let remote = (self.open)().await.map_err(|e| RemoteError::new(Trouble::Unavailable, e.to_string()))?;
+        let page = retried(CHECK_RETRY_FOR, &self.figures, || remote.list(key.as_bytes(), 1)).await?;
+        Ok(page.objects.into_iter().next().map(|object| object.key))
     }
 
     /// Which objects the MDS knows as they are.
@@ -110,24 +120,32 @@ impl Store {
     }
 }
 
-/// What a listing names behind `after`, one after the other, and at its end nothing; each with a stamp from before it was asked for.
+/// What a listing names of a range, one after the other, and at last its end; each with a stamp from before it was asked for.
 pub fn listing(
     store: Arc<Store>,
-    after: Vec<u8>,
+    span: Arc<Span>,
+    spans: Arc<Spans>,
     newest: Arc<AtomicU64>,
-) -> BoxStream<'static, (u64, FsResult<Option<Entry>>)> {
-    let pages = futures::stream::unfold(Some(after), move |after| {
-        let (store, newest) = (Arc::clone(&store), Arc::clone(&newest));
+) -> BoxStream<'static, (u64, FsResult<Entry>)> {
+    let first = Some(span.range().after.clone());
+    let pages = futures::stream::unfold(first, move |after| {
+        let (store, span, spans, newest) = (store.clone(), span.clone(), spans.clone(), newest.clone());
         async move {
             let after = after?;
             let stamp = newest.load(Ordering::Relaxed);
-            match store.page(&after).await {
-                Ok((entries, last)) => {
-                    let mut entries: Vec<_> = entries.into_iter().map(|one| (stamp, Ok(Some(one)))).collect();
-                    if last.is_none() {
-                        entries.push((stamp, Ok(None)));
-                    }
-                    Some((entries, last))
+            let page = store.page(&after, &span).await;
+            spans.told();
+            match page {
+                Ok((entries, next)) => {
+                    let mut entries: Vec<_> = entries.into_iter().map(|one| (stamp, Ok(one))).collect();
+                    let after = match next {
+                        Next::Behind(after) => Some(after),
+                        Next::End(end) => {
+                            entries.push((stamp, Ok(Entry::End(end))));
+                            None
+                        }
+                    };
+                    Some((entries, after))
                 }
                 Err(e) => Some((vec![(stamp, Err(e))], None)),
             }
@@ -141,7 +159,7 @@ mod tests {
     use std::sync::Mutex;
 
     use futures::FutureExt;
-    use sateen_types::repository::RepositorySettings;
+    use sateen_types::repository::{KeyRange, RepositorySettings};
 
     use super::*;
     use crate::config::Config;
@@ -176,8 +194,9 @@ mod tests {
         (Arc::new(Store { open, known, figures: Arc::default() }), asked)
     }
 
-    async fn entries(store: &Arc<Store>) -> Vec<FsResult<Option<Entry>>> {
-        let all = listing(Arc::clone(store), Vec::new(), Arc::new(AtomicU64::new(3)));
+    async fn entries(store: &Arc<Store>) -> Vec<FsResult<Entry>> {
+        let spans = Arc::new(Spans::default());
+        let all = listing(Arc::clone(store), spans.add(KeyRange::ALL), spans, Arc::new(AtomicU64::new(3)));
         all.map(|(stamp, entry)| {
             assert_eq!(stamp, 3);
             entry
@@ -194,9 +213,9 @@ mod tests {
         let shown: Vec<_> = entries
             .iter()
             .map(|entry| match entry.as_ref().expect("lists") {
-                Some(Entry::Known(key)) => ("known", key.clone()),
-                Some(Entry::Listed(listed)) => ("listed", listed.key.clone()),
-                None => ("end", Vec::new()),
+                Entry::Known(key) => ("known", key.clone()),
+                Entry::Listed(listed) => ("listed", listed.key.clone()),
+                Entry::End(end) => ("end", end.clone().unwrap_or_default()),
             })
             .collect();
         let expected = [("listed", "a"), ("known", "b"), ("listed", "c"), ("end", "")];
@@ -209,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let of_before = |_: &ImportedObject| Err(FsError::new(FsCode::NotSupported, "what?"));
         let (before, _) = store(dir.path(), &["a"], of_before);
-        assert!(matches!(entries(&before).await[0], Ok(Some(Entry::Listed(_)))));
+        assert!(matches!(entries(&before).await[0], Ok(Entry::Listed(_))));
         let (stale, _) = store(dir.path(), &["a"], |_| Err(FsError::new(FsCode::Stale, "not yours")));
         let all = entries(&stale).await;
         assert_eq!(all.len(), 1);

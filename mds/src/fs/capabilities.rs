@@ -76,15 +76,15 @@ impl Capabilities {
     /// What a client had open and kept before the restart. Called with the clients locked.
     pub fn restate(&self, session: SessionId, files: &[Stated]) {
         let mut state = self.lock();
-        for (fid, using, capability) in files {
-            state.table.restate(session, *fid, *using, *capability);
+        for one in files {
+            state.table.restate(session, one.fid, one.using, one.keeps);
         }
     }
 
     /// What a client still has open in a new session. Called with the clients locked.
     pub fn reopen(&self, session: SessionId, files: &[Stated]) {
         let mut state = self.lock();
-        files.iter().for_each(|(fid, using, _)| state.table.open(session, *fid, *using));
+        files.iter().for_each(|one| state.table.open(session, one.fid, one.using));
     }
 
     /// The session has these open no longer. Called with the clients locked.

@@ -48,24 +48,24 @@ impl FileSystem {
         clients.touch(session, now)?;
         if let Some(files) = open_files {
             let recovers = clients.wants_restate(session);
-            let fids: Vec<Fid> = files.iter().map(|(fid, ..)| *fid).collect();
+            let opens: Vec<(Fid, u64)> = files.iter().map(|one| (one.fid, one.number)).collect();
             let mut before = clients.files_of(session);
-            clients.restate(session, &fids, number)?;
+            clients.restate(session, &opens, number)?;
             if recovers {
                 self.shared.capabilities.restate(session, files);
             } else {
                 // A new session of a client whose old one has expired, with all that it had: it keeps nothing.
                 self.shared.capabilities.reopen(session, files);
-                let written = files.iter().filter(|(_, using, _)| *using == Using::Writing);
-                written.for_each(|(fid, ..)| self.shared.repositories.opened_for_writing(*fid));
+                let written = files.iter().filter(|one| one.using == Using::Writing);
+                written.for_each(|one| self.shared.repositories.opened_for_writing(one.fid));
                 // It may have said so before, and have closed some since.
-                fids.iter().for_each(|fid| {
-                    before.remove(fid);
+                files.iter().for_each(|one| {
+                    before.remove(&one.fid);
                 });
                 self.shared.capabilities.closed(session, before.into_iter());
-                for (fid, using, _) in files {
-                    let most = opened.entry(*fid).or_insert(*using);
-                    *most = (*most).max(*using);
+                for one in files {
+                    let most = opened.entry(one.fid).or_insert(one.using);
+                    *most = (*most).max(one.using);
                 }
             }
             self.shared.locks.restated();

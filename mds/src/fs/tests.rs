@@ -34,7 +34,7 @@ async fn with_a_holder(dir: &std::path::Path, files: &[Stated]) -> (FileSystem, 
 
 fn files(count: u32, using: Using, capability: Capability) -> Vec<Stated> {
     let fid = |oid| Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 };
-    (1..=count).map(|oid| (fid(oid), using, capability)).collect()
+    (1..=count).map(|oid| Stated { fid: fid(oid), number: 1, using, keeps: capability }).collect()
 }
 
 #[tokio::test]
@@ -90,6 +90,7 @@ async fn a_change_of_extent_that_is_not_allowed_takes_nothing_from_others() {
         credential: credential.clone(),
         op,
         hold: false,
+        open: 0,
         logged: None,
     };
     // To the table of capabilities one inode is as good as another, and a directory needs no OST.
@@ -98,7 +99,9 @@ async fn a_change_of_extent_that_is_not_allowed_takes_nothing_from_others() {
     let (made, ..) = fs.execute(request(HOLDER, 1, &Credential::ROOT, mkdir)).await.expect("made");
     let MutationReply::Entry(entry) = made else { panic!("{made:?}") };
     let fid = entry.attr.fid;
-    fs.shared.capabilities.restate(HOLDER, &[(fid, Using::Writing, Capability::Write)]);
+    fs.shared
+        .capabilities
+        .restate(HOLDER, &[Stated { fid, number: 1, using: Using::Writing, keeps: Capability::Write }]);
     let cut = Mutation::SetLayout { fid, layout: LayoutTemplate::default() };
     let refused = fs.execute(request(NEW, 1, &nobody, cut.clone())).await.expect_err("not allowed");
     assert_eq!(refused.code, FsCode::AccessDenied);

@@ -76,7 +76,7 @@ pub fn rename(
         refuse_kinds(&source, target)?;
     }
     for gone in [Some(&source), target.as_ref()].into_iter().flatten().filter(|named| named.inode.is_dir()) {
-        repository::refuse_linked(tx, gone.entry.fid, gone.place.1)?;
+        repository::refuse_linked(tx, gone.entry.fid, gone.place.1, inputs)?;
     }
     if from.0 != to.0 {
         let moved = [Some(&source), target.as_ref().filter(|_| mode == RenameMode::Exchange)];

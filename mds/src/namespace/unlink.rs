@@ -37,7 +37,7 @@ pub fn unlink(
 pub fn rmdir(tx: &mut dyn Txn, who: &Credential, parent: Fid, name: &Name, inputs: &Inputs) -> FsResult<MutationReply> {
     let (entry, inode) = removable(tx, who, parent, name)?;
     refuse_nonempty(&inode, name)?;
-    repository::refuse_linked(tx, entry.fid, name)?;
+    repository::refuse_linked(tx, entry.fid, name, inputs)?;
     tree::remove_name(tx, (parent, name), &entry, inputs.now)?;
     destroy(tx, entry.fid)?;
     Ok(MutationReply::Done)

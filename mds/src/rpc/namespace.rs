@@ -15,11 +15,11 @@ use sateen_types::{Capability, Fid, FsName, FsResult, Name, SessionId, Space, Us
 use tonic::{Request, async_trait};
 
 use super::{Answer, PROGRAM, answer, log_own};
-use crate::clients::OPEN_FILES_MAX;
+use crate::clients::OPENS_MAX;
 use crate::cluster::Cluster;
 use crate::command;
 use crate::fencing;
-use crate::fs::{FileSystem, Looked};
+use crate::fs::{FileSystem, Looked, Stated};
 use crate::namespace::{self, BRIEF_PAGE, Named, ReadDirPage};
 use crate::registry::OstState;
 use crate::store::ReadTxn;
@@ -120,7 +120,7 @@ impl NamespaceService for Service {
             let (session, fs) = self.fs(&r.session_id)?;
             let wanted = Access { read: r.read, write: r.write, exec: r.exec };
             let (who, file) = (credential(r.credential)?, fid(r.fid, "fid")?);
-            let (attr, layout, remote, grant) = fs.open(session, who, file, wanted).await?;
+            let (attr, layout, remote, grant) = fs.open(session, who, (file, r.number), wanted).await?;
             let (layout, remote) = (layout.as_ref().map(Into::into), remote.as_ref().map(Into::into));
             Ok(OpenReply { attr: Some((&attr).into()), layout, grant: Some(grant.into()), remote })
         };
@@ -134,8 +134,8 @@ impl NamespaceService for Service {
             if r.fids.len() > CLOSES_MAX {
                 return Err(bad("fids", format_args!("{}, at most {CLOSES_MAX}", r.fids.len())));
             }
-            let fids = r.fids.into_iter().map(Fid::try_from).collect::<FsResult<Vec<_>>>()?;
-            fs.close(session, &fids, r.number).await?;
+            let opens = numbered(r.fids, r.opens)?;
+            fs.close(session, &opens, r.number).await?;
             Ok(CloseReply {})
         };
         answer(closed.await)
@@ -219,19 +219,20 @@ impl Service {
 
     async fn renew(&self, r: RenewRequest) -> FsResult<RenewReply> {
         let (session, fs) = self.fs(&r.session_id)?;
-        if r.open_files.len() > OPEN_FILES_MAX {
-            return Err(bad("open_files", format_args!("{}, at most {OPEN_FILES_MAX}", r.open_files.len())));
+        if r.open_files.len() > OPENS_MAX {
+            return Err(bad("open_files", format_args!("{}, at most {OPENS_MAX}", r.open_files.len())));
         }
         if !r.uses.is_empty() && r.uses.len() != r.open_files.len() {
             return Err(bad("uses", format_args!("{} of {} open files", r.uses.len(), r.open_files.len())));
         }
         // A client that says nothing of uses may write and keeps nothing.
         let uses = r.uses.into_iter().map(Some).chain(std::iter::repeat(None));
-        let stated = |(file, stated): (sateen_proto::common::Fid, Option<u32>)| {
+        let stated = |((fid, number), stated): ((Fid, u64), Option<u32>)| {
             let (using, keeps) = stated.map_or(Ok((Using::Writing, Capability::None)), use_from_wire)?;
-            Ok((Fid::try_from(file)?, using, keeps))
+            Ok(Stated { fid, number, using, keeps })
         };
-        let files = r.open_files.into_iter().zip(uses).map(stated).collect::<FsResult<Vec<_>>>()?;
+        let opens = numbered(r.open_files, r.opens)?;
+        let files = opens.into_iter().zip(uses).map(stated).collect::<FsResult<Vec<_>>>()?;
         let restate = fs.renew(session, r.restate.then_some(&files), r.number).await?;
         Ok(RenewReply { restate, ost_map_version: self.cluster.registry.read().version() })
     }
@@ -251,6 +252,7 @@ impl Service {
             credential: credential(r.credential)?,
             op: required(r.op, "op")?.try_into()?,
             hold: r.hold,
+            open: r.open_number,
             logged: None,
         };
         let holds = request.hold;
@@ -358,4 +360,13 @@ impl Service {
             mdt_available: mdt.available,
         })
     }
+}
+
+/// Files with the numbers of their opens; without any all are 0.
+fn numbered(fids: Vec<sateen_proto::common::Fid>, opens: Vec<u64>) -> FsResult<Vec<(Fid, u64)>> {
+    if !opens.is_empty() && opens.len() != fids.len() {
+        return Err(bad("opens", format_args!("{} numbers for {} files", opens.len(), fids.len())));
+    }
+    let numbers = opens.into_iter().chain(std::iter::repeat(0));
+    fids.into_iter().zip(numbers).map(|(file, number)| Ok((Fid::try_from(file)?, number))).collect()
 }

@@ -8,14 +8,14 @@ use sateen_proto::convert::{
 };
 use sateen_proto::mds::repositories_server::Repositories as RepositoriesService;
 use sateen_proto::mds::*;
-use sateen_types::repository::{TaskId, TaskSpec};
+use sateen_types::repository::{RepositoryChange, TaskId, TaskSpec};
 use sateen_types::{FsName, FsResult, RepositoryId, RepositorySettings, SessionId};
 use tonic::{Request, async_trait};
 
 use super::{Answer, answer};
 use crate::cluster::Cluster;
 use crate::fs::FileSystem;
-use crate::fs::repository::{Asked, Capacity, Loaded, Update};
+use crate::fs::repository::{Asked, Capacity, Loaded};
 
 /// See the module.
 pub struct Service {
@@ -41,7 +41,7 @@ impl RepositoriesService for Service {
                 mib => Some(RepositorySettings::checked_chunk_mib(mib)?),
             };
             let (auto_import, auto_export) = (r.auto_import.map(Into::into), r.auto_export.map(Into::into));
-            let update = Update {
+            let update = RepositoryChange {
                 endpoint: r.endpoint.map(|s| RepositorySettings::checked_endpoint(&s)).transpose()?,
                 region: r.region.map(|s| RepositorySettings::checked_region(&s)).transpose()?,
                 profile: r.profile.map(|s| RepositorySettings::checked_profile(&s)).transpose()?,

@@ -84,6 +84,7 @@ fn decode(session: SessionId, logged: Logged, settled: bool) -> FsResult<command
         credential: credential(change.credential)?,
         op: required(change.op, "op")?.try_into()?,
         hold: change.hold,
+        open: change.open_number,
         logged: Some(command::Logged {
             fid: logged.fid.map(|f| fid(Some(f), "fid")).transpose()?,
             at: required(logged.at, "at")?.try_into()?,

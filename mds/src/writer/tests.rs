@@ -76,6 +76,7 @@ fn create(slot: u32, number: u64, name: &str) -> Command {
             layout: None,
         }),
         hold: false,
+        open: 0,
         logged: None,
     }))
 }

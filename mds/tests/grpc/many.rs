@@ -22,7 +22,7 @@ async fn several_reports_in_one_call_are_made_once_each_and_answered_one_by_one(
         number: 1,
         credential: who(),
         op: Some(Op::WriteDone(WriteDone { fid, end, allocated_delta: 4096, ..Default::default() })),
-        hold: false,
+        ..Default::default()
     };
     let nobody = Some(WireFid { seq: Fid::SEQ_FIRST + 9, oid: 9, ver: 0 });
     let changes = vec![report(1, fids[0], 10), report(2, nobody, 20), report(3, fids[2], 30)];

@@ -23,6 +23,8 @@ struct Both {
     verifier: u8,
     generation: u32,
     opens: Opens,
+    /// Number of the open.
+    open: u64,
     inode: Inode,
 }
 
@@ -94,11 +96,11 @@ fn attr() -> Attr {
 fn start() -> Both {
     let truth = vec![false; CHUNKS as usize];
     let mut opens = Opens::default();
-    opens.opening(FID, false);
+    let open = opens.opening(FID, false);
     let learnt = Learnt { remote: remote(&truth), losses: Some(0) };
     let cache = Arc::new(ChunkCache::new(1 << 20));
     let (inode, _) = Inode::new(FsId(1), attr(), (layout(1), learnt), opens.keeps(FID), cache);
-    Both { filled: vec![None; truth.len()], verifier: 0, truth, generation: 1, opens, inode }
+    Both { filled: vec![None; truth.len()], verifier: 0, truth, generation: 1, opens, open, inode }
 }
 
 /// What happens to the file, its session, and the questions of a client. Numbers choose chunks or answers.
@@ -157,9 +159,9 @@ proptest! {
                     release(&mut both, released);
                 }
                 Step::Reopened { released } => {
-                    both.opens.closed(FID, false);
+                    both.opens.closed(FID, both.open);
                     release(&mut both, released);
-                    both.opens.opening(FID, false);
+                    both.open = both.opens.opening(FID, false);
                     let keeps = both.opens.keeps(FID);
                     let learnt = Learnt { remote: both.remote(), losses: Some(keeps.losses()) };
                     let layout = both.layout();

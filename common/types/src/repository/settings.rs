@@ -279,9 +279,9 @@ pub struct RepositorySettings {
     pub url: RepositoryUrl,
     /// Where the store answers, `http://HOST:PORT`; empty: the provider's own.
     pub endpoint: String,
-    /// Not empty.
+    /// Region of the bucket.
     pub region: String,
-    /// Name of the credentials in the workers' configuration; not empty.
+    /// Name of the credentials in the workers' configuration.
     pub profile: String,
     /// From the repository to the file system.
     pub auto_import: RepositoryEvents,
@@ -297,6 +297,49 @@ pub struct RepositorySettings {
     pub sync_interval_s: u32,
     /// Who tells of changes.
     pub event_source: EventSource,
+}
+
+/// What is to change of a link; `None`: stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepositoryChange {
+    /// Where the store answers; empty: the provider's own.
+    pub endpoint: Option<String>,
+    /// Not empty.
+    pub region: Option<String>,
+    /// Name of the credentials in the workers' configuration; not empty.
+    pub profile: Option<String>,
+    /// From the repository to the file system.
+    pub auto_import: Option<RepositoryEvents>,
+    /// From the file system to the repository.
+    pub auto_export: Option<RepositoryEvents>,
+    /// MiB of a file per stripe, 1 to 512,000.
+    pub chunk_mib: Option<u32>,
+    /// What becomes of what both sides changed.
+    pub conflict: Option<ConflictPolicy>,
+    /// Seconds between comparisons of bucket and directory, 60 to 604,800.
+    pub sync_interval_s: Option<u32>,
+    /// Who tells of changes of the bucket.
+    pub event_source: Option<EventSource>,
+}
+
+impl RepositoryChange {
+    /// Changes settings.
+    pub fn apply(&self, settings: &mut RepositorySettings) {
+        fn to<T: Clone>(new: &Option<T>, old: &mut T) {
+            if let Some(new) = new {
+                old.clone_from(new);
+            }
+        }
+        to(&self.endpoint, &mut settings.endpoint);
+        to(&self.region, &mut settings.region);
+        to(&self.profile, &mut settings.profile);
+        to(&self.auto_import, &mut settings.auto_import);
+        to(&self.auto_export, &mut settings.auto_export);
+        to(&self.chunk_mib, &mut settings.chunk_mib);
+        to(&self.conflict, &mut settings.conflict);
+        to(&self.sync_interval_s, &mut settings.sync_interval_s);
+        to(&self.event_source, &mut settings.event_source);
+    }
 }
 
 impl RepositorySettings {

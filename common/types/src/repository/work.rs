@@ -1,6 +1,8 @@
 //! What workers are given to do, and what they answer.
 
-use super::{DeleteOutcome, Export, ExportOutcome, LookOutcome, RepositoryId, RepositorySettings, Skipped, TaskId};
+use super::{
+    DeleteOutcome, Export, ExportOutcome, KeyRange, LookOutcome, RepositoryId, RepositorySettings, Skipped, TaskId,
+};
 use crate::attr::Timestamp;
 use crate::ids::Fid;
 use crate::layout::{Extent, Layout};
@@ -25,10 +27,10 @@ pub struct Assignment {
 pub enum Work {
     /// Find out whether the bucket can be listed and read.
     Check,
-    /// List the prefix behind the key `after` (empty: from the start).
+    /// List the prefix.
     Import {
-        /// Within the prefix.
-        after: Vec<u8>,
+        /// What of it: ranges of keys within the prefix that have none in common, at most [`crate::limits::IMPORT_RANGES_MAX`].
+        left: Vec<KeyRange>,
         /// Names go whose objects are gone.
         sync: bool,
     },
@@ -172,19 +174,30 @@ impl ImportedObject {
     }
 }
 
-/// A page of an import.
+/// A page of an import: everything that is in a range of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportPage {
+    /// The range begins behind this key.
+    pub from: Vec<u8>,
     /// Rising keys, at most [`crate::limits::IMPORT_PAGE_OBJECTS_MAX`].
     pub objects: Vec<ImportedObject>,
-    /// Where to go on: the last key of the page, skipped or not.
+    /// And ends with this one: mostly the last key of the page, skipped or not.
     pub after: Vec<u8>,
     /// What the worker skipped.
     pub skipped: Vec<Skipped>,
     /// Rising keys of objects that the MDS knows as they were listed: nobody looked at them.
     pub known: Vec<Vec<u8>>,
-    /// Nothing follows.
+    /// Nothing follows: the range has no end.
     pub last: bool,
     /// A stamp of the MDS from before this page was listed.
     pub stamp: u64,
+}
+
+impl ImportPage {
+    /// What it tells everything of.
+    pub fn range(&self) -> KeyRange {
+        let keys = self.objects.last().map(|o| &o.key).into_iter().chain(self.known.last());
+        let end = keys.fold(&self.after, |end, key| end.max(key));
+        KeyRange { after: self.from.clone(), end: (!self.last).then(|| end.clone()) }
+    }
 }

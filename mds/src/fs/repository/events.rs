@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sateen_types::limits::IMPORT_PAGE_OBJECTS_MAX;
-use sateen_types::repository::{EventsDone, EventsPage, ImportDone, ImportPage, ImportState, ImportedObject};
+use sateen_types::repository::{EventsDone, EventsPage, ImportDone, ImportPage, ImportState, ImportedObject, KeyRange};
 use sateen_types::{FsCode, FsError, FsResult, RepositoryId, SessionId, Timestamp};
 
 use super::table::Task;
@@ -93,7 +93,7 @@ impl FileSystem {
     ) -> FsResult<sateen_types::repository::ImportStatus> {
         let link = self.ask(move |tx| repository::get(tx, id)).await?;
         if link.sync != Sync::No && link.run == run {
-            self.compare((id, run), link.after, &page, looked).await?;
+            self.compare((id, run), link.left, &page, looked).await?;
         }
         let Answer::Import(status) = self.change(Change::Import { id, run, page, looked }).await? else {
             return Err(unexpected());
@@ -113,11 +113,11 @@ impl FileSystem {
         Ok(status)
     }
 
-    /// Before a page of a comparison is taken: what is known between it and the last one, and is not on it, is gone.
+    /// Before a page of a comparison is taken: what is known of its range, as far as that was left, and is not on it, is gone.
     async fn compare(
         &self,
         (id, run): (RepositoryId, u64),
-        mut after: Vec<u8>,
+        left: Vec<KeyRange>,
         page: &ImportPage,
         looked: Looked,
     ) -> FsResult<()> {
@@ -126,22 +126,19 @@ impl FileSystem {
         listed.extend(page.known.iter().cloned());
         listed.sort_unstable();
         let listed = Arc::new(listed);
-        let end = (!page.last).then(|| repository::end_of(page));
+        let mut ranges: Vec<KeyRange> =
+            left.iter().map(|left| left.and(&page.range())).filter(|range| !range.is_empty()).collect();
         let mut went = 0;
-        loop {
-            let (listed, end, from) = (listed.clone(), end.clone(), std::mem::take(&mut after));
-            let question =
-                move |tx: &dyn ReadTxn| repository::missing(tx, id, &from, end.as_deref(), &listed, COMPARED_MAX);
+        while let Some(range) = ranges.pop() {
+            let (listed, of) = (listed.clone(), range.clone());
+            let question = move |tx: &dyn ReadTxn| repository::missing(tx, id, &of, &listed, COMPARED_MAX);
             let missing = self.read(question).await?;
             if !missing.keys.is_empty() {
                 let change = Change::Compared { id, run, keys: missing.keys, looked };
                 let Answer::Went(keys) = self.change(change).await? else { return Err(unexpected()) };
                 went += keys.len();
             }
-            match missing.after {
-                Some(next) => after = next,
-                None => break,
-            }
+            ranges.extend(missing.after.map(|after| KeyRange { after, ..range }));
         }
         if went > 0 {
             tracing::info!(fs = %self.info.name, %id, names = went, "names went whose objects are gone");

@@ -267,6 +267,11 @@ impl FileSystem {
             Some((store, overtaken)) => self.take_export(number, fid, store, overtaken, outcome).await,
             None => Ok(Next::Now),
         };
+        self.export_reported(number, reported)
+    }
+
+    /// What a worker was given is not its own any more, whatever came of its report.
+    fn export_reported(&self, number: u64, reported: FsResult<Next>) -> FsResult<()> {
         let next = reported.as_ref().copied().unwrap_or(Next::Failed);
         self.shared.repositories.lock().export_ended(number, next, Instant::now());
         self.shared.repositories.tell();
@@ -326,9 +331,7 @@ impl FileSystem {
             }
             (ExportResult::SourceGone, _) => {
                 // An earlier try of the same copy may be on its way: its number is remembered.
-                let (key, stamp) = (export.key, self.stamp().await?);
-                let looked = ExportChange::Looked { id, key, object: None, number: None, overtaken, stamp };
-                self.export_change(looked).await?;
+                self.export_change(ExportChange::NotThere { id, key: export.key }).await?;
                 // What is read here can be gone as well: then that is tried again and again, but not at once.
                 Ok(if export.copy.is_some() { Next::NoCopy } else { Next::Failed })
             }
@@ -361,10 +364,7 @@ impl FileSystem {
             Some((id, key)) => self.take_look(id, key, outcome).await,
             None => Err(unexpected()),
         };
-        let next = taken.as_ref().copied().unwrap_or(Next::Failed);
-        self.shared.repositories.lock().export_ended(number, next, Instant::now());
-        self.shared.repositories.tell();
-        taken.map(drop)
+        self.export_reported(number, taken)
     }
 
     async fn take_look(&self, id: RepositoryId, key: Vec<u8>, outcome: LookOutcome) -> FsResult<Next> {
@@ -392,36 +392,30 @@ impl FileSystem {
     /// What came of a deletion.
     pub(super) async fn deletion_finished(&self, number: u64, item: &Item, outcome: DeleteOutcome) -> FsResult<()> {
         let Waits::Delete { key } = item.what.clone() else { return Err(unexpected()) };
-        let id = item.id;
-        let change = match outcome.result {
-            DeleteResult::Deleted => match self.stamp().await {
-                Ok(stamp) => ExportChange::Deleted { id, key, number: item.number, stamp },
-                Err(e) => {
-                    self.shared.repositories.lock().export_ended(number, Next::Failed, Instant::now());
-                    return Err(e);
-                }
-            },
+        let reported = self.take_deletion(item.id, key, item.number, outcome).await;
+        self.export_reported(number, reported)
+    }
+
+    async fn take_deletion(&self, id: RepositoryId, key: Vec<u8>, row: u64, outcome: DeleteOutcome) -> FsResult<Next> {
+        let exports = || self.shared.repositories.lock();
+        match outcome.result {
+            DeleteResult::Deleted => {
+                let stamp = self.stamp().await?;
+                self.export_change(ExportChange::Deleted { id, key, number: row, stamp }).await?;
+                exports().exports.count_deleted(id);
+                Ok(Next::Done)
+            }
             DeleteResult::Conflict => {
-                ExportChange::DeletionConflicting { id, key, number: item.number, object: outcome.object }
+                let object = outcome.object;
+                self.export_change(ExportChange::DeletionConflicting { id, key, number: row, object }).await?;
+                Ok(Next::Done)
             }
             DeleteResult::Failed => {
                 tracing::warn!(fs = %self.info.name, %id, message = outcome.message, "a deletion failed");
-                let mut table = self.shared.repositories.lock();
-                table.exports.count_failed(id, &outcome.message);
-                table.export_ended(number, Next::Failed, Instant::now());
-                return Ok(());
+                exports().exports.count_failed(id, &outcome.message);
+                Ok(Next::Failed)
             }
-        };
-        let reported = self.export_change(change).await;
-        let mut table = self.shared.repositories.lock();
-        if reported.is_ok() && outcome.result == DeleteResult::Deleted {
-            table.exports.count_deleted(id);
         }
-        let next = if reported.is_ok() { Next::Done } else { Next::Failed };
-        table.export_ended(number, next, Instant::now());
-        drop(table);
-        self.shared.repositories.tell();
-        reported.map(drop)
     }
 
     /// Whether the file that is exported under this number was changed since it was given out, or may be, or is never to be archived.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sateen_types::repository::ExportStatus;
+use sateen_types::repository::{ExportStatus, RepositoryChange};
 use sateen_types::{FsCode, FsError, FsResult, Repository, RepositoryId, RepositorySettings};
 
 use super::export::Waiting;
 use super::{DRAIN_WAIT, unexpected};
 use crate::fs::FileSystem;
-use crate::namespace::repository::{self, Answer, Change, Update, export};
+use crate::namespace::repository::{self, Answer, Change, export};
 use crate::store::records::{RepositoryRecord, SkippedRecord, Sync};
 use crate::store::{ReadTxn, Table, keys};
 
@@ -35,8 +35,8 @@ impl FileSystem {
         Ok(link)
     }
 
-    /// Changes a link. Its bucket is looked at again at once where that matters, see [`repository::Update`].
-    pub async fn update_repository(&self, id: RepositoryId, update: Update) -> FsResult<Repository> {
+    /// Changes a link. Its bucket is looked at again at once where that matters, see [`repository::Change::Update`].
+    pub async fn update_repository(&self, id: RepositoryId, update: RepositoryChange) -> FsResult<Repository> {
         self.link(Change::Update { id, update: Box::new(update) }).await
     }
 

@@ -29,7 +29,6 @@ use tokio::sync::Notify;
 
 use super::FileSystem;
 use crate::command::{Command, Outcome};
-pub use crate::namespace::repository::Update;
 use crate::namespace::repository::export::ExportChange;
 use crate::namespace::repository::{self, Answer, Change};
 use crate::store::records::RepositoryRecord;

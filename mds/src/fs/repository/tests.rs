@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use sateen_types::op::{Access, Mutation, MutationReply, SetAttr};
 use sateen_types::repository::{
     Assignment, Fetch, FetchOutcome, FetchResult, Filled, HsmAction, HsmOperation, ImportPage, ImportState,
-    ImportedObject, Outcome, RepositoryState, Work,
+    ImportedObject, KeyRange, Outcome, RepositoryState, Work,
 };
 use sateen_types::{
-    ClusterId, Compression, Credential, Extent, Fid, FsCode, FsError, FsId, HsmFlags, LayoutTemplate, OstIndex,
-    OstUuid, Remote, RepositoryId, RepositorySettings, SessionId, Space, Timestamp, Verifier,
+    ClusterId, Compression, Credential, Extent, Fid, FsCode, FsError, FsId, FsResult, HsmFlags, LayoutTemplate,
+    OstIndex, OstUuid, Remote, RepositoryId, RepositorySettings, SessionId, Space, Timestamp, Verifier,
 };
 
 use super::table::{LoadTable, Task};
@@ -32,6 +32,20 @@ const LINK: RepositoryId = RepositoryId(1);
 pub(super) const CLIENT: SessionId = SessionId([1; 16]);
 pub(super) const WORKER: SessionId = SessionId([2; 16]);
 pub(super) const OTHER: SessionId = SessionId([3; 16]);
+
+impl FileSystem {
+    /// [`FileSystem::take`] of a worker that knows its turn.
+    pub(in crate::fs) async fn take_next(
+        self: &Arc<Self>,
+        session: SessionId,
+        capacity: Capacity,
+        held: &[u64],
+        hold: Duration,
+    ) -> FsResult<Vec<Assignment>> {
+        let (_, turn) = self.take(session, 0, capacity, &[], Duration::ZERO).await?;
+        self.take(session, turn, capacity, held, hold).await.map(|(given, _)| given)
+    }
+}
 
 fn fid(oid: u32) -> Fid {
     Fid { seq: Fid::SEQ_FIRST, oid, ver: 0 }
@@ -296,8 +310,9 @@ fn object(key: &str, size: u64) -> ImportedObject {
 /// Imports one file; gives its number.
 pub(super) async fn imported(fs: &Arc<FileSystem>, root: Fid, size: u64) -> Fid {
     let import = take(fs, WORKER, &[]).await;
-    assert_eq!(import.work, Work::Import { after: Vec::new(), sync: false });
+    assert_eq!(import.work, Work::Import { left: vec![KeyRange::ALL], sync: false });
     let page = ImportPage {
+        from: Vec::new(),
         objects: vec![object("f", size)],
         after: b"f".to_vec(),
         skipped: Vec::new(),
@@ -326,7 +341,7 @@ pub(super) fn outcome(result: FetchResult) -> Outcome {
 
 fn cut(session: SessionId, number: u64, file: Fid, size: u64) -> Request {
     let op = Mutation::SetAttr(SetAttr { size: Some(size), ..SetAttr::new(file) });
-    Request { session, slot: 0, number, credential: Credential::ROOT, op, hold: false, logged: None }
+    Request { session, slot: 0, number, credential: Credential::ROOT, op, hold: false, open: 0, logged: None }
 }
 
 #[tokio::test]
@@ -334,7 +349,7 @@ async fn a_reader_waits_for_what_it_asks_for_and_the_rest_follows() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (fs, _, root) = with_a_link(dir.path()).await;
     let file = imported(&fs, root, 10 * CHUNK).await;
-    let (_, _, remote, _) = fs.open(CLIENT, Credential::ROOT, file, Access::READ).await.expect("opens");
+    let (_, _, remote, _) = fs.open(CLIENT, Credential::ROOT, (file, 0), Access::READ).await.expect("opens");
     assert_eq!(remote, Some(Remote::none_loaded(10 * CHUNK)));
     let loading = tokio::spawn({
         let fs = fs.clone();
@@ -366,7 +381,7 @@ async fn a_reader_waits_for_what_it_asks_for_and_the_rest_follows() {
     nothing_to_take(&fs, WORKER).await;
     let busy = fs.hsm_request(CLIENT, Credential::ROOT, file, HsmOperation::Release).await;
     assert_eq!(busy.expect_err("open").code, FsCode::Busy);
-    fs.close(CLIENT, &[file], 0).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 0).await.expect("closes");
     fs.hsm_request(CLIENT, Credential::ROOT, file, HsmOperation::Release).await.expect("releases");
     assert!(fs.hsm_state(CLIENT, file).await.expect("known").flags.has(HsmFlags::RELEASED));
 }
@@ -519,8 +534,15 @@ async fn a_restarted_server_goes_on_where_it_was() {
     let (fs, id, _) = with_a_link(dir.path()).await;
     let import = take(&fs, WORKER, &[]).await;
     let objects = vec![object("a", CHUNK), object("b", CHUNK)];
-    let page =
-        ImportPage { objects, after: b"b".to_vec(), skipped: Vec::new(), known: Vec::new(), last: false, stamp: 0 };
+    let page = ImportPage {
+        from: Vec::new(),
+        objects,
+        after: b"b".to_vec(),
+        skipped: Vec::new(),
+        known: Vec::new(),
+        last: false,
+        stamp: 0,
+    };
     fs.import(WORKER, import.number, page.clone()).await.expect("imports");
     let name = sateen_types::Name::parse(b"a").expect("valid");
     let root = fs.repository(id).await.expect("there").root;
@@ -536,7 +558,7 @@ async fn a_restarted_server_goes_on_where_it_was() {
     assert_eq!(fs.import(WORKER, import.number, page).await.expect_err("of another life").code, FsCode::Stale);
     let again = fs.take_next(WORKER, MANY, &[import.number], Duration::ZERO).await.expect("takes");
     let [again] = &again[..] else { panic!("{again:?}") };
-    assert_eq!(again.work, Work::Import { after: b"b".to_vec(), sync: false });
+    assert_eq!(again.work, Work::Import { left: vec![KeyRange { after: b"b".to_vec(), end: None }], sync: false });
     let given = fs.take_next(WORKER, MANY, &[again.number], Duration::from_secs(20)).await.expect("takes");
     assert_eq!(fetch(&given[0]).fid, file, "a restore is remembered, and nobody else can be writing");
 }

@@ -52,19 +52,6 @@ impl FileSystem {
         Ok((self.take_in_turn(session, next, capacity, held, hold).await?, next))
     }
 
-    /// [`FileSystem::take`] of a worker that knows its turn.
-    #[cfg(test)]
-    pub async fn take_next(
-        self: &Arc<Self>,
-        session: SessionId,
-        capacity: Capacity,
-        held: &[u64],
-        hold: Duration,
-    ) -> FsResult<Vec<Assignment>> {
-        let (_, turn) = self.take(session, 0, capacity, &[], Duration::ZERO).await?;
-        self.take(session, turn, capacity, held, hold).await.map(|(given, _)| given)
-    }
-
     async fn take_in_turn(
         self: &Arc<Self>,
         session: SessionId,
@@ -157,7 +144,7 @@ impl FileSystem {
                     self.reload_jobs(id).await?;
                     return Ok(None);
                 }
-                let (settings, work) = (link.settings, Work::Import { after: link.after, sync: link.sync != Sync::No });
+                let (settings, work) = (link.settings, Work::Import { left: link.left, sync: link.sync != Sync::No });
                 Ok(Some(Assignment { number, repository: id, settings, work, stamp }))
             }
             Task::Fetch { fid, range, urgent } => Ok(self.assign_fetch((number, stamp), fid, range, urgent).await),

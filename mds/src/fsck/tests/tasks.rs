@@ -53,7 +53,8 @@ fn object(key: String) -> ImportedObject {
 fn import(b: &mut Bench<'_>, id: RepositoryId, objects: Vec<ImportedObject>) {
     let (run, looked) = (repository::get(&*b.view(), id).expect("there").run, b.look());
     let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
-    let page = ImportPage { objects, after, skipped: Vec::new(), known: Vec::new(), last: true, stamp: 0 };
+    let page =
+        ImportPage { from: Vec::new(), objects, after, skipped: Vec::new(), known: Vec::new(), last: true, stamp: 0 };
     told(b, Told::Import { id, run, page, looked });
 }
 

@@ -1,6 +1,6 @@
 //! Objects are gone, and with them the names that were made of them: as by root's `rm`, where nothing was changed here.
 
-use sateen_types::repository::ObjectPath;
+use sateen_types::repository::{KeyRange, ObjectPath};
 use sateen_types::{Fid, FileType, FsResult, HsmFlags, Name, RepositoryId};
 
 use super::import::{Import, Looked, existing, policy, running};
@@ -31,21 +31,18 @@ pub struct Missing {
     pub after: Option<Vec<u8>>,
 }
 
-/// Known objects behind `after`, up to `end` (`None`: all), that are not among `listed`, which are in order; at most `limit` are
-/// looked at.
+/// Known objects in a range that are not among `listed`, which are in order; at most `limit` are looked at.
 pub fn missing(
     tx: &dyn ReadTxn,
     id: RepositoryId,
-    after: &[u8],
-    end: Option<&[u8]>,
+    range: &KeyRange,
     listed: &[Vec<u8>],
     limit: usize,
 ) -> FsResult<Missing> {
-    let known = known_keys(tx, id, after, limit)?;
+    let known = known_keys(tx, id, &range.after, limit)?;
     let full = known.len() == limit;
-    let within = |key: &Vec<u8>| end.is_none_or(|end| key.as_slice() <= end);
-    let last = known.last().map(|(key, _)| key.clone()).filter(|key| full && within(key));
-    let keys = known.into_iter().map(|(key, _)| key).filter(|key| within(key) && listed.binary_search(key).is_err());
+    let last = known.last().map(|(key, _)| key.clone()).filter(|key| full && range.has(key));
+    let keys = known.into_iter().map(|(key, _)| key).filter(|key| range.has(key) && listed.binary_search(key).is_err());
     Ok(Missing { keys: keys.collect(), after: last })
 }
 

@@ -9,10 +9,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sateen_types::limits::IMPORT_FIRST_SKIPPED_MAX;
+use sateen_types::limits::{IMPORT_FIRST_SKIPPED_MAX, IMPORT_RANGES_MAX};
 use sateen_types::repository::{
     ConflictPolicy, ImportPage, ImportState, ImportStatus, ImportedObject, ObjectPath, RepositoryEvents,
-    RepositoryState, Skipped, skip_code,
+    RepositoryState, Skipped, skip_code, take_off,
 };
 use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, HsmFlags, LayoutTemplate, Name, RepositoryId};
 
@@ -88,7 +88,8 @@ pub fn page(
     let (before, mut left) = (status.clone(), Vec::new());
     let mut import = Import::new(tx, (id, &record), policy(&record), looked, inputs);
     // What a page has that came before is counted.
-    let is_fresh = |key: &Vec<u8>| *key > record.after && scope.as_ref().is_none_or(|scope| scope.takes(key));
+    let is_left = |key: &[u8]| record.left.iter().any(|range| range.has(key));
+    let is_fresh = |key: &Vec<u8>| is_left(key) && scope.as_ref().is_none_or(|scope| scope.takes(key));
     let fresh = page.objects.iter().filter(|o| is_fresh(&o.key));
     for object in fresh {
         status.objects += 1;
@@ -121,26 +122,26 @@ pub fn page(
     status.objects += page.known.iter().filter(|key| is_fresh(key)).count() as u64;
     left.iter().for_each(|skipped| skip(&mut status, skipped.clone()));
     let next_fid = import.finish()?;
-    let after = record.after.clone().max(end_of(page));
-    let last = page.last || scope.as_ref().is_some_and(|scope| scope.is_behind(&after));
+    let mut ranges = record.left.clone();
+    take_off(&mut ranges, &page.range());
+    ranges.retain(|range| scope.as_ref().is_none_or(|scope| !scope.is_behind(&range.after)));
+    if ranges.len() > IMPORT_RANGES_MAX {
+        let what = format!("{} ranges of keys would be left of the import, at most {IMPORT_RANGES_MAX}", ranges.len());
+        return Err(FsError::new(FsCode::Invalid, what).with_hint("end the ranges that were begun first"));
+    }
+    let last = ranges.is_empty();
     status.state = if last { ImportState::Done } else { ImportState::Running };
     if last {
         status.ended = Some(inputs.now);
         record.synced = if record.sync == Sync::No { record.synced } else { Some(inputs.now) };
     }
-    record.after = if last { Vec::new() } else { after };
+    record.left = ranges;
     (record.next_fid, record.import) = (next_fid, status.clone());
     links::put(tx, id, &record);
     if let Some(scope) = scope {
         tasks::imported(tx, (id, &scope), (&before, &status), &left, inputs)?;
     }
     Ok(status)
-}
-
-/// The last key that a page tells of.
-pub fn end_of(page: &ImportPage) -> Vec<u8> {
-    let last = page.objects.last().map(|o| &o.key).into_iter().chain(page.known.last());
-    last.fold(page.after.clone(), |end, key| end.max(key.clone()))
 }
 
 fn cut(mut message: String) -> String {

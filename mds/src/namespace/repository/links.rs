@@ -3,7 +3,7 @@
 use sateen_types::limits::{LINK_COUNT_MAX, REPOSITORIES_MAX};
 use sateen_types::op::NewMode;
 use sateen_types::repository::{
-    ConflictPolicy, EventSource, ImportState, ImportStatus, LinkPath, RepositoryEvents, RepositoryState,
+    ImportState, ImportStatus, KeyRange, LinkPath, RepositoryChange, RepositoryEvents, RepositoryState,
 };
 use sateen_types::{
     Credential, Fid, FileType, FsCode, FsError, FsResult, Name, Repository, RepositoryId, RepositorySettings, SessionId,
@@ -80,7 +80,7 @@ pub fn create(tx: &mut dyn Txn, settings: &RepositorySettings, inputs: &Inputs) 
         root,
         import: ImportStatus::default(),
         run: 0,
-        after: Vec::new(),
+        left: Vec::new(),
         next_fid: fids.next,
         synced: None,
         sync: Sync::No,
@@ -121,56 +121,16 @@ fn queue_import(record: &mut RepositoryRecord, sync: Sync, inputs: &Inputs) {
     record.import = ImportStatus { state: ImportState::Queued, started: Some(inputs.now), ..Default::default() };
     record.run += 1;
     record.sync = sync;
-    record.after = Vec::new();
-}
-
-/// What can be changed of a link; `None` stays.
-#[derive(Clone, Debug, Default)]
-pub struct Update {
-    /// Where the store answers; empty: the provider's own.
-    pub endpoint: Option<String>,
-    /// Not empty.
-    pub region: Option<String>,
-    /// Name of the credentials; not empty.
-    pub profile: Option<String>,
-    /// From the repository to the file system.
-    pub auto_import: Option<RepositoryEvents>,
-    /// From the file system to the repository.
-    pub auto_export: Option<RepositoryEvents>,
-    /// MiB of a file per stripe.
-    pub chunk_mib: Option<u32>,
-    /// What becomes of what both sides changed.
-    pub conflict: Option<ConflictPolicy>,
-    /// Seconds between comparisons, 60 to 604,800.
-    pub sync_interval_s: Option<u32>,
-    /// Who tells of changes.
-    pub event_source: Option<EventSource>,
-}
-
-impl Update {
-    fn apply(&self, s: &mut RepositorySettings) {
-        let to = |new: &Option<String>, old: &mut String| new.iter().for_each(|new| old.clone_from(new));
-        to(&self.endpoint, &mut s.endpoint);
-        to(&self.region, &mut s.region);
-        to(&self.profile, &mut s.profile);
-        s.auto_import = self.auto_import.unwrap_or(s.auto_import);
-        s.auto_export = self.auto_export.unwrap_or(s.auto_export);
-        s.chunk_mib = self.chunk_mib.unwrap_or(s.chunk_mib);
-        s.conflict = self.conflict.unwrap_or(s.conflict);
-        s.sync_interval_s = self.sync_interval_s.unwrap_or(s.sync_interval_s);
-        if let Some(source) = &self.event_source {
-            s.event_source.clone_from(source);
-        }
-    }
+    record.left = vec![KeyRange::ALL];
 }
 
 /// Changes a link. One whose bucket has to be looked at again is not used before that: where the store is, with which keys, and
 /// whether anything is written there; or what could not be used.
-pub fn update(tx: &mut dyn Txn, id: RepositoryId, update: &Update) -> FsResult<Repository> {
+pub fn update(tx: &mut dyn Txn, id: RepositoryId, change: &RepositoryChange) -> FsResult<Repository> {
     let mut record = get(tx, id)?;
     refuse_deleting(id, &record)?;
     let before = record.settings.clone();
-    update.apply(&mut record.settings);
+    change.apply(&mut record.settings);
     if record.settings.endpoint != before.endpoint {
         let mut others = all(tx)?;
         others.retain(|(other, _)| *other != id);
@@ -276,10 +236,23 @@ pub fn directories_on(tx: &dyn ReadTxn, path: &LinkPath) -> FsResult<Vec<Fid>> {
     Ok(dirs)
 }
 
-/// Whether a link depends on a directory: it is the link's own, or above it. `Busy` then: neither goes away or elsewhere.
-pub fn refuse_linked(tx: &dyn ReadTxn, dir: Fid, name: &Name) -> FsResult<()> {
+/// The directories that a link depends on: its own, and those above it. None, if its own is gone.
+pub fn on_path(tx: &dyn ReadTxn, link: &RepositoryRecord) -> FsResult<Vec<Fid>> {
+    if link.state == RepositoryState::Failed {
+        return Ok(Vec::new());
+    }
+    let mut dirs = directories_on(tx, &link.settings.path)?;
+    dirs.push(link.root);
+    Ok(dirs)
+}
+
+/// `Busy` if a link depends on a directory, which neither goes away nor elsewhere then.
+pub fn refuse_linked(tx: &dyn ReadTxn, dir: Fid, name: &Name, inputs: &Inputs) -> FsResult<()> {
+    if !inputs.exporting.may_be_on_path(tx, dir)? {
+        return Ok(());
+    }
     for (id, link) in all(tx)? {
-        if link.root == dir || directories_on(tx, &link.settings.path)?.contains(&dir) {
+        if on_path(tx, &link)?.contains(&dir) {
             let what =
                 format!("directory {name:?} leads to {}, which repository {id} is linked to", link.settings.path);
             return Err(

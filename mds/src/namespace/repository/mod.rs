@@ -22,7 +22,7 @@ mod rows;
 pub mod rules;
 pub mod tasks;
 
-use sateen_types::repository::{EventsDone, ImportPage, ImportStatus, ImportedObject};
+use sateen_types::repository::{EventsDone, ImportPage, ImportStatus, ImportedObject, RepositoryChange};
 use sateen_types::{
     Credential, Extent, Fid, FsCode, FsError, FsResult, HsmFlags, Layout, Remote, Repository, RepositoryId,
     RepositorySettings, SessionId,
@@ -37,9 +37,9 @@ use crate::store::records::{HsmRecord, LoadRecord, Sync};
 use crate::store::{ReadTxn, Table, Txn, keys};
 
 pub use gone::{Missing, missing};
-pub use import::{Looked, end_of};
+pub use import::Looked;
 pub use known::known;
-pub use links::{Update, all, get, refuse_linked, workers};
+pub use links::{all, get, refuse_linked, workers};
 pub use load::{Prepared, prepared, restores};
 pub use oldest::oldest;
 use rows::{delete_hsm, put_hsm};
@@ -52,7 +52,7 @@ pub enum Change {
     /// Links a directory to a prefix.
     Create { settings: RepositorySettings },
     /// Changes settings.
-    Update { id: RepositoryId, update: Box<Update> },
+    Update { id: RepositoryId, update: Box<RepositoryChange> },
     /// A worker has looked at the bucket, with these settings (`None`: not known); empty: it can be used.
     Checked { id: RepositoryId, message: String, with: Option<Box<RepositorySettings>> },
     /// Everything is to be imported again.

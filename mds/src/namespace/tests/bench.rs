@@ -138,6 +138,7 @@ impl<'s> Bench<'s> {
             credential,
             op,
             hold: false,
+            open: 0,
             logged: None,
         }))
     }

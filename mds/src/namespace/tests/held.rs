@@ -28,7 +28,8 @@ fn log(b: &mut Bench<'_>, number: u64, op: Mutation, fid: Option<Fid>) -> FsResu
 /// A change; with `settled` the first one of a part.
 fn log_part(b: &mut Bench<'_>, number: u64, op: Mutation, fid: Option<Fid>, settled: bool) -> FsResult<Outcome> {
     let (credential, logged) = (Credential::ROOT, Some(Logged { fid, at: AT, settled }));
-    b.run(Command::Mutate(Box::new(Request { session: SESSION, slot: 0, number, credential, op, hold: true, logged })))
+    let request = Request { session: SESSION, slot: 0, number, credential, op, hold: true, open: 0, logged };
+    b.run(Command::Mutate(Box::new(request)))
 }
 
 fn create(parent: Fid, n: &str) -> Mutation {
@@ -148,6 +149,7 @@ fn a_change_touches_the_directories_whose_names_it_changes_and_those_that_it_nam
             credential: Credential::ROOT,
             op: Mutation::Rmdir { parent: p, name: name("d") },
             hold: false,
+            open: 0,
             logged,
         };
         let by = |request| touched(&*b.view(), &Command::Mutate(Box::new(request))).expect("reads");

@@ -18,6 +18,7 @@ fn numbered(session: SessionId, slot: u32, number: u64, op: Mutation) -> Command
         credential: Credential::ROOT,
         op,
         hold: false,
+        open: 0,
         logged: None,
     }))
 }

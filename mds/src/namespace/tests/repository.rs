@@ -1,5 +1,7 @@
 //! Links, imports and what is loaded, on both stores: what a bucket of strangers can and cannot do here.
 
+mod ranges;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -71,7 +73,7 @@ fn page(
     let mut objects = objects.to_vec();
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
-    let page = ImportPage { objects, after, skipped: Vec::new(), known: Vec::new(), last, stamp: 0 };
+    let page = ImportPage { from: Vec::new(), objects, after, skipped: Vec::new(), known: Vec::new(), last, stamp: 0 };
     let looked = b.look();
     match change(b, Change::Import { id, run, page, looked })? {
         Answer::Import(status) => Ok(status),
@@ -425,6 +427,7 @@ fn what_is_as_known_need_not_be_looked_at_and_counts_all_the_same() {
     let before = whole_tree(&b);
     let keys: Vec<_> = all.iter().map(|o| o.key.clone()).collect();
     let told = ImportPage {
+        from: Vec::new(),
         objects: Vec::new(),
         after: b"x".to_vec(),
         skipped: Vec::new(),

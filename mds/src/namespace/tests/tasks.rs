@@ -69,7 +69,15 @@ fn take(b: &mut Bench<'_>, id: RepositoryId, keys: &[String], skipped: &[&str], 
         })
         .collect();
     let after = objects.last().map(|o| o.key.clone()).into_iter().chain(skipped.last().map(|s| s.key.clone())).max();
-    let page = ImportPage { objects, after: after.unwrap_or_default(), skipped, known: Vec::new(), last, stamp: 0 };
+    let page = ImportPage {
+        from: Vec::new(),
+        objects,
+        after: after.unwrap_or_default(),
+        skipped,
+        known: Vec::new(),
+        last,
+        stamp: 0,
+    };
     let (run, looked) = (repository::get(&*b.view(), id).expect("there").run, b.look());
     change(b, Change::Import { id, run, page, looked }).expect("imports");
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sateen_types::repository::{ImportPage, ImportedObject, RepositoryEvents};
+use sateen_types::repository::{ImportPage, ImportState, ImportedObject, KeyRange, RepositoryEvents};
 use sateen_types::{Credential, Fid, FileType, HsmFlags, RepositoryId, RepositorySettings, Timestamp};
 
 use super::bench::Bench;
@@ -29,7 +29,7 @@ enum Step {
     Lose(usize),
     /// The bucket is listed, and later compared with the directory.
     List,
-    Compare(usize, usize),
+    Compare(usize, usize, usize),
     /// People here.
     Write(usize),
     Chmod(usize),
@@ -48,7 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (any::<usize>(), any::<bool>()).prop_map(|(n, twice)| Step::Tell(n, twice)),
         1 => any::<usize>().prop_map(Step::Lose),
         2 => Just(Step::List),
-        2 => (any::<usize>(), 1usize..4).prop_map(|(n, size)| Step::Compare(n, size)),
+        2 => (any::<usize>(), 1usize..4, any::<usize>()).prop_map(|(n, size, turn)| Step::Compare(n, size, turn)),
         2 => key().prop_map(Step::Write),
         1 => key().prop_map(Step::Chmod),
         1 => key().prop_map(Step::Unlink),
@@ -143,7 +143,7 @@ impl World<'_> {
         (stamp, self.bucket.clone(), keys.collect())
     }
 
-    fn compare(&mut self, (stamp, listing, known): Listing, size: usize) {
+    fn compare(&mut self, (stamp, listing, known): Listing, size: usize, turn: usize) {
         let id = self.id;
         self.b.run(Command::Repository(Box::new(Change::StartImport { id, sync: Sync::Asked }))).expect("starts");
         let all: Vec<ImportedObject> = listing.iter().map(|(key, version)| object(key, *version)).collect();
@@ -151,30 +151,43 @@ impl World<'_> {
         if pages.is_empty() {
             pages.push(Vec::new());
         }
+        // Each tells of the keys from the one before on, and they come in any order.
         let count = pages.len();
+        let mut from = Vec::new();
+        let mut told: Vec<(KeyRange, Vec<ImportedObject>)> = Vec::new();
         for (n, objects) in pages.into_iter().enumerate() {
-            let last = n + 1 == count;
+            let end = objects.last().map(|o| o.key.clone()).filter(|_| n + 1 < count);
+            told.push((
+                KeyRange { after: std::mem::replace(&mut from, end.clone().unwrap_or_default()), end },
+                objects,
+            ));
+        }
+        told.rotate_left(turn % count);
+        for (range, objects) in told {
             let record = repository::get(&*self.b.view(), id).expect("there");
-            let (run, mut after) = (record.run, record.after);
+            let run = record.run;
             let listed: Vec<Vec<u8>> = objects.iter().map(|o| o.key.clone()).collect();
-            let end = listed.last().cloned().filter(|_| !last);
-            loop {
-                let missing = repository::missing(&*self.b.view(), id, &after, end.as_deref(), &listed, 2);
-                let missing = missing.expect("reads");
-                if !missing.keys.is_empty() {
-                    self.change(stamp, |looked| Change::Compared { id, run, keys: missing.keys, looked });
-                }
-                match missing.after {
-                    Some(next) => after = next,
-                    None => break,
+            for mut left in record.left.iter().map(|left| left.and(&range)).filter(|left| !left.is_empty()) {
+                loop {
+                    let missing = repository::missing(&*self.b.view(), id, &left, &listed, 2).expect("reads");
+                    if !missing.keys.is_empty() {
+                        self.change(stamp, |looked| Change::Compared { id, run, keys: missing.keys, looked });
+                    }
+                    match missing.after {
+                        Some(next) => left.after = next,
+                        None => break,
+                    }
                 }
             }
+            let (from, last) = (range.after, range.end.is_none());
             let after = listed.last().cloned().unwrap_or_default();
             let (known, objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| known.contains(&o.key));
             let known = known.into_iter().map(|o| o.key).collect();
-            let page = ImportPage { objects, after, skipped: Vec::new(), known, last, stamp };
+            let page = ImportPage { from, objects, after, skipped: Vec::new(), known, last, stamp };
             self.change(stamp, |looked| Change::Import { id, run, page, looked });
         }
+        let import = repository::get(&*self.b.view(), id).expect("there").import;
+        assert_eq!(import.state, ImportState::Done, "every page was told");
     }
 
     fn step(&mut self, step: Step) {
@@ -213,9 +226,9 @@ impl World<'_> {
                 let listing = self.list();
                 self.listings.push(listing);
             }
-            Step::Compare(n, size) if !self.listings.is_empty() => {
+            Step::Compare(n, size, turn) if !self.listings.is_empty() => {
                 let listing = self.listings.remove(n % self.listings.len());
-                self.compare(listing, size);
+                self.compare(listing, size, turn);
             }
             Step::Write(key) => {
                 if let Some((_, _, fid)) =
@@ -304,7 +317,7 @@ proptest! {
         w.b.open.clear();
         let bucket = w.bucket.clone();
         let listing = w.list();
-        w.compare(listing, size);
+        w.compare(listing, size, size);
         // What the comparison has taken is known now, and what it left alone is not.
         let (_, _, known) = w.list();
         let mut files = Vec::new();

@@ -1,9 +1,9 @@
 //! Links to data repositories, and what files have to do with them.
 
-use sateen_types::limits::SYNC_INTERVAL_S_DEFAULT;
+use sateen_types::limits::{IMPORT_RANGES_MAX, SYNC_INTERVAL_S_DEFAULT};
 use sateen_types::repository::{
-    ConflictPolicy, EventSource, ExportStatus, ImportState, ImportStatus, Remote, Repository, RepositoryEvents,
-    RepositorySettings, RepositoryState, Skipped,
+    ConflictPolicy, EventSource, ExportStatus, ImportState, ImportStatus, KeyRange, Remote, Repository,
+    RepositoryEvents, RepositorySettings, RepositoryState, Skipped,
 };
 use sateen_types::{Extent, Fid, HsmFlags, RepositoryId, Timestamp};
 
@@ -29,8 +29,8 @@ pub struct RepositoryRecord {
     pub import: ImportStatus,
     /// Which import it is, from 1: pages of an earlier one are refused.
     pub run: u64,
-    /// Where the import goes on: the last key that was looked at.
-    pub after: Vec<u8>,
+    /// What the import has not looked at: rising ranges that have no key in common, at most [`IMPORT_RANGES_MAX`]. None, if none goes on.
+    pub left: Vec<KeyRange>,
     /// The next FID that an import gives: sequence and number; sequence 0: none was taken.
     pub next_fid: (u64, u32),
     /// End of the last complete comparison of bucket and directory.
@@ -73,8 +73,8 @@ impl RepositoryRecord {
 
 impl Record for RepositoryRecord {
     const WHAT: &'static str = "repository";
-    /// 2: with what is carried over by itself.
-    const VERSION: u8 = 2;
+    /// 2: with what is carried over by itself. 3: what is left of an import is several ranges.
+    const VERSION: u8 = 3;
 
     fn write(&self, out: &mut Writer) {
         let s = &self.settings;
@@ -98,7 +98,7 @@ impl Record for RepositoryRecord {
         out.fid(self.root);
         write_status(out, &self.import);
         out.u64(self.run);
-        out.bytes(&self.after);
+        write_ranges(out, &self.left);
         out.u64(self.next_fid.0);
         out.u32(self.next_fid.1);
         out.u8(match s.conflict {
@@ -142,7 +142,15 @@ impl Record for RepositoryRecord {
             _ => return None,
         };
         let (message, created, root) = (text(input)?, input.time()?, input.fid()?);
-        let (import, run, after) = (read_status(input)?, input.u64()?, input.bytes()?.to_vec());
+        let (import, run) = (read_status(input)?, input.u64()?);
+        let left = match input.version() {
+            ..=2 => {
+                let goes_on = matches!(import.state, ImportState::Queued | ImportState::Running);
+                let range = KeyRange { after: input.bytes()?.to_vec(), end: None };
+                if goes_on { vec![range] } else { Vec::new() }
+            }
+            _ => read_ranges(input)?,
+        };
         let next_fid = (input.u64()?, input.u32()?);
         let (mut synced, mut sync) = (None, Sync::No);
         if input.version() > 1 {
@@ -164,8 +172,29 @@ impl Record for RepositoryRecord {
             };
         }
         let settings = settings.checked().ok()?;
-        Some(RepositoryRecord { settings, state, message, created, root, import, run, after, next_fid, synced, sync })
+        Some(RepositoryRecord { settings, state, message, created, root, import, run, left, next_fid, synced, sync })
     }
+}
+
+fn write_ranges(out: &mut Writer, ranges: &[KeyRange]) {
+    out.u32(ranges.len() as u32);
+    for range in ranges {
+        out.bytes(&range.after);
+        out.u8(u8::from(range.end.is_some()));
+        out.bytes(range.end.as_deref().unwrap_or_default());
+    }
+}
+
+fn read_ranges(input: &mut Reader<'_>) -> Option<Vec<KeyRange>> {
+    let count = input.u32()? as usize;
+    if count > IMPORT_RANGES_MAX {
+        return None;
+    }
+    let mut range = || {
+        let (after, has_end, end) = (input.bytes()?.to_vec(), input.bool()?, input.bytes()?.to_vec());
+        Some(KeyRange { after, end: has_end.then_some(end) })
+    };
+    (0..count).map(|_| range()).collect()
 }
 
 pub(super) fn text(input: &mut Reader<'_>) -> Option<String> {

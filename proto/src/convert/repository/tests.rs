@@ -112,7 +112,13 @@ fn a_link_and_its_work_survive_the_wire() {
     let fetch = Fetch { fid: Fid::ROOT, key, etag, range, layout, size: 100, urgent: true };
     for work in [
         Work::Check,
-        Work::Import { after: b"x".to_vec(), sync: true },
+        Work::Import {
+            left: vec![
+                KeyRange { after: b"x".to_vec(), end: Some(b"y".to_vec()) },
+                KeyRange { after: b"y".to_vec(), end: None },
+            ],
+            sync: true,
+        },
         Work::Fetch(fetch),
         Work::Watch,
         Work::Report { task: TaskId(9), key: b"r/task-9/failures.csv".to_vec() },
@@ -185,6 +191,7 @@ fn tasks_are_what_they_were_and_what_is_none_is_refused() {
 #[test]
 fn pages_that_break_a_rule_are_refused() {
     let page = |keys: &[&[u8]]| ImportPage {
+        from: Vec::new(),
         objects: keys.iter().map(|k| object(k)).collect(),
         after: b"z".to_vec(),
         skipped: Vec::new(),
@@ -193,7 +200,9 @@ fn pages_that_break_a_rule_are_refused() {
         stamp: 5,
     };
     let good = ImportPage { known: vec![b"c".to_vec(), b"d".to_vec()], ..page(&[b"a", b"b"]) };
-    assert_eq!(import_page(import_to_wire(vec![0; 16], 1, &good)), Ok(good));
+    assert_eq!(import_page(import_to_wire(vec![0; 16], 1, &good)), Ok(good.clone()));
+    let outside = import_page(import_to_wire(vec![0; 16], 1, &ImportPage { from: b"a".to_vec(), ..good }));
+    assert_eq!(outside.expect_err("refused").code, FsCode::Invalid);
     let long = vec![b'x'; KEY_BYTES_MAX + 1];
     let many: Vec<_> = (0..=IMPORT_PAGE_OBJECTS_MAX).map(|i| format!("{i:06}").into_bytes()).collect();
     let many: Vec<_> = many.iter().map(Vec::as_slice).collect();

@@ -2,11 +2,11 @@
 
 use sateen_types::limits::{
     ASSIGNMENTS_MAX, EARLIER_EXPORTS_MAX, FETCH_BYTES_MAX, IMPORT_PAGE_BYTES_MAX, IMPORT_PAGE_OBJECTS_MAX,
-    PATH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX,
+    IMPORT_RANGES_MAX, PATH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, TAKE_MAX,
 };
 use sateen_types::repository::{
-    Assignment, Fetch, FetchOutcome, FetchResult, ImportDone, ImportPage, ImportedObject, Outcome, RepositoryId,
-    TaskId, Work,
+    Assignment, Fetch, FetchOutcome, FetchResult, ImportDone, ImportPage, ImportedObject, KeyRange, Outcome,
+    RepositoryId, TaskId, Work,
 };
 use sateen_types::{FsError, FsResult};
 
@@ -33,7 +33,9 @@ impl From<&Assignment> for mds::Assignment {
         use mds::assignment::Work as Wire;
         let work = match &a.work {
             Work::Check => Wire::Check(mds::CheckWork {}),
-            Work::Import { after, sync } => Wire::Import(mds::ImportWork { after: after.clone(), sync: *sync }),
+            Work::Import { left, sync } => {
+                Wire::Import(mds::ImportWork { left: left.iter().map(Into::into).collect(), sync: *sync })
+            }
             Work::Export(e) => Wire::Export((&**e).into()),
             Work::Delete { key, etag, earlier } => {
                 Wire::Delete(mds::DeleteWork { key: key.clone(), etag: etag.clone(), earlier: earlier.clone() })
@@ -67,7 +69,7 @@ impl TryFrom<mds::Assignment> for Assignment {
         use mds::assignment::Work as Wire;
         let work = match required(w.work, "work")? {
             Wire::Check(_) => Work::Check,
-            Wire::Import(i) => Work::Import { after: key(i.after, "after")?, sync: i.sync },
+            Wire::Import(i) => Work::Import { left: left(i.left)?, sync: i.sync },
             Wire::Export(e) => Work::Export(Box::new(e.try_into()?)),
             Wire::Delete(d) => {
                 if d.earlier.len() > EARLIER_EXPORTS_MAX {
@@ -211,6 +213,7 @@ pub fn import_to_wire(session_id: Vec<u8>, number: u64, page: &ImportPage) -> md
         session_id,
         number,
         objects: page.objects.iter().map(Into::into).collect(),
+        from: page.from.clone(),
         after: page.after.clone(),
         skipped: page.skipped.iter().map(Into::into).collect(),
         last: page.last,
@@ -255,9 +258,40 @@ pub fn import_page(w: mds::ImportRequest) -> FsResult<ImportPage> {
     let objects = listed(w.objects)?;
     let known = w.known.into_iter().map(|k| key(k, "known")).collect::<FsResult<Vec<_>>>()?;
     rising("known", known.iter().map(Vec::as_slice))?;
-    let after = key(w.after, "after")?;
+    let (from, after) = (key(w.from, "from")?, key(w.after, "after")?);
+    let first = objects.first().map(|o| &o.key).into_iter().chain(known.first()).min();
+    if let Some(first) = first.filter(|first| **first <= from) {
+        let shown = String::from_utf8_lossy(first);
+        return Err(bad("from", format_args!("the page has the key {shown:?}, which is not behind it")));
+    }
     let skipped = w.skipped.into_iter().map(Into::into).collect();
-    Ok(ImportPage { objects, after, skipped, known, last: w.last, stamp: w.stamp })
+    Ok(ImportPage { from, objects, after, skipped, known, last: w.last, stamp: w.stamp })
+}
+
+impl From<&KeyRange> for mds::KeyRange {
+    fn from(range: &KeyRange) -> mds::KeyRange {
+        mds::KeyRange { after: range.after.clone(), end: range.end.clone() }
+    }
+}
+
+/// Rising ranges without a key in common; none are all keys.
+fn left(ranges: Vec<mds::KeyRange>) -> FsResult<Vec<KeyRange>> {
+    if ranges.len() > IMPORT_RANGES_MAX {
+        return Err(bad("left", format_args!("{} ranges, at most {IMPORT_RANGES_MAX}", ranges.len())));
+    }
+    if ranges.is_empty() {
+        return Ok(vec![KeyRange::ALL]);
+    }
+    let range = |r: mds::KeyRange| {
+        let end = r.end.map(|end| key(end, "end")).transpose()?;
+        Ok(KeyRange { after: key(r.after, "after")?, end })
+    };
+    let ranges = ranges.into_iter().map(range).collect::<FsResult<Vec<_>>>()?;
+    let is_before = |pair: &[KeyRange]| pair[0].end.as_ref().is_some_and(|end| *end <= pair[1].after);
+    if ranges.iter().any(KeyRange::is_empty) || !ranges.windows(2).all(is_before) {
+        return Err(bad("left", format_args!("{} ranges that are not one behind the other", ranges.len())));
+    }
+    Ok(ranges)
 }
 
 /// The question which of these objects are known. `session_id` is 16 bytes.

@@ -13,17 +13,17 @@ use sateen_types::repository::{
 };
 use sateen_types::{Credential, Fid, FsCode, HsmFlags, Name, RepositoryId, SessionId, Timestamp};
 
-use super::super::Update;
 use super::super::tests::{CLIENT, MANY, OTHER, WORKER, imported, nothing_to_take, start, take, with_a_link};
 use crate::command::Request;
 use crate::fs::FileSystem;
+use sateen_types::repository::RepositoryChange;
 
 const EVERY: RepositoryEvents = RepositoryEvents { created: true, changed: true, deleted: true };
 
 async fn exporting(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, Fid) {
     let (fs, id, root) = with_a_link(dir).await;
     imported(&fs, root, 0).await;
-    let update = Update { auto_export: Some(EVERY), ..Update::default() };
+    let update = RepositoryChange { auto_export: Some(EVERY), ..RepositoryChange::default() };
     let link = fs.update_repository(id, update).await.expect("updates");
     assert_eq!(link.state, RepositoryState::Updating, "whether anything can be written there is not known");
     let check = take(&fs, WORKER, &[]).await;
@@ -33,8 +33,16 @@ async fn exporting(dir: &std::path::Path) -> (Arc<FileSystem>, RepositoryId, Fid
 }
 
 async fn ask(fs: &Arc<FileSystem>, number: u64, op: Mutation) -> MutationReply {
-    let request =
-        Request { session: CLIENT, slot: 0, number, credential: Credential::ROOT, op, hold: false, logged: None };
+    let request = Request {
+        session: CLIENT,
+        slot: 0,
+        number,
+        credential: Credential::ROOT,
+        op,
+        hold: false,
+        open: 0,
+        logged: None,
+    };
     fs.execute(request).await.expect("changes").0
 }
 
@@ -94,7 +102,7 @@ async fn a_file_is_exported_when_it_is_closed_and_again_when_that_was_overtaken(
     nothing_to_take(&fs, WORKER).await;
     assert_eq!(queued(&fs, id).await, 1);
     assert_eq!(fs.hsm_state(CLIENT, file).await.expect("below a link").action, HsmAction::Archive);
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     let work = take(&fs, WORKER, &[]).await;
     let first = export(&work).clone();
     assert_eq!((first.key.as_slice(), first.size, first.mode), (&b"n"[..], 100, 0o100_644));
@@ -103,13 +111,13 @@ async fn a_file_is_exported_when_it_is_closed_and_again_when_that_was_overtaken(
     assert_eq!(fs.confirm(OTHER, work.number).await.expect_err("another's").code, FsCode::Stale);
     assert_eq!(fs.take_next(OTHER, MANY, &[], Duration::ZERO).await.expect("takes"), [], "one at a time");
     // Somebody opens it before it is in place, and writes nothing.
-    fs.open(CLIENT, Credential::ROOT, file, Access { read: true, write: true, exec: false }).await.expect("opens");
+    fs.open(CLIENT, Credential::ROOT, (file, 0), Access { read: true, write: true, exec: false }).await.expect("opens");
     assert!(fs.confirm(WORKER, work.number).await.expect("its own"));
     let changed =
         ExportOutcome { result: ExportResult::Changed, message: String::new(), code: String::new(), object: None };
     fs.finish(WORKER, work.number, Outcome::Export(changed)).await.expect("takes");
     nothing_to_take(&fs, WORKER).await;
-    fs.close(CLIENT, &[file], 2).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 2).await.expect("closes");
     let work = take(&fs, WORKER, &[]).await;
     assert!(export(&work).earlier.is_empty(), "nothing was put in place");
     // It changes after the last question: the object is known, and the file goes again.
@@ -132,7 +140,7 @@ async fn attributes_and_names_go_by_copy_and_old_objects_go_after_that() {
     let (fs, id, root) = exporting(dir.path()).await;
     let file = created(&fs, root, "n", 1).await;
     write(&fs, file, 2).await;
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     let work = take(&fs, WORKER, &[]).await;
     fs.finish(WORKER, work.number, stored("e1")).await.expect("takes");
     ask(&fs, 3, Mutation::SetAttr(SetAttr { mode: Some(0o600), ..SetAttr::new(file) })).await;
@@ -169,7 +177,7 @@ async fn a_restarted_server_knows_what_waits_and_what_may_have_been_stored() {
     let (fs, id, root) = exporting(dir.path()).await;
     let file = created(&fs, root, "n", 1).await;
     write(&fs, file, 2).await;
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     let work = take(&fs, WORKER, &[]).await;
     let store = fs.store.clone();
     drop(fs);
@@ -205,7 +213,7 @@ async fn what_both_sides_changed_waits_for_a_decision() {
     let (fs, id, root) = exporting(dir.path()).await;
     let file = created(&fs, root, "n", 1).await;
     write(&fs, file, 2).await;
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     let work = take(&fs, WORKER, &[]).await;
     let found = Found { size: 7, etag: "theirs".to_owned(), modified: Timestamp::default() };
     let conflict = ExportOutcome {
@@ -238,7 +246,7 @@ async fn everything_below_a_path_is_exported_when_somebody_asks() {
     let known = imported(&fs, root, 100).await;
     let file = created(&fs, root, "n", 1).await;
     write(&fs, file, 2).await;
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     nothing_to_take(&fs, WORKER).await;
     let outside = fs.start_export(id, Some("/e".parse().expect("valid"))).await;
     assert_eq!(outside.expect_err("is not there").code, FsCode::NotFound);

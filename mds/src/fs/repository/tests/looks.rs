@@ -1,9 +1,9 @@
 //! Looks at buckets: when they are due, what they change of a link, and what there is no place for.
 
 use super::*;
-use crate::fs::repository::Update;
 use crate::fs::repository::table::{CHECK_EVERY, FILES_MAX, Wanted};
 use crate::namespace::repository;
+use sateen_types::repository::RepositoryChange;
 
 async fn state(fs: &FileSystem, id: RepositoryId) -> (RepositoryState, String) {
     let link = fs.repository(id).await.expect("there");
@@ -38,7 +38,7 @@ async fn what_fails_makes_the_bucket_be_looked_at_and_a_bad_one_keeps_what_waits
     let given = fs.take_next(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
     assert_eq!(given, [], "it was looked at a moment ago");
     // Somebody says that it is mended.
-    let link = fs.update_repository(id, Update::default()).await.expect("updates");
+    let link = fs.update_repository(id, RepositoryChange::default()).await.expect("updates");
     assert_eq!((link.state, link.message.as_str()), (RepositoryState::Updating, ""));
     let look = take(&fs, WORKER, &[]).await;
     fs.finish(WORKER, look.number, Outcome::Check { message: String::new() }).await.expect("takes");
@@ -51,11 +51,11 @@ async fn where_the_store_is_can_be_changed_and_only_a_look_there_counts() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (fs, id, root) = with_a_link(dir.path()).await;
     imported(&fs, root, 0).await;
-    let to = |endpoint: &str| Update {
+    let to = |endpoint: &str| RepositoryChange {
         endpoint: Some(endpoint.to_owned()),
         region: Some("eu-west-1".to_owned()),
         profile: Some("lab".to_owned()),
-        ..Update::default()
+        ..RepositoryChange::default()
     };
     fs.update_repository(id, to("http://old:1")).await.expect("updates");
     let old = take(&fs, WORKER, &[]).await;
@@ -71,7 +71,7 @@ async fn where_the_store_is_can_be_changed_and_only_a_look_there_counts() {
     fs.finish(WORKER, new.number, Outcome::Check { message: String::new() }).await.expect("takes");
     assert_eq!(state(&fs, id).await.0, RepositoryState::Available);
     // Policies need no look; a prefix of another link cannot be moved to.
-    let update = Update { chunk_mib: Some(8), ..Update::default() };
+    let update = RepositoryChange { chunk_mib: Some(8), ..RepositoryChange::default() };
     assert_eq!(fs.update_repository(id, update).await.expect("updates").state, RepositoryState::Available);
     let other = RepositorySettings::new("/other".parse().expect("path"), "s3://b".parse().expect("url"));
     let other = fs.create_repository(other).await.expect("at another endpoint").id;

@@ -4,8 +4,9 @@ use sateen_types::Using;
 use sateen_types::repository::{EventsPage, RepositoryEvents};
 
 use super::*;
-use crate::fs::repository::Update;
+use crate::fs::Stated;
 use crate::fs::repository::table::{WATCH_SILENT_MAX, Wanted};
+use sateen_types::repository::RepositoryChange;
 
 const EVERY: RepositoryEvents = RepositoryEvents { created: true, changed: true, deleted: true };
 
@@ -16,7 +17,7 @@ fn told(id: RepositoryId, number: u64, stamp: u64, objects: Vec<ImportedObject>,
 
 async fn everything_by_itself(fs: &FileSystem, id: RepositoryId) {
     let source = Some("listen".parse().expect("valid"));
-    let update = Update { auto_import: Some(EVERY), event_source: source, ..Update::default() };
+    let update = RepositoryChange { auto_import: Some(EVERY), event_source: source, ..RepositoryChange::default() };
     fs.update_repository(id, update).await.expect("changes");
 }
 
@@ -76,6 +77,7 @@ async fn looks_from_before_a_restart_are_made_again() {
     let given = fs.take_next(WORKER, MANY, &[], Duration::ZERO).await.expect("takes");
     let import = given.iter().find(|a| matches!(a.work, Work::Import { .. })).expect("goes on");
     let page = |stamp| ImportPage {
+        from: Vec::new(),
         objects: vec![object("x", 1)],
         after: b"x".to_vec(),
         skipped: Vec::new(),
@@ -96,6 +98,7 @@ async fn a_comparison_takes_names_away_whose_objects_are_gone() {
     let first = take(&fs, WORKER, &[]).await;
     let objects: Vec<_> = ["d/", "d/x", "f", "g"].iter().map(|key| object(key, 0)).collect();
     let page = ImportPage {
+        from: Vec::new(),
         objects,
         after: b"g".to_vec(),
         skipped: Vec::new(),
@@ -106,9 +109,10 @@ async fn a_comparison_takes_names_away_whose_objects_are_gone() {
     fs.import(WORKER, first.number, page).await.expect("imports");
     fs.start_import(id, true).await.expect("starts");
     let sync = take(&fs, WORKER, &[]).await;
-    assert_eq!(sync.work, Work::Import { after: Vec::new(), sync: true });
+    assert_eq!(sync.work, Work::Import { left: vec![KeyRange::ALL], sync: true });
     let objects = vec![object("f", 0)];
     let page = ImportPage {
+        from: Vec::new(),
         objects,
         after: b"f".to_vec(),
         skipped: Vec::new(),
@@ -232,12 +236,12 @@ async fn a_file_that_was_opened_for_writing_is_clean_again_only_when_it_was_clos
     let (fs, _, root) = with_a_link(dir.path()).await;
     let file = loaded(&fs, root).await;
     let write = Access { read: true, write: true, exec: false };
-    fs.open(CLIENT, Credential::ROOT, file, write).await.expect("opens");
-    fs.open(OTHER, Credential::ROOT, file, write).await.expect("opens");
-    fs.close(CLIENT, &[file], 0).await.expect("closes");
+    fs.open(CLIENT, Credential::ROOT, (file, 0), write).await.expect("opens");
+    fs.open(OTHER, Credential::ROOT, (file, 0), write).await.expect("opens");
+    fs.close(CLIENT, &[(file, 0)], 0).await.expect("closes");
     let opened = fs.ask(move |tx| namespace::repository::opened::is_opened(tx, file)).await;
     assert_eq!(opened, Ok(true), "the other one has it");
-    fs.close(OTHER, &[file], 0).await.expect("closes");
+    fs.close(OTHER, &[(file, 0)], 0).await.expect("closes");
     assert!(!flags(&fs, file).await.has(HsmFlags::DIRTY));
     assert_eq!(release(&fs, file).await, Ok(()));
     // One that dies with it open may have written.
@@ -247,7 +251,7 @@ async fn a_file_that_was_opened_for_writing_is_clean_again_only_when_it_was_clos
         fs.finish(WORKER, work.number, outcome(FetchResult::Loaded)).await.expect("takes");
         file
     };
-    fs.open(OTHER, Credential::ROOT, file, write).await.expect("opens");
+    fs.open(OTHER, Credential::ROOT, (file, 0), write).await.expect("opens");
     fs.begin_ending_of(OTHER).expect("lives");
     fs.close_session(OTHER).await.expect("ends");
     assert!(flags(&fs, file).await.has(HsmFlags::DIRTY));
@@ -261,7 +265,7 @@ async fn after_a_restart_opened_files_are_clean_only_if_every_client_has_spoken(
         let (fs, _, root) = with_a_link(dir.path()).await;
         let file = loaded(&fs, root).await;
         let write = Access { read: true, write: true, exec: false };
-        fs.open(OTHER, Credential::ROOT, file, write).await.expect("opens");
+        fs.open(OTHER, Credential::ROOT, (file, 0), write).await.expect("opens");
         let store = fs.store.clone();
         drop(fs);
         let fs = start(dir.path(), store);
@@ -273,10 +277,11 @@ async fn after_a_restart_opened_files_are_clean_only_if_every_client_has_spoken(
             fs.begin_ending_of(OTHER).expect("known");
             fs.close_session(OTHER).await.expect("ends");
         } else {
-            let open = (file, Using::Writing, sateen_types::Capability::None);
+            let keeps = sateen_types::Capability::None;
+            let open = Stated { fid: file, number: 0, using: Using::Writing, keeps };
             fs.renew(OTHER, Some(&[open]), 0).await.expect("lives");
             assert_ne!(release(&fs, file).await, Ok(()), "it is open");
-            fs.close(OTHER, &[file], 1).await.expect("closes");
+            fs.close(OTHER, &[(file, 0)], 1).await.expect("closes");
         }
         assert_eq!(flags(&fs, file).await.has(HsmFlags::DIRTY), lost);
         assert_eq!(release(&fs, file).await.is_ok(), !lost);

@@ -68,6 +68,8 @@ pub enum ExportChange {
     /// What is under a key was looked at, because something may have been stored there: an object, and the assignment that stored it.
     /// `overtaken`: what was given out may be written to.
     Looked { id: RepositoryId, key: Vec<u8>, object: Option<Found>, number: Option<u64>, overtaken: bool, stamp: u64 },
+    /// Nothing was stored under a key, and there was nothing to store it from.
+    NotThere { id: RepositoryId, key: Vec<u8> },
     /// Another object was found than the one that was known, or none.
     Conflicting { fid: Fid, id: RepositoryId, key: Vec<u8>, number: u64, object: Option<Found>, known_etag: String },
     /// An object is gone, by the deletion of this number.
@@ -130,6 +132,10 @@ pub fn apply(tx: &mut dyn Txn, change: &ExportChange, inputs: &Inputs) -> FsResu
         }
         ExportChange::Looked { id, key, object, number, overtaken, stamp } => {
             finish::looked(tx, (*id, key), (object.as_ref(), *number), (*overtaken, *stamp), now)?;
+            Ok(Exported::More)
+        }
+        ExportChange::NotThere { id, key } => {
+            objects::not_there(tx, *id, key)?;
             Ok(Exported::More)
         }
         ExportChange::Kept { id, key, number } => {

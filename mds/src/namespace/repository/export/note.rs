@@ -1,7 +1,8 @@
 //! What a change means for repositories, noted in the transaction of the change: a file that is to be looked at, a tree, a key that
-//! is to be deleted. It is found from the rows that the change has written, so no operation has to know of it.
+//! is to be deleted. It is found from the rows that the change has written, so no operation has to know of it. And what is remembered
+//! of links so that changes that mean nothing for them cost nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use crate::store::{Overlay, ReadTxn, Table, Txn, keys};
 /// Directories of which is remembered below which link they are. Each takes 50 bytes.
 const DIRS_MAX: usize = 65_536;
 
-/// Which directories lie below links that export. Everything in it can be found in the tables again: what a change does never
+/// Which directories links depend on, and which lie below links that export. Everything in it can be found in the tables again: what a change does never
 /// depends on what is remembered.
 #[derive(Debug, Default)]
 pub struct Exporting {
@@ -34,6 +35,8 @@ struct Known {
     /// Directories of links that export; `None`: to be read again.
     roots: Option<Vec<(Fid, RepositoryId)>>,
     dirs: HashMap<Fid, Option<RepositoryId>>,
+    /// Directories that links depend on, see [`links::on_path`]; `None`: to be read again. None of them moves while there is the link.
+    on_paths: Option<HashSet<Fid>>,
 }
 
 impl Exporting {
@@ -64,6 +67,22 @@ impl Exporting {
     /// Directories have moved.
     fn forget_dirs(&self) {
         self.known.lock().dirs.clear();
+    }
+
+    /// Whether a link may depend on a directory: `false` if none does.
+    pub fn may_be_on_path(&self, tx: &dyn ReadTxn, dir: Fid) -> FsResult<bool> {
+        let mut known = self.known.lock();
+        let on_paths = match &mut known.on_paths {
+            Some(on_paths) => on_paths,
+            empty => {
+                let mut found = HashSet::new();
+                for (_, link) in links::all(tx)? {
+                    found.extend(links::on_path(tx, &link)?);
+                }
+                empty.insert(found)
+            }
+        };
+        Ok(on_paths.contains(&dir))
     }
 
     /// The link that exports below which a directory lies, or whose directory it is.

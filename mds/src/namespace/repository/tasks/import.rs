@@ -2,7 +2,7 @@
 
 use sateen_types::limits::KEY_BYTES_MAX;
 use sateen_types::repository::{
-    ImportState, ImportStatus, LinkPath, RepositoryState, RepositoryUrl, Skipped, TaskId, TaskSpec,
+    ImportState, ImportStatus, KeyRange, LinkPath, RepositoryState, RepositoryUrl, Skipped, TaskId, TaskSpec,
 };
 use sateen_types::{FsCode, FsError, FsResult, RepositoryId};
 
@@ -43,6 +43,14 @@ fn start_after(prefix: &[u8]) -> Vec<u8> {
         after.push(char::MAX);
     }
     after.into_bytes()
+}
+
+/// Keys that begin with the prefix are before this one; `None`: no key is behind them. Text, as the prefix is.
+fn end_behind(prefix: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(prefix).ok()?;
+    let last = text.chars().next_back()?;
+    let behind = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32)?;
+    Some(format!("{}{behind}", &text[..text.len() - last.len_utf8()]).into_bytes())
 }
 
 /// What lies between a directory and what is below it; `None`: it is not below it.
@@ -139,7 +147,7 @@ pub(super) fn step(tx: &mut dyn Txn, id: TaskId, inputs: &Inputs) -> FsResult<To
     }
     links::start_import(tx, link, Sync::No, inputs)?;
     linked = links::get(tx, link)?;
-    linked.after = start_after(&prefix);
+    linked.left = vec![KeyRange { after: start_after(&prefix), end: end_behind(&prefix) }];
     links::put(tx, link, &linked);
     let scope = ScopeRecord { task: id, run: linked.run, prefix: prefix.clone(), whole };
     tx.put(Table::Tasks, keys::scope(link), scope.to_bytes());
@@ -218,6 +226,10 @@ mod tests {
             let key = format!("{prefix}{rest}");
             prop_assert!(after.as_slice() < key.as_bytes(), "{after:?} {key:?}");
             prop_assert!(std::str::from_utf8(&after).is_ok());
+            if let Some(end) = end_behind(prefix.as_bytes()) {
+                prop_assert!(key.as_bytes() < end.as_slice() && std::str::from_utf8(&end).is_ok(), "{key:?} {end:?}");
+                prop_assert!(scope_of(&prefix, false).is_behind(&end));
+            }
         }
     }
 

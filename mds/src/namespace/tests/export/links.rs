@@ -26,7 +26,15 @@ impl World<'_> {
         };
         let objects: Vec<ImportedObject> = self.bucket.iter().map(listed).collect();
         let after = objects.last().map(|o| o.key.clone()).unwrap_or_default();
-        let page = ImportPage { objects, after, skipped: Vec::new(), known: Vec::new(), last: true, stamp: 0 };
+        let page = ImportPage {
+            from: Vec::new(),
+            objects,
+            after,
+            skipped: Vec::new(),
+            known: Vec::new(),
+            last: true,
+            stamp: 0,
+        };
         let looked = Looked { stamp: self.number(), ..self.b.look() };
         match change(&mut self.b, Change::Import { id, run, page, looked }).expect("imports") {
             Answer::Import(status) => status,

@@ -25,7 +25,7 @@ async fn action(fs: &FileSystem, fid: Fid) -> (HsmAction, bool) {
 async fn stored_file(fs: &Arc<FileSystem>, root: Fid, text: &str, number: u64) -> Fid {
     let file = created(fs, root, text, number).await;
     write(fs, file, number + 1).await;
-    fs.close(CLIENT, &[file], number).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], number).await.expect("closes");
     assert_eq!(action(fs, file).await, (HsmAction::Archive, false));
     let work = take(fs, WORKER, &[]).await;
     assert_eq!(action(fs, file).await, (HsmAction::Archive, true));
@@ -81,7 +81,10 @@ async fn what_is_stored_anew_before_its_removal_stays() {
     assert_eq!(asks(&fs, file, HsmOperation::Remove).await, Err(FsCode::Busy));
     fs.finish(WORKER, work.number, stored("e3")).await.expect("takes");
     // Where removals are not carried over it is root's to remove objects.
-    let update = Update { auto_export: Some(RepositoryEvents { deleted: false, ..EVERY }), ..Update::default() };
+    let update = RepositoryChange {
+        auto_export: Some(RepositoryEvents { deleted: false, ..EVERY }),
+        ..RepositoryChange::default()
+    };
     fs.update_repository(id, update).await.expect("updates");
     ask(&fs, 9, Mutation::SetAttr(SetAttr { uid: Some(5), gid: Some(5), ..SetAttr::new(file) })).await;
     let work = take(&fs, WORKER, &[]).await;
@@ -100,7 +103,7 @@ async fn a_file_that_is_never_to_be_archived_is_not_until_it_may_be() {
     write(&fs, file, 2).await;
     sets(&fs, file, HsmFlags::NO_ARCHIVE, NONE).await.expect("decides");
     assert_eq!(flags(&fs, file).await, HsmFlags::NO_ARCHIVE);
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     nothing_to_take(&fs, WORKER).await;
     assert_eq!(queued(&fs, id).await, 0);
     assert_eq!(asks(&fs, file, HsmOperation::Archive).await, Err(FsCode::Invalid));
@@ -207,7 +210,7 @@ async fn what_waits_is_taken_back() {
     let refused = fs.hsm_request(CLIENT, other, file, HsmOperation::Cancel).await;
     assert_eq!(refused.expect_err("not the owner's").code, FsCode::NotPermitted);
     asks(&fs, file, HsmOperation::Cancel).await.expect("takes back");
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     nothing_to_take(&fs, WORKER).await;
     assert_eq!(queued(&fs, id).await, 0);
     asks(&fs, file, HsmOperation::Cancel).await.expect("there is nothing");

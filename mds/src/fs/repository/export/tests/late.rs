@@ -12,7 +12,7 @@ const WRITE: Access = Access { read: true, write: true, exec: false };
 async fn given(fs: &Arc<FileSystem>, root: Fid) -> (Fid, u64) {
     let file = created(fs, root, "n", 1).await;
     write(fs, file, 2).await;
-    fs.close(CLIENT, &[file], 1).await.expect("closes");
+    fs.close(CLIENT, &[(file, 0)], 1).await.expect("closes");
     let work = take(fs, WORKER, &[]).await;
     assert_eq!(export(&work).fid, file);
     (file, work.number)
@@ -30,7 +30,7 @@ async fn what_a_client_left_that_died_is_changed_whatever_is_heard_late_of_an_ob
         let (fs, _, root) = exporting(dir.path()).await;
         let (file, number) = given(&fs, root).await;
         // The object is in place. Then somebody writes, and both die before anybody hears of either.
-        fs.open(CLIENT, Credential::ROOT, file, WRITE).await.expect("opens");
+        fs.open(CLIENT, Credential::ROOT, (file, 0), WRITE).await.expect("opens");
         let dead = if client_first { [CLIENT, WORKER] } else { [WORKER, CLIENT] };
         for session in dead {
             end(&fs, session).await;
@@ -67,7 +67,9 @@ async fn a_file_whose_object_is_lost_keeps_nobody_from_its_name() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (fs, id, root) = with_a_link(dir.path()).await;
     let old = imported(&fs, root, CHUNK).await;
-    fs.update_repository(id, Update { auto_export: Some(EVERY), ..Update::default() }).await.expect("updates");
+    fs.update_repository(id, RepositoryChange { auto_export: Some(EVERY), ..RepositoryChange::default() })
+        .await
+        .expect("updates");
     let check = take(&fs, WORKER, &[]).await;
     fs.finish(WORKER, check.number, Outcome::Check { message: String::new() }).await.expect("takes");
     // Moved away, and another file is made under its name: what is only in the object is to be loaded first.
@@ -76,7 +78,7 @@ async fn a_file_whose_object_is_lost_keeps_nobody_from_its_name() {
     ask(&fs, 1, aside).await;
     let new = created(&fs, root, "f", 2).await;
     write(&fs, new, 3).await;
-    fs.close(CLIENT, &[new], 1).await.expect("closes");
+    fs.close(CLIENT, &[(new, 0)], 1).await.expect("closes");
     let work = take(&fs, WORKER, &[]).await;
     assert!(matches!(&work.work, Work::Fetch(fetch) if fetch.fid == old), "{work:?}");
     fs.finish(WORKER, work.number, outcome(FetchResult::Gone)).await.expect("takes");
