@@ -365,6 +365,9 @@ fn the_bucket_becomes_what_the_directory_is_and_says_what_keeps_it() {
     assert!(said.contains("AccessDenied") && said.contains("denied"), "{said}");
     let now = linked.now().expect("the MDS answers");
     assert!(now.export.queued == 1 && now.export.failed > 0, "{:?}", now.export);
+    let failing: Vec<_> = now.export.failing.iter().map(|one| (one.key.as_slice(), one.attempts > 0)).collect();
+    assert_eq!(failing, [(&b"denied"[..], true)], "{:?}", now.export);
+    assert!(now.export.failing[0].message.contains("AccessDenied"), "{:?}", now.export);
     assert_eq!(now.state, RepositoryState::Available, "others may be written");
     // A bucket that may not be written at all, as that of a key that may only read.
     proxy.clear();
@@ -378,6 +381,7 @@ fn the_bucket_becomes_what_the_directory_is_and_says_what_keeps_it() {
     proxy.clear();
     available(&linked);
     linked.exported("everything", |bucket| is(bucket, &wanted));
+    assert_eq!(linked.now().expect("the MDS answers").export.failing, [], "nothing fails any more");
     assert_eq!(linked.conflicts(), []);
     for (fault, count) in [
         (Fault::ErrorInSuccess, 2),

@@ -2,7 +2,9 @@
 
 use sateen_types::FsName;
 use sateen_types::Timestamp;
-use sateen_types::repository::{Conflict, ImportState, ImportStatus, Repository, RepositoryEvents, Skipped};
+use sateen_types::repository::{
+    Conflict, Failing, ImportState, ImportStatus, Repository, RepositoryEvents, Skipped,
+};
 use serde_json::{Value, json};
 
 use crate::table::{Align, bytes, duration, render, time};
@@ -79,7 +81,12 @@ fn export_json(repo: &Repository, now: Option<Timestamp>) -> Value {
         "skipped": export.skipped,
         "first_skipped": export.first_skipped.iter().map(skipped_json).collect::<Vec<_>>(),
         "message": export.message,
+        "failing": export.failing.iter().map(failing_json).collect::<Vec<_>>(),
     })
+}
+
+fn failing_json(failing: &Failing) -> Value {
+    json!({ "key": String::from_utf8_lossy(&failing.key), "attempts": failing.attempts, "message": failing.message })
 }
 
 /// Seconds since then.
@@ -234,13 +241,17 @@ pub fn details(fs: &FsName, repo: &Repository) -> String {
         let key = shown(&skipped.key);
         text.push_str(&format!("skipped:      {key}: {} ({})\n", skipped.message.escape_debug(), skipped.code));
     }
+    for failing in &export.failing {
+        let (key, why) = (shown(&failing.key), failing.message.escape_debug());
+        text.push_str(&format!("failing:      {key}: {why} (tried {} times)\n", failing.attempts));
+    }
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sateen_types::repository::{ExportStatus, Found, RepositorySettings, RepositoryState};
+    use sateen_types::repository::{ExportStatus, Failing, Found, RepositorySettings, RepositoryState};
     use sateen_types::{Fid, RepositoryId};
 
     fn repo() -> Repository {
@@ -266,6 +277,7 @@ mod tests {
                 queued: 2,
                 oldest: Some(Timestamp { seconds: 10, nanos: 0 }),
                 stored: 5,
+                failing: vec![Failing { key: b"a/f".to_vec(), attempts: 3, message: "503".to_owned() }],
                 ..ExportStatus::default()
             },
             synced: None,
@@ -290,7 +302,9 @@ mod tests {
             "{shown}"
         );
         assert!(shown.contains("skipped:      a/../b\\n: no path (CODE)\n"), "{shown}");
+        assert!(shown.contains("failing:      a/f: 503 (tried 3 times)\n"), "{shown}");
         let value = to_json(&fs, &repo());
+        assert_eq!(value["export"]["failing"][0]["attempts"], 3);
         assert_eq!(value["id"], "dra-00000000000000abc");
         assert_eq!(value["import"]["first_skipped"][0]["code"], "CODE");
     }

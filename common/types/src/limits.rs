@@ -143,6 +143,8 @@ pub const EXPORT_BYTES_MAX: u64 = 5 << 40;
 pub const EARLIER_EXPORTS_MAX: usize = 4;
 /// How many of the objects that an import skipped are listed. The others are counted.
 pub const IMPORT_FIRST_SKIPPED_MAX: usize = 100;
+/// How much of what could not be exported so far is listed of each link.
+pub const EXPORT_FAILING_MAX: usize = 100;
 /// Longest message of a worker that is kept, in bytes. Longer ones are cut.
 pub const REPOSITORY_MESSAGE_BYTES_MAX: usize = 1024;
 /// Longest reason why an object was skipped, in bytes. Longer ones are cut.

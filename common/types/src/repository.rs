@@ -16,7 +16,7 @@ mod work;
 
 pub use export::{
     Conflict, ConflictPolicy, CopySource, DeleteOutcome, DeleteResult, EventsDone, EventsPage, Export, ExportOutcome,
-    ExportResult, ExportStatus, Found, ImportDone, LookOutcome,
+    ExportResult, ExportStatus, Failing, Found, ImportDone, LookOutcome,
 };
 pub use filled::Filled;
 pub use hsm::{HsmAction, HsmFlags, HsmOperation, HsmState};

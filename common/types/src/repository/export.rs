@@ -110,6 +110,19 @@ pub struct ExportStatus {
     pub first_skipped: Vec<Skipped>,
     /// Why the last attempt failed; empty after one that did not.
     pub message: String,
+    /// What waits and has failed since the MDS started, at most [`crate::limits::EXPORT_FAILING_MAX`]: what has failed first.
+    pub failing: Vec<Failing>,
+}
+
+/// Something that waits for export and could not be exported so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Within the prefix, or what there is to name it by.
+    pub key: Vec<u8>,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// Why, the last time; at most [`crate::limits::SKIPPED_MESSAGE_BYTES_MAX`].
+    pub message: String,
 }
 
 /// Put what is here under a key.

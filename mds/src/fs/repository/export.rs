@@ -120,12 +120,18 @@ impl FileSystem {
                 if !e.code.is_retryable() {
                     tracing::warn!(fs = %self.info.name, id = %item.id, "something cannot be exported: {e}");
                 }
-                self.shared.repositories.lock().exports.count_failed(item.id, &e.message);
+                self.failed(&item, None, &e.message);
                 Next::Failed
             }
         };
         self.shared.repositories.lock().export_ended(number, next, Instant::now());
         None
+    }
+
+    /// An attempt has failed: with this key, if it is known.
+    fn failed(&self, item: &Item, key: Option<&[u8]>, message: &str) {
+        let key = key.map_or_else(|| item.name(), <[u8]>::to_vec);
+        self.shared.repositories.lock().exports.failed(item, key, cut(message.to_owned()));
     }
 
     async fn walk(&self, item: &Item) -> FsResult<Next> {
@@ -236,8 +242,8 @@ impl FileSystem {
                 {
                     let mut table = self.shared.repositories.lock();
                     if table.failures(other) > 0 {
-                        let key = String::from_utf8_lossy(&row.key).into_owned();
-                        table.exports.count_failed(item.id, &format!("{key:?} must be loaded first, and cannot be"));
+                        let what = format!("{:?} must be loaded first, and cannot be", String::from_utf8_lossy(&row.key));
+                        table.exports.failed(item, item.name(), what);
                     }
                     table.restore(other, row.repository, &remote, Instant::now())?;
                     drop(table);
@@ -264,7 +270,7 @@ impl FileSystem {
         let Waits::File(fid) = item.what else { return Err(unexpected()) };
         let given = self.shared.repositories.lock().exports.store_of(fid, number);
         let reported = match given {
-            Some((store, overtaken)) => self.take_export(number, fid, store, overtaken, outcome).await,
+            Some((store, overtaken)) => self.take_export((number, item), fid, (store, overtaken), outcome).await,
             None => Ok(Next::Now),
         };
         self.export_reported(number, reported)
@@ -280,10 +286,9 @@ impl FileSystem {
 
     async fn take_export(
         &self,
-        number: u64,
+        (number, item): (u64, &Item),
         fid: Fid,
-        store: Box<Store>,
-        overtaken: bool,
+        (store, overtaken): (Box<Store>, bool),
         outcome: ExportOutcome,
     ) -> FsResult<Next> {
         let (id, export) = (store.id, store.export);
@@ -314,7 +319,7 @@ impl FileSystem {
                 Ok(after(done))
             }
             (ExportResult::Stored, None) => {
-                exports().exports.count_failed(id, "a worker stored an object and did not say which");
+                self.failed(item, Some(&export.key), "a worker stored an object and did not say which");
                 Ok(Next::Failed)
             }
             (ExportResult::Conflict, object) => {
@@ -337,7 +342,7 @@ impl FileSystem {
             }
             (ExportResult::Failed, _) => {
                 tracing::warn!(fs = %self.info.name, %id, %fid, message = outcome.message, "an export failed");
-                exports().exports.count_failed(id, &outcome.message);
+                self.failed(item, Some(&export.key), &outcome.message);
                 Ok(Next::Failed)
             }
             (ExportResult::Skipped, _) => {
@@ -357,8 +362,8 @@ impl FileSystem {
             Waits::Tree { .. } => None,
         };
         let taken = match place {
-            _ if !outcome.message.is_empty() => {
-                self.shared.repositories.lock().exports.count_failed(item.id, &outcome.message);
+            place if !outcome.message.is_empty() => {
+                self.failed(item, place.as_ref().map(|(_, key)| key.as_slice()), &outcome.message);
                 Ok(Next::Failed)
             }
             Some((id, key)) => self.take_look(id, key, outcome).await,
@@ -392,17 +397,17 @@ impl FileSystem {
     /// What came of a deletion.
     pub(super) async fn deletion_finished(&self, number: u64, item: &Item, outcome: DeleteOutcome) -> FsResult<()> {
         let Waits::Delete { key } = item.what.clone() else { return Err(unexpected()) };
-        let reported = self.take_deletion(item.id, key, item.number, outcome).await;
+        let reported = self.take_deletion(item, key, outcome).await;
         self.export_reported(number, reported)
     }
 
-    async fn take_deletion(&self, id: RepositoryId, key: Vec<u8>, row: u64, outcome: DeleteOutcome) -> FsResult<Next> {
-        let exports = || self.shared.repositories.lock();
+    async fn take_deletion(&self, item: &Item, key: Vec<u8>, outcome: DeleteOutcome) -> FsResult<Next> {
+        let (id, row) = (item.id, item.number);
         match outcome.result {
             DeleteResult::Deleted => {
                 let stamp = self.stamp().await?;
                 self.export_change(ExportChange::Deleted { id, key, number: row, stamp }).await?;
-                exports().exports.count_deleted(id);
+                self.shared.repositories.lock().exports.count_deleted(id);
                 Ok(Next::Done)
             }
             DeleteResult::Conflict => {
@@ -412,7 +417,7 @@ impl FileSystem {
             }
             DeleteResult::Failed => {
                 tracing::warn!(fs = %self.info.name, %id, message = outcome.message, "a deletion failed");
-                exports().exports.count_failed(id, &outcome.message);
+                self.failed(item, Some(&key), &outcome.message);
                 Ok(Next::Failed)
             }
         }

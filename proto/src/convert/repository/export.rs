@@ -1,12 +1,12 @@
 //! Exports, deletions, conflicts, and what is told of a bucket.
 
 use sateen_types::limits::{
-    CONFLICTS_PAGE_MAX, EARLIER_EXPORTS_MAX, EVENTS_MAX, EXPORT_BYTES_MAX, IMPORT_FIRST_SKIPPED_MAX,
-    IMPORT_PAGE_BYTES_MAX, PATH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, SKIPPED_MESSAGE_BYTES_MAX,
+    CONFLICTS_PAGE_MAX, EARLIER_EXPORTS_MAX, EVENTS_MAX, EXPORT_BYTES_MAX, EXPORT_FAILING_MAX,
+    IMPORT_FIRST_SKIPPED_MAX, IMPORT_PAGE_BYTES_MAX, PATH_BYTES_MAX, REPOSITORY_MESSAGE_BYTES_MAX, SKIPPED_MESSAGE_BYTES_MAX,
 };
 use sateen_types::repository::{
     Conflict, ConflictPolicy, CopySource, DeleteOutcome, DeleteResult, EventsDone, EventsPage, Export, ExportOutcome,
-    ExportResult, ExportStatus, Found, ImportedObject, LookOutcome, RepositoryId,
+    ExportResult, ExportStatus, Failing, Found, ImportedObject, LookOutcome, RepositoryId,
 };
 use sateen_types::{FsError, FsResult};
 
@@ -115,7 +115,20 @@ impl From<&ExportStatus> for mds::ExportStatus {
             skipped: s.skipped,
             first_skipped: s.first_skipped.iter().map(Into::into).collect(),
             message: s.message.clone(),
+            failing: s.failing.iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<&Failing> for mds::Failing {
+    fn from(f: &Failing) -> mds::Failing {
+        mds::Failing { key: f.key.clone(), attempts: f.attempts, message: f.message.clone() }
+    }
+}
+
+impl From<mds::Failing> for Failing {
+    fn from(w: mds::Failing) -> Failing {
+        Failing { key: w.key, attempts: w.attempts, message: cut(&w.message, SKIPPED_MESSAGE_BYTES_MAX) }
     }
 }
 
@@ -132,6 +145,7 @@ impl TryFrom<mds::ExportStatus> for ExportStatus {
             skipped: w.skipped,
             first_skipped: w.first_skipped.into_iter().take(IMPORT_FIRST_SKIPPED_MAX).map(Into::into).collect(),
             message: cut(&w.message, REPOSITORY_MESSAGE_BYTES_MAX),
+            failing: w.failing.into_iter().take(EXPORT_FAILING_MAX).map(Into::into).collect(),
         })
     }
 }

@@ -90,6 +90,7 @@ fn a_link_and_its_work_survive_the_wire() {
         skipped: 6,
         first_skipped: vec![skipped],
         message: "m".to_owned(),
+        failing: vec![Failing { key: b"k".to_vec(), attempts: 3, message: "w".to_owned() }],
     };
     let repository = Repository {
         id: RepositoryId(77),

@@ -12,8 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use sateen_types::limits::ASSIGNMENTS_MAX;
-use sateen_types::repository::ExportStatus;
+use sateen_types::limits::{ASSIGNMENTS_MAX, EXPORT_FAILING_MAX};
+use sateen_types::repository::{ExportStatus, Failing};
 use sateen_types::{Fid, RepositoryId, SessionId};
 
 use super::{LoadTable, Task};
@@ -47,6 +47,17 @@ pub struct Item {
     pub number: u64,
     /// What.
     pub what: Waits,
+}
+
+impl Item {
+    /// What to call it where no key is known.
+    pub fn name(&self) -> Vec<u8> {
+        match &self.what {
+            Waits::File(fid) => fid.to_string().into_bytes(),
+            Waits::Tree { dir, .. } => format!("below {dir}").into_bytes(),
+            Waits::Delete { key } => key.clone(),
+        }
+    }
 }
 
 /// What becomes of something that was looked at.
@@ -101,6 +112,8 @@ struct Window {
     dropped: bool,
     round_at: Option<Instant>,
     status: ExportStatus,
+    /// What has failed, by row: key and why.
+    failing: BTreeMap<u64, (Vec<u8>, String)>,
 }
 
 /// A file that is looked at, or with a worker.
@@ -375,6 +388,7 @@ impl ExportTable {
         let pause = match next {
             Next::Done => {
                 window.rows.remove(&item.number);
+                window.failing.remove(&item.number);
                 return;
             }
             Next::Now | Next::NoCopy => {
@@ -404,7 +418,12 @@ impl ExportTable {
 
     /// Figures of a link since the server started; what waits is not among them, and of what is skipped only how much.
     pub fn status(&self, id: RepositoryId) -> ExportStatus {
-        self.links.get(&id).map(|window| window.status.clone()).unwrap_or_default()
+        let Some(window) = self.links.get(&id) else { return ExportStatus::default() };
+        let failing = window.failing.iter().map(|(number, (key, message))| {
+            let attempts = window.rows.get(number).map_or(1, |row| row.failures.max(1));
+            Failing { key: key.clone(), attempts, message: message.clone() }
+        });
+        ExportStatus { failing: failing.collect(), ..window.status.clone() }
     }
 
     /// An object of so many bytes was stored.
@@ -424,11 +443,13 @@ impl ExportTable {
         }
     }
 
-    /// An attempt has failed.
-    pub fn count_failed(&mut self, id: RepositoryId, message: &str) {
-        if let Some(window) = self.links.get_mut(&id) {
-            window.status.failed += 1;
-            message.clone_into(&mut window.status.message);
+    /// An attempt at something has failed, which has this key.
+    pub fn failed(&mut self, item: &Item, key: Vec<u8>, message: String) {
+        let Some(window) = self.links.get_mut(&item.id) else { return };
+        window.status.failed += 1;
+        window.status.message.clone_from(&message);
+        if window.failing.len() < EXPORT_FAILING_MAX || window.failing.contains_key(&item.number) {
+            window.failing.insert(item.number, (key, message));
         }
     }
 
