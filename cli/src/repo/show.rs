@@ -2,9 +2,7 @@
 
 use sateen_types::FsName;
 use sateen_types::Timestamp;
-use sateen_types::repository::{
-    Conflict, Failing, ImportState, ImportStatus, Repository, RepositoryEvents, Skipped,
-};
+use sateen_types::repository::{Conflict, Failing, ImportState, ImportStatus, Repository, RepositoryEvents, Skipped};
 use serde_json::{Value, json};
 
 use crate::table::{Align, bytes, duration, render, time};

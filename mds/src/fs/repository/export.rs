@@ -242,7 +242,8 @@ impl FileSystem {
                 {
                     let mut table = self.shared.repositories.lock();
                     if table.failures(other) > 0 {
-                        let what = format!("{:?} must be loaded first, and cannot be", String::from_utf8_lossy(&row.key));
+                        let what =
+                            format!("{:?} must be loaded first, and cannot be", String::from_utf8_lossy(&row.key));
                         table.exports.failed(item, item.name(), what);
                     }
                     table.restore(other, row.repository, &remote, Instant::now())?;
