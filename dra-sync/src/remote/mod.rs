@@ -99,7 +99,7 @@ impl Remote {
             other @ (Scheme::Gs | Scheme::Az) => {
                 let what = format!("{}: this worker knows no {}://", settings.url, other.as_str());
                 Err(FsError::new(FsCode::NotSupported, what)
-                    .with_hint("use the store's S3 interface: s3:// with --endpoint"))
+                    .with_hint("if the store has an S3 interface, use that: s3:// with --endpoint"))
             }
         }
     }
