@@ -87,6 +87,8 @@ enum Told {
     Yes,
     /// It does not know the file.
     No,
+    /// It does not know the file, and counts it as open if a statement came in between.
+    Perhaps,
 }
 
 impl Held {
@@ -179,7 +181,7 @@ impl Opens {
 
     /// The MDS is about to hear of a file that was made here; gives whether it is open.
     pub fn introduce(&mut self, fid: Fid) -> bool {
-        let Some(held) = self.files.get_mut(&fid).filter(|held| held.told == Told::No) else { return false };
+        let Some(held) = self.files.get_mut(&fid).filter(|held| held.told != Told::Yes) else { return false };
         held.told = Told::Yes;
         self.introducing.insert(fid, Vec::new());
         true
@@ -187,10 +189,10 @@ impl Opens {
 
     /// It has not heard of it yet, after all.
     pub fn not_introduced(&mut self, fid: Fid) {
-        // A statement may have counted it in between: closes of what is not open do nothing.
+        // Closes of what is not open do nothing.
         self.introduced(fid);
         if let Some(held) = self.files.get_mut(&fid) {
-            held.told = Told::No;
+            held.told = Told::Perhaps;
         }
     }
 
@@ -205,7 +207,7 @@ impl Opens {
     pub fn closed(&mut self, fid: Fid, number: u64) {
         let mut told = true;
         if let Some(held) = self.files.get_mut(&fid) {
-            told = held.told == Told::Yes;
+            told = held.told != Told::No;
             held.opens.retain(|(open, _)| *open != number);
             if held.opens.is_empty() {
                 held.keeps.set(Capability::None);
@@ -510,6 +512,20 @@ mod tests {
         opens.created();
         opens.granted(fid(1), Grant { capability: Capability::Write, number: 2 });
         assert_eq!(opens.keeps(fid(1)).now(), Capability::None);
+    }
+
+    #[test]
+    fn a_new_file_that_was_stated_before_the_mds_had_heard_of_it_is_closed() {
+        let mut opens = Opens::default();
+        let number = opens.opening_alone(fid(1), true);
+        assert!(opens.state().0.is_empty(), "nobody else knows it");
+        assert!(opens.introduce(fid(1)));
+        assert_eq!(opens.state().0.len(), 1);
+        opens.not_introduced(fid(1));
+        assert!(opens.state().0.is_empty());
+        opens.closed(fid(1), number);
+        assert_eq!(opens.next().expect("a batch").opens, [(fid(1), number)]);
+        assert!(!opens.introduce(fid(1)), "it is not open any more");
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub(crate) struct Session {
     /// Held while a new incarnation is being opened: one that was not told yet what is open here, or whose answer to that is
     /// missing. It is told again: with yet another one it would count as somebody else who has those files open.
     reopening: tokio::sync::Mutex<Option<(Incarnation, Facts)>>,
+    /// Held while the MDS is told what is open here.
+    restating: tokio::sync::Mutex<()>,
     /// Until when the session lives for certain.
     pub lease: Arc<Lease>,
     /// Open files as the MDS should count them.
@@ -178,6 +180,7 @@ impl Session {
             replaced: Notify::new(),
             listening: watch::Sender::new(0),
             reopening: tokio::sync::Mutex::default(),
+            restating: tokio::sync::Mutex::default(),
             opens: Mutex::new(Opens::new(Arc::clone(&lease))),
             names: WriteBack::new(Arc::clone(&lease)),
             lease,
@@ -342,9 +345,15 @@ impl Session {
 
     /// Renews the lease, and says again what is locked and open if the MDS asks for it.
     pub async fn renew(&self, incarnation: &Incarnation) -> FsResult<()> {
-        let reply = self.send_renew(incarnation, false).await?;
+        let mut reply = self.send_renew(incarnation, false).await?;
         self.ost_map_version.store(reply.ost_map_version, Ordering::Relaxed);
         if reply.restate {
+            // One at a time: a second statement might overtake what was opened after the first.
+            let _turn = self.restating.lock().await;
+            reply = self.send_renew(incarnation, false).await?;
+            if !reply.restate {
+                return Ok(());
+            }
             self.restate_locks(incarnation).await?;
             self.send_renew(incarnation, true).await?;
             tracing::info!(session = %incarnation.id, "the MDS was restarted and was told again what is open and locked");

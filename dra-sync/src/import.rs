@@ -41,7 +41,8 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(500);
 /// Where an import is.
 #[derive(Debug)]
 pub struct Place {
-    /// What is to be listed: ranges that have no key in common.
+    /// What is to be listed: ranges that have no key in common. None: everything, one page behind the other, for an MDS that
+    /// knows no ranges.
     pub left: Vec<KeyRange>,
     /// The newest stamp of the MDS.
     pub stamp: u64,
@@ -84,6 +85,7 @@ async fn pass(
     let (send, receive) = mpsc::channel::<ImportPage>(PAGES_WAITING_MAX);
     let newest = Arc::new(AtomicU64::new(place.stamp));
     let gather = gather(store, place.left.clone(), Arc::clone(&newest), heads, send);
+    let mut is_done = false;
     let tell = async {
         // Gone with the first error, so that nobody waits to be received.
         let mut receive = receive;
@@ -100,6 +102,7 @@ async fn pass(
             take_off(&mut place.left, &page.range());
             if done.status.state == ImportState::Done {
                 // Of one that is limited to a prefix, before the listing ends.
+                is_done = true;
                 break;
             }
         }
@@ -108,7 +111,14 @@ async fn pass(
     let (gathered, told) = futures::future::join(gather, tell).await;
     // If the MDS refused a page, gathering ended because of that.
     match told? {
-        true => gathered.map(|()| true),
+        true if is_done => Ok(true),
+        true => gathered.and_then(|()| {
+            let left = place.left.len();
+            Err(FsError::new(
+                FsCode::Io,
+                format!("everything was listed, and of the import {left} ranges of keys are left"),
+            ))
+        }),
         false => Ok(false),
     }
 }
@@ -128,7 +138,10 @@ async fn gather(
     };
     let cut = || spans.cut(|key| store.first_behind(key));
     let mut waiting: Vec<Arc<Span>> = left.into_iter().rev().map(|range| spans.add(range)).collect();
-    let (mut ranges, mut next_cut, mut cuts) = (FuturesUnordered::new(), Box::pin(cut()), true);
+    let (mut ranges, mut next_cut, mut cuts) = (FuturesUnordered::new(), Box::pin(cut()), !waiting.is_empty());
+    if waiting.is_empty() {
+        waiting.push(spans.add(KeyRange::ALL));
+    }
     loop {
         while ranges.len() < SPANS_MAX
             && let Some(span) = waiting.pop()

@@ -23,7 +23,7 @@ use sateen_types::{Fid, FsCode, FsError, FsResult, SessionId};
 /// Sessions of one file system. Each costs a few hundred bytes and its reply records on disk.
 pub const SESSIONS_MAX: usize = 10_000;
 /// Opens that one session may have at once. A client says all of them again in one message after a restart.
-pub const OPENS_MAX: usize = 1 << 17;
+pub const OPENS_MAX: usize = 190_000;
 /// Most bytes of one of them in that message: 12 of the FID, for sequences below 2^35 and objects below 2^21, 9 of its number, below 2^63,
 /// and one of its use.
 const _: () = assert!(OPENS_MAX * 22 < sateen_types::limits::MESSAGE_BYTES_MAX);
@@ -157,6 +157,18 @@ impl ClientTable {
     /// Whether the client must say again what it has open.
     pub fn wants_restate(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|c| !c.restated)
+    }
+
+    /// `Unavailable` while a session has not said what it has open: that replaces what is counted. `Busy` if it may not have more open.
+    pub fn check_open(&self, session: SessionId) -> FsResult<()> {
+        let client = self.sessions.get(&session).ok_or_else(|| unknown(session))?;
+        if !client.restated {
+            let what = format!("session {session} has not said what it has open");
+            return Err(
+                FsError::new(FsCode::Unavailable, what).with_hint("the MDS was restarted; renew the session first")
+            );
+        }
+        if client.opens >= OPENS_MAX { Err(too_many(session)) } else { Ok(()) }
     }
 
     /// What the client has open replaces what was known; closes up to `number` are not among it. Gives files that are closed now.
@@ -369,7 +381,7 @@ impl ClientTable {
 }
 
 fn too_many(session: SessionId) -> FsError {
-    FsError::new(FsCode::Busy, format!("session {session} has {OPENS_MAX} files open, the most it may"))
+    FsError::new(FsCode::Busy, format!("session {session} has {OPENS_MAX} opens, the most it may have"))
         .with_hint("close files")
 }
 
@@ -433,6 +445,7 @@ mod tests {
         let now = Instant::now();
         let mut t = ClientTable::new(LEASE, vec![known(A, 1)], now);
         // It was under way when the server was restarted.
+        assert_eq!(t.check_open(A).expect_err("what it says replaces what is counted").code, FsCode::Unavailable);
         t.restate(A, &[(F, 7)], 1).expect("speaks");
         t.begin_open(A, (F, 7)).expect("counts already");
         assert!(t.end_open(A, (F, 7), true));
@@ -463,6 +476,7 @@ mod tests {
             t.opened(A, (F, number)).expect("has room");
         }
         assert_eq!(t.opened(A, (F, u64::MAX)).expect_err("one too many").code, FsCode::Busy);
+        assert_eq!(t.check_open(A).expect_err("one too many").code, FsCode::Busy);
         t.opened(A, (F, 0)).expect("counts already");
         t.close(A, &[(F, 1)], 0).expect("closes");
         t.opened(A, (F, u64::MAX)).expect("has room");

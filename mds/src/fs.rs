@@ -274,6 +274,9 @@ impl FileSystem {
             _ => None,
         };
         let opens = wanted.is_some();
+        if opens {
+            self.refuse_open(session)?;
+        }
         let resized = match &request.op {
             Mutation::SetAttr(op) if op.size.is_some() => Some(op.fid),
             Mutation::SetLayout { fid, .. } => Some(*fid),
@@ -351,6 +354,9 @@ impl FileSystem {
         let opens: Vec<bool> = requests.iter().map(opened).collect();
         let Some(session) = requests.first().map(|r| r.session) else { return Ok(Default::default()) };
         self.touch(session)?;
+        if opens.contains(&true) {
+            self.refuse_open(session)?;
+        }
         // All at once, so that few commits carry them.
         let mut queued = Vec::with_capacity(requests.len());
         for request in requests {
@@ -373,6 +379,11 @@ impl FileSystem {
             replies.push((reply, grant));
         }
         Ok((replies, None))
+    }
+
+    /// `Unavailable` or `Busy` if a session may not open anything now.
+    fn refuse_open(&self, session: SessionId) -> FsResult<()> {
+        self.shared.clients.lock().check_open(session)
     }
 
     async fn await_truncate(&self, fid: Fid) -> FsResult<()> {
@@ -409,14 +420,7 @@ impl FileSystem {
         {
             let mut clients = self.shared.clients.lock();
             clients.touch(session, Instant::now())?;
-            if clients.wants_restate(session) {
-                // What it says replaces what is counted.
-                return Err(FsError::new(
-                    FsCode::Unavailable,
-                    format!("session {session} has not said what it has open"),
-                )
-                .with_hint("the MDS was restarted; renew the session first"));
-            }
+            clients.check_open(session)?;
             // Counted before looking: from here on the writer does not destroy it.
             clients.begin_open(session, (fid, number))?;
         }
@@ -445,7 +449,10 @@ impl FileSystem {
         if known {
             self.mark_opened(fid).await?;
         }
-        opening.opened()?;
+        if let Err(e) = opening.opened() {
+            self.unmark_closed(vec![fid]).await?;
+            return Err(e);
+        }
         Ok((attr, layout, remote, grant))
     }
 

@@ -4,6 +4,8 @@
 //! Guesses halve what may be between a key that is listed and the end. Behind a guess there is a key, and the range is cut there; or
 //! there is none, and the next guess is nearer. So the front parts that all keys have in common are found within some ten guesses each.
 
+use sateen_types::limits::KEY_BYTES_MAX;
+
 use crate::remote::RemoteError;
 
 /// Guesses for one cut.
@@ -58,7 +60,8 @@ where
     F: Future<Output = Result<Option<Vec<u8>>, RemoteError>>,
 {
     for _ in 0..GUESSES_MAX {
-        let Some(guess) = middle(before, nothing_behind.as_deref()) else { break };
+        let guess = middle(before, nothing_behind.as_deref()).filter(|guess| guess.len() <= KEY_BYTES_MAX);
+        let Some(guess) = guess else { break };
         let found = first_behind(guess.clone()).await?;
         if found.is_some_and(|key| end.is_none_or(|end| key.as_slice() <= end)) {
             return Ok((Some(guess), nothing_behind));

@@ -29,7 +29,8 @@ pub enum Work {
     Check,
     /// List the prefix.
     Import {
-        /// What of it: ranges of keys within the prefix that have none in common, at most [`crate::limits::IMPORT_RANGES_MAX`].
+        /// What of it: ranges of keys within the prefix that have none in common, at most [`crate::limits::IMPORT_RANGES_MAX`]. None, if the
+        /// MDS knows no ranges: everything, in order.
         left: Vec<KeyRange>,
         /// Names go whose objects are gone.
         sync: bool,

@@ -1,8 +1,8 @@
 //! Objects of a bucket become names: pages of an import, and what is told of changes.
 //!
-//! Objects are looked at one by one, in the order of their keys. What is missing is made, with the directories above it; what
+//! Objects are looked at one by one, and pages come in any order. What is missing is made, with the directories above it; what
 //! is there is never replaced by another thing. The same page again changes nothing, and how a listing is cut into pages makes
-//! no difference. Objects are written by anybody: whatever is wrong with one is a reason to skip it, not an error.
+//! no difference, but for names that cannot be beside each other (`a` and `a/b`): the first one stays. Objects are written by anybody: whatever is wrong with one is a reason to skip it, not an error.
 //!
 //! Nothing is taken from a look at the bucket that is older than the last agreement of a file with its object: the row of the file has
 //! the stamp of that, and a look the stamp from before it. So looks that come late, twice or in another order do no harm.
@@ -17,14 +17,14 @@ use sateen_types::repository::{
 use sateen_types::{Fid, FileType, FsCode, FsError, FsResult, HsmFlags, LayoutTemplate, Name, RepositoryId};
 
 use super::batch::Names;
-use super::links::{self, Fids};
+use super::links::{self, DIRECTORY_MODE, Fids};
 use super::load::release_data;
 use super::make::{bad_metadata, take_attributes};
 use super::rows::file_of_key;
 use super::{agree, conflict, hsm, opened, put_hsm, tasks};
 use crate::command::Inputs;
 use crate::namespace::tree;
-use crate::store::records::{Body, Dentry, HsmRecord, RepositoryRecord, Sync};
+use crate::store::records::{Body, Dentry, HsmRecord, Inode, RepositoryRecord, Sync};
 use crate::store::{ReadTxn, Txn};
 
 /// Everything is carried over.
@@ -414,10 +414,15 @@ impl<'a> Import<'a> {
             if wanted != FileType::Directory {
                 return conflict::stranger(self, place, entry, path, object);
             }
-            if known.is_none() && self.policy.created {
-                let row = self.row(object);
-                put_hsm(self.tx, fid, &row)?;
+            if known.is_some() || !self.policy.created {
+                return Ok(Imported::Same);
             }
+            let row = self.row(object);
+            if self.is_bare(fid)? {
+                // Made for what is in it, which came before it.
+                return self.take(entry, &row, object);
+            }
+            put_hsm(self.tx, fid, &row)?;
             return Ok(Imported::Same);
         };
         let other_data = has_other_data(&row, object);
@@ -440,6 +445,13 @@ impl<'a> Import<'a> {
             return Ok(Imported::Same);
         }
         self.take(entry, &row, object)
+    }
+
+    /// Whether nothing was said of a directory so far, as of those above objects.
+    fn is_bare(&mut self, dir: Fid) -> FsResult<bool> {
+        let is_root_s = |inode: &Inode| (inode.mode, inode.uid, inode.gid) == (DIRECTORY_MODE, 0, 0);
+        let is_bare = |inode: &Inode| is_root_s(inode) && inode.acl.is_none();
+        Ok(is_bare(self.names.directory(self.tx, dir)?) && !agree::waits(self.tx, dir)?)
     }
 
     /// Whether what has the name is of this very object, but by a link that was ended.

@@ -274,13 +274,10 @@ impl From<&KeyRange> for mds::KeyRange {
     }
 }
 
-/// Rising ranges without a key in common; none are all keys.
+/// Rising ranges without a key in common; none come from an MDS that knows no ranges.
 fn left(ranges: Vec<mds::KeyRange>) -> FsResult<Vec<KeyRange>> {
     if ranges.len() > IMPORT_RANGES_MAX {
         return Err(bad("left", format_args!("{} ranges, at most {IMPORT_RANGES_MAX}", ranges.len())));
-    }
-    if ranges.is_empty() {
-        return Ok(vec![KeyRange::ALL]);
     }
     let range = |r: mds::KeyRange| {
         let end = r.end.map(|end| key(end, "end")).transpose()?;

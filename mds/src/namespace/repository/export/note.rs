@@ -21,8 +21,8 @@ use crate::store::{Overlay, ReadTxn, Table, Txn, keys};
 /// Directories of which is remembered below which link they are. Each takes 50 bytes.
 const DIRS_MAX: usize = 65_536;
 
-/// Which directories links depend on, and which lie below links that export. Everything in it can be found in the tables again: what a change does never
-/// depends on what is remembered.
+/// Which directories links depend on, and which lie below links that export. Everything in it can be found in the tables again, and is
+/// forgotten when links change.
 #[derive(Debug, Default)]
 pub struct Exporting {
     /// Some link exports, or something of exports is in the tables.

@@ -45,6 +45,14 @@ fn start_after(prefix: &[u8]) -> Vec<u8> {
     after.into_bytes()
 }
 
+/// What has all keys that begin with the prefix. Its bounds are no longer than keys.
+fn range_of(prefix: &[u8]) -> KeyRange {
+    if prefix.len() >= KEY_BYTES_MAX {
+        return KeyRange::ALL;
+    }
+    KeyRange { after: start_after(prefix), end: end_behind(prefix).filter(|end| end.len() <= KEY_BYTES_MAX) }
+}
+
 /// Keys that begin with the prefix are before this one; `None`: no key is behind them. Text, as the prefix is.
 fn end_behind(prefix: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(prefix).ok()?;
@@ -147,7 +155,7 @@ pub(super) fn step(tx: &mut dyn Txn, id: TaskId, inputs: &Inputs) -> FsResult<To
     }
     links::start_import(tx, link, Sync::No, inputs)?;
     linked = links::get(tx, link)?;
-    linked.left = vec![KeyRange { after: start_after(&prefix), end: end_behind(&prefix) }];
+    linked.left = vec![range_of(&prefix)];
     links::put(tx, link, &linked);
     let scope = ScopeRecord { task: id, run: linked.run, prefix: prefix.clone(), whole };
     tx.put(Table::Tasks, keys::scope(link), scope.to_bytes());

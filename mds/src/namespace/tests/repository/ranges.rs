@@ -55,3 +55,24 @@ fn ranges_of_an_import_come_in_any_order_and_what_is_left_is_known() {
         assert_eq!(begin(b, IMPORT_RANGES_MAX).map_err(|e| e.code), Err(FsCode::Invalid));
     });
 }
+
+#[test]
+fn a_directory_that_was_made_for_what_is_in_it_takes_what_its_object_says() {
+    on_every_store(|b| {
+        let l = linked(b);
+        page(b, l.id, 1, &[object("d/x", 1, "e"), object("e/x", 1, "e")], false).expect("imports");
+        let e = b.lookup(l.root, "e").expect("made").fid;
+        b.setattr(&Credential::ROOT, e, |op| op.uid = Some(7)).expect("changes");
+        let said = |key: &str| ImportedObject { mode: Some(0o40700), uid: Some(1000), ..object(key, 0, "d") };
+        page(b, l.id, 1, &[], true).expect("ends");
+        change(b, Change::StartImport { id: l.id, sync: Sync::No }).expect("starts");
+        page(b, l.id, 2, &[said("d/"), said("e/")], true).expect("imports");
+        let attr = |b: &Bench<'_>, name: &str| {
+            let fid = b.lookup(l.root, name).expect("there").fid;
+            let attr = b.attr(fid);
+            (attr.mode, attr.uid)
+        };
+        assert_eq!(attr(b, "d"), (0o700, 1000));
+        assert_eq!(attr(b, "e"), (0o755, 7), "somebody here has said otherwise");
+    });
+}
