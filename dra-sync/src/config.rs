@@ -10,7 +10,7 @@ use sateen_types::repository::RepositorySettings;
 use sateen_types::{FsCode, FsError, FsName, FsResult};
 use serde::{Deserialize, Serialize};
 
-use crate::credentials::{Credentials, Profile};
+use crate::credentials::{AzureAccount, Credentials, Profile};
 
 /// Port where nothing was said.
 pub const PORT_DEFAULT: u16 = 9883;
@@ -53,7 +53,7 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// How much is done at once, for each file system.
+/// How much is done at once: counts are for each file system, memory for the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -174,9 +174,18 @@ impl Config {
 
     /// The keys of a profile as they are now; `None`: requests are not signed.
     pub fn credentials(&self, profile: &str) -> FsResult<Option<Credentials>> {
+        self.profile(profile)?.read(profile)
+    }
+
+    /// The same for Azure.
+    pub fn azure_account(&self, profile: &str) -> FsResult<AzureAccount> {
+        self.profile(profile)?.read_azure(profile)
+    }
+
+    fn profile(&self, profile: &str) -> FsResult<Profile> {
         match self.profiles.get(profile) {
-            Some(found) => found.read(profile),
-            None if profile == PROFILE_DEFAULT => Profile::default().read(profile),
+            Some(found) => Ok(found.clone()),
+            None if profile == PROFILE_DEFAULT => Ok(Profile::default()),
             None => Err(FsError::new(FsCode::Invalid, format!("this worker has no credentials named {profile:?}"))
                 .with_hint(
                     "add [profiles.NAME] to the configuration of sateen-dra-sync, or link with another --profile",

@@ -1,6 +1,7 @@
 //! Where keys come from: a file in the form of AWS's shared credentials, or the environment. Never the configuration itself, a
-//! command line, or a log.
+//! command line, or a log. Which keys of a section, and which variables, depends on the kind of store.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,36 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Keys for Azure.
+#[derive(Clone, PartialEq, Eq)]
+pub enum AzureKeys {
+    /// One of the two keys of the account, in base64.
+    Key(String),
+    /// A shared access signature, as a query.
+    Signature(String),
+    /// What Azure's own tools find in the environment: an identity of the machine or of the workload, a client's secret.
+    Environment,
+}
+
+/// Whose containers, and how that is proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureAccount {
+    /// Empty: the endpoint tells.
+    pub account: String,
+    /// `None`: requests are not signed.
+    pub keys: Option<AzureKeys>,
+}
+
+impl fmt::Debug for AzureKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AzureKeys::Key(_) => "Key(...)",
+            AzureKeys::Signature(_) => "Signature(...)",
+            AzureKeys::Environment => "Environment",
+        })
+    }
+}
+
 /// One `[profiles.NAME]` of the configuration: where its keys are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -56,17 +87,16 @@ impl Profile {
             return Ok(None);
         }
         if !self.file.as_os_str().is_empty() {
-            let section = if self.section.is_empty() { name } else { &self.section };
-            return from_file(&self.file, section).map(Some);
+            let section = self.section_of(name);
+            return from_file(&self.file, section, |keys| aws_keys(keys, section)).map(Some);
         }
         let or = |given: &str, usual: &'static str| if given.is_empty() { usual.to_owned() } else { given.to_owned() };
         let access = or(&self.access_key_env, "AWS_ACCESS_KEY_ID");
         let secret = or(&self.secret_key_env, "AWS_SECRET_ACCESS_KEY");
         let token = or(&self.token_env, "AWS_SESSION_TOKEN");
-        let get = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
-        match (get(&access), get(&secret)) {
+        match (variable(&access), variable(&secret)) {
             (Some(access_key), Some(secret_key)) => {
-                Ok(Some(Credentials { access_key, secret_key, token: get(&token) }))
+                Ok(Some(Credentials { access_key, secret_key, token: variable(&token) }))
             }
             _ => Err(FsError::new(
                 FsCode::Invalid,
@@ -77,9 +107,41 @@ impl Profile {
             )),
         }
     }
+
+    /// The same for Azure.
+    pub fn read_azure(&self, name: &str) -> FsResult<AzureAccount> {
+        if !self.file.as_os_str().is_empty() {
+            let section = self.section_of(name);
+            return from_file(&self.file, section, |found| {
+                let get = |key: &str| found.get(key).cloned();
+                let keys = azure_keys(get("azure_storage_key"), get("azure_storage_sas_token"));
+                if keys.is_none() && !self.anonymous {
+                    return Err(format!("section [{section}] lacks azure_storage_key and azure_storage_sas_token"));
+                }
+                let account = get("azure_storage_account").unwrap_or_default();
+                Ok(AzureAccount { account, keys: keys.filter(|_| !self.anonymous) })
+            });
+        }
+        let either = |one: &str, other: &str| variable(one).or_else(|| variable(other));
+        let keys = azure_keys(
+            either("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY"),
+            either("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"),
+        );
+        let account = either("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME").unwrap_or_default();
+        Ok(AzureAccount { account, keys: (!self.anonymous).then(|| keys.unwrap_or(AzureKeys::Environment)) })
+    }
+
+    fn section_of<'a>(&'a self, name: &'a str) -> &'a str {
+        if self.section.is_empty() { name } else { &self.section }
+    }
 }
 
-fn from_file(path: &Path, section: &str) -> FsResult<Credentials> {
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What `take` makes of the keys and values in a section of a file.
+fn from_file<T>(path: &Path, section: &str, take: impl Fn(&Section) -> Result<T, String>) -> FsResult<T> {
     let failed = |what: String| {
         FsError::new(FsCode::Invalid, format!("credentials file {}: {what}", path.display()))
             .with_hint("write it as AWS's ~/.aws/credentials, readable for sateen-dra-sync only")
@@ -95,13 +157,16 @@ fn from_file(path: &Path, section: &str) -> FsResult<Credentials> {
         std::fs::read_to_string(path)
     };
     let text = read().map_err(|e| failed(e.to_string()))?;
-    parse(&text, section).map_err(failed)
+    parse(&text, section).and_then(|keys| take(&keys)).map_err(failed)
 }
 
-/// The keys of a section. Errors hold none of the text.
-fn parse(text: &str, section: &str) -> Result<Credentials, String> {
+/// Names and values of a section; empty values are none.
+type Section = HashMap<String, String>;
+
+/// What is in a section. Errors hold none of the text.
+fn parse(text: &str, section: &str) -> Result<Section, String> {
     let (mut inside, mut seen) = (false, false);
-    let (mut access, mut secret, mut token) = (None, None, None);
+    let mut found = Section::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
@@ -113,20 +178,26 @@ fn parse(text: &str, section: &str) -> Result<Credentials, String> {
             continue;
         }
         let (key, value) = line.split_once('=').ok_or_else(|| format!("line {} is not KEY = VALUE", i + 1))?;
-        let value = Some(value.trim().to_owned()).filter(|v| !v.is_empty());
-        match key.trim() {
-            _ if !inside => {}
-            "aws_access_key_id" => access = value,
-            "aws_secret_access_key" => secret = value,
-            "aws_session_token" => token = value,
-            _ => {}
+        if inside && !value.trim().is_empty() {
+            found.insert(key.trim().to_owned(), value.trim().to_owned());
         }
     }
-    match (access, secret) {
-        (Some(access_key), Some(secret_key)) => Ok(Credentials { access_key, secret_key, token }),
-        _ if !seen => Err(format!("it has no section [{section}]")),
+    if seen { Ok(found) } else { Err(format!("it has no section [{section}]")) }
+}
+
+fn aws_keys(keys: &Section, section: &str) -> Result<Credentials, String> {
+    let get = |key: &str| keys.get(key).cloned();
+    match (get("aws_access_key_id"), get("aws_secret_access_key")) {
+        (Some(access_key), Some(secret_key)) => {
+            Ok(Credentials { access_key, secret_key, token: get("aws_session_token") })
+        }
         _ => Err(format!("section [{section}] lacks aws_access_key_id or aws_secret_access_key")),
     }
+}
+
+/// Of a key and a signature the key counts: it can do more.
+fn azure_keys(key: Option<String>, signature: Option<String>) -> Option<AzureKeys> {
+    key.map(AzureKeys::Key).or(signature.map(AzureKeys::Signature))
 }
 
 #[cfg(test)]
@@ -136,21 +207,45 @@ mod tests {
     const FILE: &str = "# two\n[default]\naws_access_key_id = AK\naws_secret_access_key=S=K/+\nregion = x\n\n\
                         [other]\naws_access_key_id = B\naws_secret_access_key = C\naws_session_token = T\n[half]\naws_access_key_id=B\n";
 
+    fn read(text: &str, section: &str) -> Result<Credentials, String> {
+        parse(text, section).and_then(|keys| aws_keys(&keys, section))
+    }
+
     #[test]
     fn each_section_has_its_keys() {
-        let default = parse(FILE, "default").expect("keys");
+        let default = read(FILE, "default").expect("keys");
         assert_eq!((default.access_key.as_str(), default.secret_key.as_str(), &default.token), ("AK", "S=K/+", &None));
-        assert_eq!(parse(FILE, "other").expect("keys").token.as_deref(), Some("T"));
+        assert_eq!(read(FILE, "other").expect("keys").token.as_deref(), Some("T"));
     }
 
     #[test]
     fn what_is_missing_is_said_without_what_is_there() {
-        let none = parse(FILE, "none").expect_err("no section");
+        let none = read(FILE, "none").expect_err("no section");
         assert!(none.contains("[none]"), "{none}");
-        let half = parse(FILE, "half").expect_err("no secret");
+        let half = read(FILE, "half").expect_err("no secret");
         assert!(half.contains("aws_secret_access_key"), "{half}");
-        let broken = parse("[default]\nmy secret key\n", "default").expect_err("no line of the form");
+        let broken = read("[default]\nmy secret key\n", "default").expect_err("no line of the form");
         assert!(broken.contains("line 2") && !broken.contains("secret"), "{broken}");
+    }
+
+    #[test]
+    fn azure_is_given_a_key_or_a_signature() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("keys");
+        let text = "[default]\nazure_storage_account = lab\nazure_storage_key = a2V5\n\
+                    [sas]\nazure_storage_sas_token = sv=1&sig=x%3D\n[none]\nregion = x\n";
+        std::fs::write(&file, text).expect("written");
+        let of = |section: &str, anonymous: bool| {
+            Profile { file: file.clone(), section: section.to_owned(), anonymous, ..Profile::default() }.read_azure("p")
+        };
+        let key = of("default", false).expect("keys");
+        assert_eq!((key.account.as_str(), &key.keys), ("lab", &Some(AzureKeys::Key("a2V5".to_owned()))));
+        let signature = of("sas", false).expect("keys");
+        assert_eq!(signature.account, "");
+        assert_eq!(signature.keys, Some(AzureKeys::Signature("sv=1&sig=x%3D".to_owned())));
+        assert!(of("none", false).expect_err("nothing").message.contains("azure_storage_key"));
+        assert_eq!(of("none", true).expect("a public container").keys, None);
+        assert!(!format!("{key:?} {signature:?}").contains("a2V5") && !format!("{signature:?}").contains("sig"));
     }
 
     #[test]

@@ -23,11 +23,8 @@ use tokio::sync::OnceCell;
 
 use crate::figures::Figures;
 use crate::posix::{Kind, Posix};
-use crate::remote::{
-    COPY_BYTES_MAX, EXPORT_RETRY_FOR, Expected, Head, Remote, RemoteError, Retries, Stored, Trouble, Upload,
-};
-
-pub use data::Room;
+use crate::remote::{EXPORT_RETRY_FOR, Expected, Head, Remote, RemoteError, Retries, Stored, Trouble, Upload};
+use crate::room::Room;
 
 /// FSx's code for files that are too large.
 const CODE_SIZE: &str = "S3ExportFileSizeTooLarge";
@@ -130,7 +127,7 @@ pub async fn run(
 ) -> Option<ExportOutcome> {
     let source = Here { client, shift, number, fid: work.fid, file: OnceCell::new() };
     let about = about(number, work);
-    let job = Job { remote, number, work, about, figures, room, copy_bytes_max: COPY_BYTES_MAX, source };
+    let job = Job { remote, number, work, about, figures, room, copy_bytes_max: remote.copy_bytes_max(), source };
     let done = job.store().await;
     if let Some(file) = job.source.file.into_inner()
         && let Err(error) = file.close().await
@@ -220,11 +217,16 @@ impl<S: Source> Job<'_, S> {
                 Ok(Expected::Nothing)
             }
             (Some(head), Expected::Object(etag)) if head.etag == *etag => Ok(known),
-            (Some(head), _) if head.posix.export.is_some_and(|number| self.work.earlier.contains(&number)) => {
+            (Some(head), _) if head.posix.export.is_some_and(|number| self.is_ours(number)) => {
                 Ok(Expected::Object(head.etag.clone()))
             }
             (now, _) => Err(Stop::Conflict(now.map(found))),
         }
+    }
+
+    /// Of an earlier attempt, or (where a store gave up a copy in the middle) of this one.
+    fn is_ours(&self, number: u64) -> bool {
+        number == self.number || self.work.earlier.contains(&number)
     }
 
     /// The object under the key.
@@ -275,7 +277,8 @@ impl<S: Source> Job<'_, S> {
                 }
             };
             let now = self.look().await?;
-            if let Some(head) = now.as_ref().filter(|head| head.posix.export == Some(self.number)) {
+            let whole = |head: &&Head| head.posix.export == Some(self.number) && head.size == size;
+            if let Some(head) = now.as_ref().filter(whole) {
                 return Ok(found(head));
             }
             if !matches!(error.trouble, Trouble::Changed | Trouble::Gone) {

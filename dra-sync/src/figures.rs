@@ -54,6 +54,8 @@ pub struct Figures {
     pub listed: AtomicU64,
     /// Objects that were not imported.
     pub skipped: AtomicU64,
+    /// Objects that were imported and cannot be read before they are restored.
+    pub archived: AtomicU64,
     /// Assignments that went to another worker while this one was at it.
     pub lost: AtomicU64,
     events: [AtomicU64; 3],
@@ -267,6 +269,8 @@ impl Figures {
             .sample(&[], of(&self.listed));
         page.counter("sateen_dra_sync_objects_skipped_total", "Objects that the worker left out of imports.")
             .sample(&[], of(&self.skipped));
+        let what = "Objects that were imported and cannot be read before they are restored in their store.";
+        page.counter("sateen_dra_sync_objects_archived_total", what).sample(&[], of(&self.archived));
         page.counter("sateen_dra_sync_assignments_lost_total", "Assignments that went to another worker.")
             .sample(&[], of(&self.lost));
         page.counter("sateen_dra_sync_events_total", "Keys that somebody told of by source.");

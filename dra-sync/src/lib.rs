@@ -14,6 +14,7 @@ mod import;
 pub mod posix;
 pub mod remote;
 mod report;
+mod room;
 mod seen;
 pub mod server;
 mod watch;

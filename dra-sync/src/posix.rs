@@ -1,23 +1,24 @@
-//! What an object says about the file it was: user metadata with the keys and formats of FSx, DataSync, Storage Gateway and
+//! What an object says about the file it was: user metadata with the names and formats of FSx, DataSync, Storage Gateway and
 //! Transfer Family. Pure. Anybody who may write to the bucket may write anything here.
 
+use http::HeaderName;
 use sateen_types::Timestamp;
 
 /// Octal `st_mode`: digits of the kind, then permissions.
-pub const PERMISSIONS: &str = "x-amz-meta-file-permissions";
+pub const PERMISSIONS: &str = "file-permissions";
 /// Decimal user number.
-pub const OWNER: &str = "x-amz-meta-file-owner";
+pub const OWNER: &str = "file-owner";
 /// Decimal group number.
-pub const GROUP: &str = "x-amz-meta-file-group";
+pub const GROUP: &str = "file-group";
 /// Nanoseconds since 1970 with the suffix `ns`; without it milliseconds.
-pub const ATIME: &str = "x-amz-meta-file-atime";
+pub const ATIME: &str = "file-atime";
 /// The same.
-pub const MTIME: &str = "x-amz-meta-file-mtime";
+pub const MTIME: &str = "file-mtime";
 
 /// Who wrote the object.
-pub const USER_AGENT: &str = "x-amz-meta-user-agent";
+pub const USER_AGENT: &str = "user-agent";
 /// Number of the assignment that stored the object, 16 hexadecimal digits.
-pub const EXPORT: &str = "x-amz-meta-sateen-export";
+pub const EXPORT: &str = "sateen-export";
 
 /// Bits that give a program its owner's rights: never carried over.
 const SET_IDS: u32 = 0o6000;
@@ -25,6 +26,36 @@ const SET_IDS: u32 = 0o6000;
 const KIND: u32 = 0o170_000;
 /// Longest value that is looked at, in bytes.
 const VALUE_BYTES_MAX: usize = 64;
+
+/// How a store names user metadata in headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spelling {
+    /// What all names begin with, in small letters.
+    pub prefix: &'static str,
+    /// What stands for `-`: not every store takes that.
+    pub separator: char,
+}
+
+impl Spelling {
+    /// The header of the metadata of this name, one of those above.
+    pub fn name(&self, plain: &str) -> String {
+        let mut name = String::with_capacity(self.prefix.len() + plain.len());
+        name.push_str(self.prefix);
+        name.extend(plain.chars().map(|c| if c == '-' { self.separator } else { c }));
+        name
+    }
+
+    /// The same as a header.
+    pub fn header(&self, plain: &'static str) -> HeaderName {
+        // Prefix and names are letters, '-' and '_'.
+        HeaderName::from_bytes(self.name(plain).as_bytes()).unwrap_or(HeaderName::from_static(plain))
+    }
+
+    /// Whether a header is one of user metadata.
+    pub fn is_metadata(&self, header: &HeaderName) -> bool {
+        header.as_str().starts_with(self.prefix)
+    }
+}
 
 /// What kind of thing the permissions name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +113,7 @@ pub fn parse<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Posix {
 }
 
 /// Names and values of the metadata that say this, for [`parse`] and for FSx.
-pub fn headers(posix: &Posix) -> Vec<(&'static str, String)> {
+pub fn metadata(posix: &Posix) -> Vec<(&'static str, String)> {
     let time = |time: Timestamp| {
         let ns = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
         // Nobody reads more than 64 bits.
@@ -100,9 +131,20 @@ pub fn headers(posix: &Posix) -> Vec<(&'static str, String)> {
     values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// Whether metadata of this name are written with every object that is exported, or left out on purpose.
-pub fn is_ours(name: &str) -> bool {
-    [PERMISSIONS, OWNER, GROUP, ATIME, MTIME, USER_AGENT, EXPORT].contains(&name)
+/// Whether metadata of this header are written with every object that is exported, or left out on purpose.
+pub fn is_ours(spelling: &Spelling, header: &HeaderName) -> bool {
+    [PERMISSIONS, OWNER, GROUP, ATIME, MTIME, USER_AGENT, EXPORT]
+        .iter()
+        .any(|name| spelling.name(name) == header.as_str())
+}
+
+/// What FSx says of the kind of an object.
+pub fn content_type(key: &[u8], posix: &Posix) -> &'static str {
+    match posix.kind() {
+        _ if key.ends_with(b"/") => "application/x-directory; charset=UTF-8",
+        Kind::Symlink => "application/symlink; charset=utf-8",
+        _ => "application/octet-stream",
+    }
 }
 
 fn hexadecimal(text: &str) -> Option<u64> {
@@ -166,9 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn stores_spell_names_in_their_ways() {
+        let amazon = Spelling { prefix: "x-amz-meta-", separator: '-' };
+        let azure = Spelling { prefix: "x-ms-meta-", separator: '_' };
+        assert_eq!(amazon.header(PERMISSIONS).as_str(), "x-amz-meta-file-permissions");
+        assert_eq!(azure.header(EXPORT).as_str(), "x-ms-meta-sateen_export");
+        let colour = HeaderName::from_static("x-ms-meta-colour");
+        assert!(is_ours(&azure, &azure.header(MTIME)) && !is_ours(&azure, &colour) && azure.is_metadata(&colour));
+        assert!(!amazon.is_metadata(&colour));
+    }
+
+    #[test]
     fn nothing_said_is_nothing() {
         assert_eq!(of(&[]), Posix::default());
-        assert_eq!(of(&[("x-amz-meta-user-agent", "aws-fsx-lustre")]), Posix::default());
+        assert_eq!(of(&[("user-agent", "aws-fsx-lustre")]), Posix::default());
     }
 
     #[test]
@@ -195,7 +248,7 @@ mod tests {
             mtime: Some(Timestamp { seconds: 1_595_002_920, nanos: 1 }),
             export: Some(0x2a),
         };
-        let written = headers(&posix);
+        let written = metadata(&posix);
         let get = |name: &str| written.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
         assert_eq!(get(PERMISSIONS), Some("0100755"), "neither setuid nor setgid");
         assert_eq!((get(OWNER), get(GROUP), get(ATIME)), (Some("1000"), Some("0"), None));
@@ -224,7 +277,7 @@ mod tests {
             let time = Some(Timestamp { seconds, nanos });
             let posix =
                 Posix { mode: Some(mode), uid: Some(id), gid: Some(id), atime: time, mtime: time, export: Some(number) };
-            let written = headers(&posix);
+            let written = metadata(&posix);
             let read = parse(|name| written.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_bytes()));
             prop_assert_eq!(read, Posix { mode: Some(mode & !SET_IDS), ..posix });
         }

@@ -1,5 +1,6 @@
 //! One object as it is now, and what it would be as a file. Imports and events see objects with the same eyes.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sateen_types::limits::{ETAG_BYTES_MAX, PATH_BYTES_MAX, SKIPPED_MESSAGE_BYTES_MAX};
@@ -8,6 +9,9 @@ use sateen_types::repository::{ImportedObject, ObjectPath, Skipped, skip_code};
 use crate::figures::Figures;
 use crate::posix::Kind;
 use crate::remote::{Head, Listed, Remote, RemoteError, Retries, Trouble};
+
+/// FSx's name for what [`warn_of_archived`] tells.
+const ARCHIVED_CODE: &str = "S3ImportUnsupportedTierWarning";
 
 /// What came of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +100,7 @@ pub async fn look(
         _ if path.directory => {}
         Kind::Plain => {}
         Kind::Special => return skip(skip_code::METADATA, "it is a device, pipe or socket".to_owned()),
-        Kind::Symlink if listed.is_some_and(|listed| listed.archived) => {
+        Kind::Symlink if head.archived => {
             return skip(skip_code::SYMLINK_TIER, "its target cannot be read at once".to_owned());
         }
         Kind::Symlink if head.size == 0 || head.size >= PATH_BYTES_MAX as u64 => {
@@ -114,10 +118,22 @@ pub async fn look(
             Err(e) => return skip(skip_code::ACCESS_DENIED, e.message),
         },
     }
+    if head.archived && !path.directory {
+        warn_of_archived(key, figures);
+    }
     if head.etag.is_empty() || head.etag.len() > ETAG_BYTES_MAX {
         return skip(skip_code::METADATA, format!("an ETag of {} bytes", head.etag.len()));
     }
     Ok(Seen::Object(Box::new(imported(key, head, listed, symlink))))
+}
+
+/// Its name is there and its bytes are not. Told with the first, the second, the fourth, the eighth...: there may be millions.
+fn warn_of_archived(key: &[u8], figures: &Figures) {
+    let count = figures.archived.fetch_add(1, Ordering::Relaxed) + 1;
+    if count.is_power_of_two() {
+        let (key, code) = (String::from_utf8_lossy(key), ARCHIVED_CODE);
+        tracing::warn!(code, %key, count, "imported, but cannot be read before it is restored in the store");
+    }
 }
 
 /// Size, version and metadata are of one answer, so they are of one version; a listing knows the time more exactly.
@@ -152,9 +168,9 @@ mod tests {
     #[test]
     fn an_object_that_changed_after_the_listing_has_the_newer_time() {
         let modified = Timestamp { seconds: 10, nanos: 5 };
-        let listed = Listed { key: b"k".to_vec(), size: 1, etag: "a".into(), modified, archived: false };
+        let listed = Listed { key: b"k".to_vec(), size: 1, etag: "a".into(), modified };
         let whole = Timestamp { seconds: 10, nanos: 0 };
-        let head = Head { size: 1, etag: "a".into(), modified: Some(whole), posix: Posix::default() };
+        let head = Head { size: 1, etag: "a".into(), modified: Some(whole), posix: Posix::default(), archived: false };
         let same = imported(b"k", head.clone(), Some(&listed), None);
         assert_eq!(same.modified.nanos, 5, "the listing is more exact");
         let newer = Head { etag: "b".into(), modified: Some(Timestamp { seconds: 99, nanos: 0 }), ..head.clone() };

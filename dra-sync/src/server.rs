@@ -14,6 +14,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
 use crate::figures::Figures;
+use crate::room::Rooms;
 use crate::watch::webhook::Webhook;
 use crate::worker;
 
@@ -33,6 +34,7 @@ pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr))
     config.validate()?;
     let config = Arc::new(config);
     let figures = Arc::new(Figures::default());
+    let rooms = Rooms::new(config.limits.memory.0, config.limits.export_memory.0);
     if !config.metrics_listen.is_empty() {
         let figures = Arc::clone(&figures);
         metrics::serve(&config.metrics_listen, move |page| figures.fill(page), stop.clone()).await?;
@@ -59,7 +61,7 @@ pub async fn run(config: Config, stop: Shutdown, ready: impl FnOnce(SocketAddr))
                 for name in names {
                     workers.entry(name.clone()).or_insert_with(|| {
                         let (config, figures) = (Arc::clone(&config), Arc::clone(&figures));
-                        tokio::spawn(keep_working(name, config, figures, webhook.clone(), stop.clone()))
+                        tokio::spawn(keep_working(name, config, figures, rooms.clone(), webhook.clone(), stop.clone()))
                     });
                 }
                 if let Some(ready) = ready.take() {
@@ -95,6 +97,7 @@ async fn keep_working(
     name: FsName,
     config: Arc<Config>,
     figures: Arc<Figures>,
+    rooms: Rooms,
     webhook: Option<Arc<Webhook>>,
     stop: Shutdown,
 ) {
@@ -103,7 +106,7 @@ async fn keep_working(
     while !stop.is_requested() {
         let began = std::time::Instant::now();
         let (config, figures) = (Arc::clone(&config), Arc::clone(&figures));
-        match worker::run(source.clone(), config, figures, webhook.as_deref(), stop.clone()).await {
+        match worker::run(source.clone(), config, figures, rooms.clone(), webhook.as_deref(), stop.clone()).await {
             Ok(()) => return,
             // If it is there after all, the next look finds it.
             Err(e) if e.code == FsCode::NotFound => {

@@ -21,11 +21,10 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch as channel};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::config::{Config, LimitsConfig, StoreName};
-use crate::export::Room;
 use crate::figures::Figures;
 use crate::import::Place;
-use crate::posix::Posix;
 use crate::remote::{CHECK_RETRY_FOR, Remote, RemoteError, Retries, Trouble};
+use crate::room::Rooms;
 use crate::seen::cut;
 use crate::watch::desk::{self, DELIVERIES_WAITING_MAX};
 use crate::watch::webhook::Webhook;
@@ -66,7 +65,7 @@ pub struct Shared {
     remotes: Mutex<HashMap<StoreName, (Instant, Arc<Remote>)>>,
     /// Exports wait here beyond those that are under way: they may need what is fetched beside them.
     exports: Semaphore,
-    room: Room,
+    rooms: Rooms,
 }
 
 /// Options of the worker's session.
@@ -86,6 +85,7 @@ pub async fn run(
     source: MountSource,
     config: Arc<Config>,
     figures: Arc<Figures>,
+    rooms: Rooms,
     webhook: Option<&Webhook>,
     stop: Shutdown,
 ) -> FsResult<()> {
@@ -97,7 +97,7 @@ pub async fn run(
         client: client.clone(),
         fs: fs.clone(),
         exports: Semaphore::new(config.limits.exports),
-        room: Room::new(config.limits.export_memory.0),
+        rooms,
         config,
         figures: figures.clone(),
         remotes: Mutex::default(),
@@ -333,7 +333,7 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
         }
         Work::Export(work) => {
             let _slot = shared.exports.acquire().await.ok()?;
-            let (number, room) = (assignment.number, &shared.room);
+            let (number, room) = (assignment.number, &shared.rooms.exports);
             let mut outcome = export::run(&shared.client, shift, number, &remote, work, room, &shared.figures).await?;
             outcome.message = cut(&outcome.message, REPOSITORY_MESSAGE_BYTES_MAX);
             Some(Outcome::Export(outcome))
@@ -398,6 +398,10 @@ async fn outcome(shared: &Arc<Shared>, shift: Shift, assignment: &Assignment) ->
         }
         Work::Fetch(work) => {
             let (client, number, figures) = (&shared.client, assignment.number, &shared.figures);
+            let bytes = work.range.end - work.range.start;
+            let Some(_room) = shared.rooms.fetch(bytes, work.urgent).await else {
+                return Some(failed(format!("{bytes} bytes are more than limits.memory of sateen-dra-sync")));
+            };
             let mut outcome = fetch::run(client, shift, number, &remote, work, figures).await;
             if outcome.result == FetchResult::Failed
                 && remote.is_expired()
@@ -427,13 +431,7 @@ async fn check(remote: &Remote, exports: bool, figures: &Figures) -> String {
                 }
             }
             if exports {
-                // Nobody ever sees anything of it: an object is there when an upload is completed, and this one is given up.
-                let upload = remote.upload(LOOK_KEY, &Posix::default(), None).await?;
-                match upload.abort().await {
-                    // Another attempt, or the store itself, was faster.
-                    Err(e) if e.trouble == Trouble::Gone => {}
-                    other => other?,
-                }
+                remote.try_writing(LOOK_KEY).await?;
             }
             Ok(())
         };

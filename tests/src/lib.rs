@@ -12,6 +12,7 @@
 //!   `Drop` does the first two; a [`guard`] process and the kernel's parent-death signal do the third.
 //! - Nothing waits blindly: every wait polls a condition and has a deadline ([`wait`]).
 
+pub mod azurite;
 pub mod bins;
 pub mod cluster;
 pub mod command;

@@ -13,7 +13,7 @@ use sateen_dev_s3::store::Store;
 
 use crate::ports::Port;
 use crate::process::Process;
-use crate::{bins, rpc, wait};
+use crate::{azurite, bins, rpc, wait};
 
 /// The bucket.
 pub const BUCKET: &str = "dataset";
@@ -63,7 +63,12 @@ impl S3 {
     #[track_caller]
     pub fn start(dir: &Path, pace: Pace, fill: impl FnOnce(&Store)) -> S3 {
         let (log, keys) = (dir.join("log/s3.log"), dir.join("etc/s3-credentials"));
-        let text = format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+        let text = format!(
+            "[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n\
+             azure_storage_account = {}\nazure_storage_key = {}\n",
+            azurite::ACCOUNT,
+            azurite::KEY
+        );
         std::fs::write(&keys, text).expect("the keys can be written");
         let dir = dir.join("s3");
         let store = Store::open(&dir).expect("the directory can be opened");

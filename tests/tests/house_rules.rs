@@ -84,6 +84,8 @@ fn foreign_types_stay_in_their_modules() {
             &[
                 "bench/src/bucket.rs",
                 "bench/src/limits/s3.rs",
+                "dra-sync/src/remote/azure.rs",
+                "dra-sync/src/remote/http.rs",
                 "dra-sync/src/remote/s3.rs",
                 "tests/src/s3.rs",
                 "tests/src/s3_proxy/sign.rs",

@@ -1,49 +1,22 @@
 //! The bytes of an export: read from the OSTs, or copied by the store; in parts at the same time if there are many.
 
-use std::sync::Arc;
-
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
 use sateen_types::repository::{CopySource, Found};
 use sateen_types::{Extent, FsCode, Payload};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Job, Source, Stop, Write};
 use crate::remote::{EXPORT_RETRY_FOR, Expected, PART_BYTES_MIN, PARTS_MAX, RemoteError, Retries, Trouble, Upload};
+use crate::room::Taken;
 
 /// Files up to this size are stored with one request; parts of larger ones have it, unless there would be too many.
-const PART_BYTES: u64 = 16 << 20;
+pub(super) const PART_BYTES: u64 = 16 << 20;
 /// The same for copies, whose bytes do not come here.
 const COPY_PART_BYTES: u64 = 512 << 20;
 /// Parts of one file under way.
 const PARTS_UNDER_WAY: usize = 8;
 /// Bytes that are asked for at a time.
 const READ_BYTES: u64 = 4 << 20;
-/// Unit in which room is given, so that a count of it fits.
-const UNIT: u64 = 4096;
-
-/// Memory for bytes on their way to stores.
-#[derive(Clone, Debug)]
-pub struct Room {
-    units: Arc<Semaphore>,
-    bytes: u64,
-}
-
-impl Room {
-    /// Of so many bytes, at least the size of a part.
-    pub fn new(bytes: u64) -> Room {
-        let bytes = bytes.max(PART_BYTES);
-        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Room { units: Arc::new(Semaphore::new(units)), bytes }
-    }
-
-    /// Waits for room for so many bytes.
-    async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Stop> {
-        let full = || Stop::Failed(format!("{bytes} bytes find no room"));
-        let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| full())?;
-        Arc::clone(&self.units).acquire_many_owned(units).await.map_err(|_| full())
-    }
-}
 
 /// Where parts come from.
 #[derive(Clone, Copy)]
@@ -77,13 +50,13 @@ impl<S: Source> Job<'_, S> {
     pub(super) async fn read_and_store(&self, expected: Expected) -> Result<Found, Stop> {
         let size = self.work.size;
         if size <= PART_BYTES {
-            let _room = self.room.take(size).await?;
+            let _room = self.room(size).await?;
             let bytes = self.read(Extent { start: 0, end: size }).await?;
             return self.put(bytes, expected).await;
         }
         let each = part_bytes(size, PART_BYTES);
-        if each > self.room.bytes {
-            let (mib, has) = (each >> 20, self.room.bytes >> 20);
+        if each > self.room.bytes() {
+            let (mib, has) = (each >> 20, self.room.bytes() >> 20);
             let message =
                 format!("a file of {size} bytes is stored in parts of {mib} MiB, and there is room for {has}");
             return Err(Stop::Failed(format!("{message}: raise limits.export_memory of sateen-dra-sync")));
@@ -121,6 +94,11 @@ impl<S: Source> Job<'_, S> {
         under_way.try_collect().await
     }
 
+    /// Waits for room for so many bytes.
+    async fn room(&self, bytes: u64) -> Result<Taken, Stop> {
+        self.room.take(bytes).await.ok_or_else(|| Stop::Failed(format!("{bytes} bytes find no room")))
+    }
+
     async fn part(&self, upload: &Upload, parts: Parts<'_>, index: u64, range: Extent) -> Result<(), Stop> {
         match parts {
             Parts::Copied(source) => {
@@ -136,7 +114,7 @@ impl<S: Source> Job<'_, S> {
                 }
             }
             Parts::Read => {
-                let _room = self.room.take(range.end - range.start).await?;
+                let _room = self.room(range.end - range.start).await?;
                 let bytes = self.read(range).await?;
                 let mut retries = Retries::within(EXPORT_RETRY_FOR);
                 loop {

@@ -15,6 +15,8 @@ use crate::config::Config;
 use crate::credentials::Profile;
 
 const MIB: usize = 1 << 20;
+/// More than any file here has: copies are made at once.
+const AT_ONCE: u64 = 1 << 30;
 
 /// A bucket and a directory. Both end with it.
 struct Stores {
@@ -117,7 +119,7 @@ fn work(key: &str, size: usize) -> Export {
 }
 
 async fn export(remote: &Remote, number: u64, work: &Export, source: &InMemory) -> ExportOutcome {
-    export_copying(remote, number, work, source, COPY_BYTES_MAX).await
+    export_copying(remote, number, work, source, remote.copy_bytes_max()).await
 }
 
 /// [`export`] with another limit of what is copied at once.
@@ -288,7 +290,7 @@ async fn copies_keep_what_others_said_of_the_object() {
     let mut etag = put.expect("put").etag();
     let source = |etag: &str| Some(CopySource { key: b"old".to_vec(), etag: etag.to_owned(), size: data.len() as u64 });
     for (number, key, at_once_max) in
-        [(1, "renamed", COPY_BYTES_MAX), (2, "in parts", 5 << 20), (3, "old", COPY_BYTES_MAX), (4, "old", 5 << 20)]
+        [(1, "renamed", AT_ONCE), (2, "in parts", 5 << 20), (3, "old", AT_ONCE), (4, "old", 5 << 20)]
     {
         let known_etag = if key == "old" { etag.clone() } else { String::new() };
         let copy = Export { copy: source(&etag), known_etag, mode: 0o100_600, ..work(key, data.len()) };
@@ -315,7 +317,7 @@ async fn copies_keep_what_others_said_of_the_object() {
     let record = stores.store.get("data", "p re/old").expect("reads").expect("there");
     assert_eq!((record.metadata.get("colour"), record.headers.len()), (None, 0));
     // A source that is another one by now.
-    for at_once_max in [COPY_BYTES_MAX, 5 << 20] {
+    for at_once_max in [AT_ONCE, 5 << 20] {
         let stale = Export { copy: source("0"), ..work("stale", data.len()) };
         let outcome = export_copying(stores.s3(), 6, &stale, &file(""), at_once_max).await;
         assert_eq!(outcome.result, ExportResult::SourceGone, "{}", outcome.message);

@@ -92,6 +92,9 @@ impl Store {
     /// The first key behind another one. Not tried for long: an import goes on without.
     pub async fn first_behind(&self, key: String) -> Result<Option<Vec<u8>>, RemoteError> {
         let remote = (self.open)().await.map_err(|e| RemoteError::new(Trouble::Unavailable, e.to_string()))?;
+        if !remote.seeks() {
+            return Err(RemoteError::new(Trouble::Refused, "listings of this store begin at its first key only"));
+        }
         let page = retried(CHECK_RETRY_FOR, &self.figures, || remote.list(key.as_bytes(), 1)).await?;
         Ok(page.objects.into_iter().next().map(|object| object.key))
     }

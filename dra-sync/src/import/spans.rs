@@ -174,7 +174,7 @@ mod tests {
     fn listed(keys: &[&str]) -> Vec<Listed> {
         let one = |key: &&str| {
             let (etag, modified) = (String::new(), Timestamp::default());
-            Listed { key: key.as_bytes().to_vec(), size: 1, etag, modified, archived: false }
+            Listed { key: key.as_bytes().to_vec(), size: 1, etag, modified }
         };
         keys.iter().map(one).collect()
     }

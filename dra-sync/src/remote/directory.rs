@@ -78,6 +78,7 @@ impl Directory {
                     mtime: Some(time(meta.mtime(), meta.mtime_nsec())),
                     export: export_of(&file),
                 },
+                archived: false,
             })
         })
         .await
@@ -196,7 +197,6 @@ impl Walk<'_> {
                     size: if meta.is_dir() { 0 } else { meta.size() },
                     etag: version(&meta),
                     modified: time(meta.mtime(), meta.mtime_nsec()),
-                    archived: false,
                     key: key.clone(),
                 });
             }

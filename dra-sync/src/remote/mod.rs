@@ -1,10 +1,13 @@
 //! A repository as the worker sees it: listing, attributes and ranges of objects. Knows nothing of files.
 //!
 //! Keys are the bytes behind the prefix of the link. Every request is bounded in size and time; what may pass is tried again
-//! within [`Retries`]' budget. Only this module talks to stores, and only `s3.rs` and what is below it know the types of the S3 client.
+//! within [`Retries`]' budget. Only this module talks to stores, and only `http.rs`, `s3.rs` and `azure.rs` with what is below them know the types of the HTTP client.
 
+mod azure;
 mod directory;
 mod error;
+mod http;
+mod kept;
 mod s3;
 mod times;
 mod write;
@@ -24,7 +27,7 @@ use crate::posix::Posix;
 
 pub use error::{RemoteError, Retries, Trouble};
 pub use s3::{Refusal, Service};
-pub use write::{COPY_BYTES_MAX, Expected, PART_BYTES_MIN, PARTS_MAX, Stored, Upload};
+pub use write::{Expected, PART_BYTES_MIN, PARTS_MAX, Stored, Upload};
 
 /// Most objects in one page of a listing: what S3 gives.
 pub const LIST_PAGE_MAX: usize = 1000;
@@ -48,8 +51,6 @@ pub struct Listed {
     pub etag: String,
     /// When it was written.
     pub modified: Timestamp,
-    /// In a storage class whose objects cannot be read at once.
-    pub archived: bool,
 }
 
 /// A page of a listing.
@@ -72,6 +73,8 @@ pub struct Head {
     pub modified: Option<Timestamp>,
     /// What it says about the file it was.
     pub posix: Posix,
+    /// In a storage class whose objects cannot be read before they are restored there.
+    pub archived: bool,
 }
 
 /// Bytes of an object, as they come.
@@ -82,6 +85,8 @@ pub type Body = BoxStream<'static, Result<Bytes, RemoteError>>;
 pub enum Remote {
     /// Amazon S3 and its likes.
     S3(Arc<s3::Bucket>),
+    /// Azure Blob Storage.
+    Azure(Arc<azure::Container>),
     /// A directory of this machine.
     Directory(directory::Directory),
 }
@@ -96,7 +101,11 @@ impl Remote {
                 s3::Bucket::open(settings, credentials).map(|bucket| Remote::S3(Arc::new(bucket)))
             }
             Scheme::File => directory::Directory::open(&settings.url, &config.directories).map(Remote::Directory),
-            other @ (Scheme::Gs | Scheme::Az) => {
+            Scheme::Az => {
+                let account = config.azure_account(&settings.profile)?;
+                azure::Container::open(settings, account).map(|container| Remote::Azure(Arc::new(container)))
+            }
+            other @ Scheme::Gs => {
                 let what = format!("{}: this worker knows no {}://", settings.url, other.as_str());
                 Err(FsError::new(FsCode::NotSupported, what)
                     .with_hint("if the store has an S3 interface, use that: s3:// with --endpoint"))
@@ -108,7 +117,15 @@ impl Remote {
     pub fn is_expired(&self) -> bool {
         match self {
             Remote::S3(bucket) => bucket.is_expired(),
-            Remote::Directory(_) => false,
+            Remote::Azure(_) | Remote::Directory(_) => false,
+        }
+    }
+
+    /// Whether a listing can begin at any key without all before it being listed as well, as far as is known.
+    pub fn seeks(&self) -> bool {
+        match self {
+            Remote::Azure(container) => container.seeks(),
+            Remote::S3(_) | Remote::Directory(_) => true,
         }
     }
 
@@ -117,6 +134,7 @@ impl Remote {
     pub async fn list(&self, after: &[u8], max: usize) -> Result<Page, RemoteError> {
         let page = match self {
             Remote::S3(bucket) => bucket.list(after, max).await?,
+            Remote::Azure(container) => container.list(after, max).await?,
             Remote::Directory(directory) => directory.list(after, max).await?,
         };
         let keys = std::iter::once(after).chain(page.objects.iter().map(|o| o.key.as_slice()));
@@ -133,6 +151,7 @@ impl Remote {
     pub async fn head(&self, key: &[u8]) -> Result<Head, RemoteError> {
         match self {
             Remote::S3(bucket) => bucket.head(key).await,
+            Remote::Azure(container) => container.head(key).await,
             Remote::Directory(directory) => directory.head(key).await,
         }
     }
@@ -142,6 +161,7 @@ impl Remote {
     pub async fn get(&self, key: &[u8], etag: &str, range: Extent) -> Result<Body, RemoteError> {
         let body = match self {
             Remote::S3(bucket) => bucket.get(key, etag, range).await?,
+            Remote::Azure(container) => container.get(key, etag, range).await?,
             Remote::Directory(directory) => directory.get(key, etag, range).await?,
         };
         Ok(exact(body, range.end - range.start))
@@ -151,8 +171,9 @@ impl Remote {
     pub async fn listen(&self) -> Result<BoxStream<'static, Result<Bytes, RemoteError>>, RemoteError> {
         match self {
             Remote::S3(bucket) => bucket.listen().await,
-            Remote::Directory(_) => {
-                Err(RemoteError::new(Trouble::Refused, "a directory does not tell of its changes: it is compared"))
+            Remote::Azure(_) | Remote::Directory(_) => {
+                let what = "neither directories nor Azure tell of their changes like this: they are compared";
+                Err(RemoteError::new(Trouble::Refused, what))
             }
         }
     }

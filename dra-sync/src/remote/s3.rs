@@ -5,7 +5,6 @@
 //! object_store brings HTTP, TLS and the signature. Its own store is not used: it cannot name keys that end with a slash, have
 //! empty parts or control characters, and does not tell the metadata with which a listing's objects were written.
 
-mod kept;
 mod listen;
 mod service;
 mod write;
@@ -14,48 +13,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt;
-use http::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE};
+use http::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, RANGE};
 use http::{Method, StatusCode};
 use object_store::aws::{AwsAuthorizer, AwsCredential};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, ReqwestConnector,
-};
-use object_store::{ClientOptions, PutPayload};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use sateen_types::limits::ETAG_BYTES_MAX;
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody, HttpResponse};
+use percent_encoding::percent_encode;
 use sateen_types::repository::RepositorySettings;
 use sateen_types::{Extent, FsCode, FsError, FsResult, Payload};
 use sha2::{Digest, Sha256};
 
-use super::times::http_date;
-use super::{Body, Head, Listed, Page, RemoteError, Trouble, bare_etag, xml};
+use super::http::{
+    ANSWER_TIMEOUT, ERROR_BYTES_MAX, IN_PATH, LIST_BYTES_MAX, UNRESERVED, by_status, bytes_of, client, etag_in,
+    exchange, header, quoted, ranged, read_all, request, told, unsuccessful,
+};
+use super::{Body, Head, Listed, Page, RemoteError, Trouble, xml};
 use crate::credentials::Credentials;
-use crate::posix;
+use crate::posix::{self, Spelling};
 
 pub use service::{Refusal, Service};
 pub use write::Upload;
 
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the store may take until it begins to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long it may pause within an answer.
-const STALL_TIMEOUT: Duration = Duration::from_secs(20);
-/// Idle connections that are kept.
-const IDLE_CONNECTIONS_MAX: usize = 128;
-/// Largest page of a listing that is read: a thousand keys of a kilobyte, each byte percent-encoded, and their frame.
-const LIST_BYTES_MAX: usize = 6 << 20;
 /// Bodies beyond it are hashed on a thread for such work.
 const SIGN_BYTES_MAX: usize = 256 << 10;
-/// As much of an error is read.
-const ERROR_BYTES_MAX: usize = 16 << 10;
-
-/// What S3 leaves as it is in paths and queries.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same, with slashes.
-const IN_PATH: &AsciiSet = &UNRESERVED.remove(b'/');
+/// How user metadata are named.
+const METADATA: Spelling = Spelling { prefix: "x-amz-meta-", separator: '-' };
 
 /// A bucket and a prefix in it.
 #[derive(Debug)]
@@ -134,18 +115,9 @@ impl Bucket {
             Err(e) if e.trouble == Trouble::Refused => return Err(self.why_refused(e).await),
             answered => answered?,
         };
-        let header = |name: &HeaderName| response.headers().get(name).and_then(|v| v.to_str().ok());
-        let missing = |name: &str| RemoteError::new(Trouble::Refused, format!("{}: the answer has no {name}", what()));
-        let etag = header(&ETAG).map(bare_etag).ok_or_else(|| missing("ETag"))?;
-        if etag.len() > ETAG_BYTES_MAX {
-            return Err(RemoteError::new(Trouble::Refused, format!("{}: ETag of {} bytes", what(), etag.len())));
-        }
-        let head = Head {
-            size: header(&CONTENT_LENGTH).and_then(|v| v.parse().ok()).ok_or_else(|| missing("Content-Length"))?,
-            etag: etag.to_owned(),
-            modified: header(&LAST_MODIFIED).and_then(http_date),
-            posix: posix::parse(|key| response.headers().get(key).map(HeaderValue::as_bytes)),
-        };
+        let there = response.headers();
+        let posix = posix::parse(|name| there.get(METADATA.name(name)).map(HeaderValue::as_bytes));
+        let head = super::http::head(there, posix, is_archived(there), &what)?;
         let headers = std::mem::take(response.headers_mut());
         Ok((head, headers))
     }
@@ -171,40 +143,15 @@ impl Bucket {
     pub async fn get(&self, key: &[u8], etag: &str, range: Extent) -> Result<Body, RemoteError> {
         let what =
             || format!("bytes {}-{} of {:?} in {}", range.start, range.end, String::from_utf8_lossy(key), self.name);
-        let refused = |why: &str| RemoteError::new(Trouble::Refused, format!("{}: {why}", what()));
-        let condition = HeaderValue::from_str(&quoted(etag)).map_err(|_| refused("the ETag is not one"))?;
-        let bytes = HeaderValue::from_str(&format!("bytes={}-{}", range.start, range.end - 1))
-            .map_err(|_| refused("the range is not one"))?;
-        let headers = [(IF_MATCH, condition), (RANGE, bytes)];
+        let headers = [(IF_MATCH, header(&quoted(etag), &what)?), (RANGE, header(&bytes_of(range), &what)?)];
         let response = self.send(Method::GET, &self.object_url(key), &headers, &what).await?;
         // A store that does not know If-Match answers all the same.
-        let version = response.headers().get(ETAG).and_then(|v| v.to_str().ok()).map(bare_etag);
+        let version = etag_in(response.headers());
         if version != Some(etag) {
             let now = version.unwrap_or("none");
             return Err(RemoteError::new(Trouble::Changed, format!("{}: its ETag is {now}, not {etag}", what())));
         }
-        if response.status() != StatusCode::PARTIAL_CONTENT {
-            let given = response.headers().get("content-range").and_then(|v| v.to_str().ok());
-            return Err(refused(&format!("answered {} with range {given:?}", response.status())));
-        }
-        let asked = format!("bytes {}-{}/", range.start, range.end - 1);
-        let given = response.headers().get("content-range").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if !given.starts_with(&asked) {
-            return Err(refused(&format!("the answer has the range {given:?}")));
-        }
-        let name = what();
-        let parts = response.into_body().bytes_stream();
-        Ok(futures::stream::unfold(Some((parts, name)), |state| async move {
-            let (mut parts, name) = state?;
-            let about = || name.clone();
-            match tokio::time::timeout(STALL_TIMEOUT, parts.next()).await {
-                Ok(None) => None,
-                Ok(Some(Ok(part))) => Some((Ok(part), Some((parts, name)))),
-                Ok(Some(Err(e))) => Some((Err(told(&about, broken(&e))), None)),
-                Err(_) => Some((Err(told(&about, stalled(STALL_TIMEOUT))), None)),
-            }
-        })
-        .boxed())
+        ranged(response, range, &what)
     }
 
     fn object_url(&self, key: &[u8]) -> String {
@@ -235,20 +182,7 @@ impl Bucket {
     ) -> Result<HttpResponse, RemoteError> {
         let refused = |why: String| RemoteError::new(Trouble::Refused, format!("{}: {why}", what()));
         let len = body.len();
-        let empty = matches!(method, Method::GET | Method::HEAD);
-        let mut request: HttpRequest = http::Request::builder()
-            .method(method)
-            .uri(url)
-            .body(if len == 0 {
-                HttpRequestBody::empty()
-            } else {
-                body.pieces().cloned().collect::<PutPayload>().into()
-            })
-            .map_err(|e| refused(e.to_string()))?;
-        request.headers_mut().extend(headers.iter().cloned());
-        if !empty {
-            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
-        }
+        let mut request = request(method, url, headers, &body).map_err(&refused)?;
         if let Some(credentials) = &self.credentials {
             let (credentials, region) = (Arc::clone(credentials), self.region.clone());
             let sign = move || {
@@ -264,18 +198,14 @@ impl Bucket {
             };
             request = signed.map_err(|e| refused(format!("cannot be signed: {e}")))?;
         }
-        let response = match tokio::time::timeout(patience, self.http.execute(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(e)) => return Err(told(what, broken(&e))),
-            Err(_) => return Err(told(what, stalled(patience))),
-        };
+        let response = exchange(&self.http, request, patience, what).await?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
         let text = read_all(response, ERROR_BYTES_MAX).await.unwrap_or_default();
         let (code, message) = xml::error(&text);
-        let error = unsuccessful(status, &code, &message, what);
+        let error = unsuccessful(status, (&code, &message), classify(status, &code), what);
         if error.trouble == Trouble::Expired {
             self.expired.store(true, Ordering::Relaxed);
         }
@@ -283,39 +213,21 @@ impl Bucket {
     }
 }
 
+/// Whether an object must be restored before it can be read: and it was not.
+fn is_archived(headers: &HeaderMap) -> bool {
+    let has = |name: &str, wanted: &[&str]| {
+        headers.get(name).and_then(|v| v.to_str().ok()).is_some_and(|value| wanted.iter().any(|w| value.starts_with(w)))
+    };
+    has("x-amz-storage-class", &["GLACIER", "DEEP_ARCHIVE"])
+        && !has("x-amz-storage-class", &["GLACIER_IR"])
+        && !has("x-amz-restore", &["ongoing-request=\"false\""])
+}
+
 /// What a signature says of a body.
 fn digest(body: &Payload) -> impl AsRef<[u8]> + use<> {
     let mut digest = Sha256::new();
     body.pieces().for_each(|piece| digest.update(piece));
     digest.finalize()
-}
-
-/// Connections, to a store that speaks without TLS if it is `plain`.
-fn client(plain: bool) -> object_store::Result<HttpClient> {
-    let options = ClientOptions::new()
-        .with_allow_http(plain)
-        // A machine without certificates can still speak without TLS.
-        .with_no_system_certificates(plain)
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout_disabled()
-        .with_http1_only()
-        .with_pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
-    ReqwestConnector::default().connect(&options)
-}
-
-/// An error as the store told it.
-fn unsuccessful(status: StatusCode, code: &str, message: &str, what: &impl Fn() -> String) -> RemoteError {
-    let said = match (code.is_empty(), message.is_empty()) {
-        (true, _) => status.to_string(),
-        (false, true) => format!("{code} ({status})"),
-        (false, false) => format!("{code}: {message} ({status})"),
-    };
-    RemoteError::new(classify(status, code), format!("{}: {said}", what()))
-}
-
-/// An ETag as conditions name it.
-fn quoted(etag: &str) -> String {
-    if etag.starts_with("W/") { etag.to_owned() } else { format!("\"{etag}\"") }
 }
 
 /// Where the objects of a bucket are, without a slash at the end.
@@ -330,66 +242,14 @@ fn base_url(endpoint: &str, bucket: &str, region: &str) -> String {
 
 /// What an answer that is no success means.
 fn classify(status: StatusCode, code: &str) -> Trouble {
-    match (status.as_u16(), code) {
-        (_, "NoSuchBucket") => Trouble::Refused,
-        (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => Trouble::Expired,
-        (_, "InvalidObjectState") => Trouble::Refused,
-        (_, "SlowDown" | "TooManyRequests" | "RequestLimitExceeded") => Trouble::Throttled,
+    match code {
+        "NoSuchBucket" => Trouble::Refused,
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Trouble::Expired,
+        "InvalidObjectState" => Trouble::Refused,
+        "SlowDown" | "TooManyRequests" | "RequestLimitExceeded" => Trouble::Throttled,
         // Somebody writes the same key in this moment, or the store has a problem that it tells in the body of a success.
-        (_, "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted" | "InternalError") => {
-            Trouble::Unavailable
-        }
-        (404, _) => Trouble::Gone,
-        // A range behind the end: the object was longer once.
-        (412 | 416, _) => Trouble::Changed,
-        (401 | 403, _) => Trouble::Denied,
-        (429, _) => Trouble::Throttled,
-        (408 | 500 | 502 | 503 | 504, _) => Trouble::Unavailable,
-        _ => Trouble::Refused,
-    }
-}
-
-fn broken(e: &HttpError) -> RemoteError {
-    let trouble = match e.kind() {
-        HttpErrorKind::Decode => Trouble::Refused,
-        // Whatever broke a connection, another one may not.
-        _ => Trouble::Unavailable,
-    };
-    let mut message = e.to_string();
-    let mut source = std::error::Error::source(e);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = cause.source();
-    }
-    RemoteError::new(trouble, message)
-}
-
-fn stalled(patience: Duration) -> RemoteError {
-    RemoteError::new(Trouble::Unavailable, format!("no answer for {} s", patience.as_secs()))
-}
-
-fn told(what: &impl Fn() -> String, e: RemoteError) -> RemoteError {
-    RemoteError::new(e.trouble, format!("{}: {}", what(), e.message))
-}
-
-/// A body of at most `max` bytes.
-async fn read_all(response: HttpResponse, max: usize) -> Result<Bytes, RemoteError> {
-    let mut parts = response.into_body().bytes_stream();
-    let mut all = Vec::new();
-    loop {
-        match tokio::time::timeout(STALL_TIMEOUT, parts.next()).await {
-            Ok(None) => return Ok(all.into()),
-            Ok(Some(Ok(part))) if all.len() + part.len() <= max => all.extend_from_slice(&part),
-            Ok(Some(Ok(_))) => {
-                return Err(RemoteError::new(Trouble::Refused, format!("the answer has more than {max} bytes")));
-            }
-            Ok(Some(Err(e))) => return Err(broken(&e)),
-            Err(_) => return Err(stalled(STALL_TIMEOUT)),
-        }
+        "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted" | "InternalError" => Trouble::Unavailable,
+        _ => by_status(status),
     }
 }
 
@@ -412,6 +272,20 @@ mod tests {
         };
         let bucket = Bucket::open(&settings, None).expect("opens");
         assert_eq!(bucket.object_url("a b/ü+%\n~/".as_bytes()), "http://h:9000/b/p/a%20b/%C3%BC%2B%25%0A~/");
+    }
+
+    #[test]
+    fn what_must_be_restored_first_is_told_apart() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let headers = pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v)));
+            is_archived(&headers.collect())
+        };
+        let class = "x-amz-storage-class";
+        assert!(of(&[(class, "GLACIER")]) && of(&[(class, "DEEP_ARCHIVE")]));
+        assert!(!of(&[]) && !of(&[(class, "STANDARD_IA")]) && !of(&[(class, "GLACIER_IR")]));
+        assert!(of(&[(class, "GLACIER"), ("x-amz-restore", "ongoing-request=\"true\"")]));
+        let there = "ongoing-request=\"false\", expiry-date=\"Fri, 21 Dec 2026 00:00:00 GMT\"";
+        assert!(!of(&[(class, "GLACIER"), ("x-amz-restore", there)]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The XML that S3 answers with: pages of a listing, and errors. Pure; the text comes from the network and is bounded by the
+//! The XML that S3 and Azure answer with: pages of a listing, and errors. Pure; the text comes from the network and is bounded by the
 //! caller.
 
 use percent_encoding::percent_decode;
@@ -7,7 +7,7 @@ use quick_xml::events::Event;
 use sateen_types::Timestamp;
 
 use super::Listed;
-use super::times::rfc3339;
+use super::times::{http_date, rfc3339};
 
 /// Deepest nesting that is read; a listing has three levels.
 const DEPTH_MAX: usize = 16;
@@ -23,12 +23,13 @@ pub struct ListPage {
     pub truncated: bool,
 }
 
-/// Calls `found` with the names of the open elements, from the root on, and the text of each innermost one.
+/// Calls `found` with the names of the open elements, from the root on, and the text of each innermost one. (Azure percent-encodes
+/// texts that XML cannot hold, and says so.)
 fn walk(text: &[u8], mut found: impl FnMut(&[Vec<u8>], &[u8], Moment) -> Result<(), String>) -> Result<(), String> {
     let mut reader = Reader::from_reader(text);
     let mut open: Vec<Vec<u8>> = Vec::new();
     let mut words: Vec<u8> = Vec::new();
-    let mut seen = false;
+    let (mut seen, mut encoded) = (false, false);
     let more = |words: &mut Vec<u8>, part: &[u8]| {
         if words.len() + part.len() > TEXT_BYTES_MAX {
             return Err(format!("an element holds more than {TEXT_BYTES_MAX} bytes"));
@@ -43,6 +44,8 @@ fn walk(text: &[u8], mut found: impl FnMut(&[Vec<u8>], &[u8], Moment) -> Result<
                     return Err(format!("more than {DEPTH_MAX} elements lie in one another"));
                 }
                 seen = true;
+                let attribute = element.try_get_attribute("Encoded").map_err(|e| e.to_string())?;
+                encoded = attribute.is_some_and(|attribute| attribute.value.eq_ignore_ascii_case(b"true"));
                 open.push(element.local_name().as_ref().to_vec());
                 words.clear();
                 found(&open, &[], Moment::Begin)?;
@@ -69,6 +72,9 @@ fn walk(text: &[u8], mut found: impl FnMut(&[Vec<u8>], &[u8], Moment) -> Result<
                 more(&mut words, c.encode_utf8(&mut [0; 4]).as_bytes())?;
             }
             Event::End(_) => {
+                if std::mem::take(&mut encoded) {
+                    words = percent_decode(&words).collect();
+                }
                 found(&open, &words, Moment::End)?;
                 words.clear();
                 open.pop();
@@ -112,14 +118,13 @@ pub fn list_page(text: &[u8]) -> Result<ListPage, String> {
     Ok(page)
 }
 
-/// One `Contents`.
+/// One `Contents`, or one `Blob` with its `Properties`.
 #[derive(Default)]
 struct Entry {
     key: Option<Vec<u8>>,
     size: Option<u64>,
     etag: String,
     modified: Option<Timestamp>,
-    archived: bool,
 }
 
 impl Entry {
@@ -127,10 +132,12 @@ impl Entry {
         let text = || std::str::from_utf8(words).map_err(|_| "a value is not UTF-8".to_owned());
         match field {
             b"Key" => self.key = Some(words.to_vec()),
-            b"Size" => self.size = Some(text()?.trim().parse().map_err(|_| format!("size {:?}", text()))?),
-            b"ETag" => self.etag = super::bare_etag(text()?).to_owned(),
+            b"Size" | b"Content-Length" => {
+                self.size = Some(text()?.trim().parse().map_err(|_| format!("size {:?}", text()))?)
+            }
+            b"ETag" | b"Etag" => self.etag = super::bare_etag(text()?).to_owned(),
             b"LastModified" => self.modified = Some(rfc3339(text()?.trim()).ok_or(format!("time {:?}", text()))?),
-            b"StorageClass" => self.archived = matches!(words, b"GLACIER" | b"DEEP_ARCHIVE"),
+            b"Last-Modified" => self.modified = Some(http_date(text()?.trim()).ok_or(format!("time {:?}", text()))?),
             _ => {}
         }
         Ok(())
@@ -142,9 +149,48 @@ impl Entry {
             size: self.size.ok_or("an object has no size")?,
             etag: self.etag,
             modified: self.modified.ok_or("an object has no time")?,
-            archived: self.archived,
         })
     }
+}
+
+/// One page of Azure's List Blobs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct BlobPage {
+    /// In the store's order, keys in full.
+    pub objects: Vec<Listed>,
+    /// What the next page is asked for with.
+    pub next: Option<String>,
+}
+
+/// Reads a page of Azure's. Directories of accounts that have such are left out: they are no objects.
+pub fn blobs(text: &[u8]) -> Result<BlobPage, String> {
+    let mut page = BlobPage::default();
+    let (mut entry, mut directory) = (Entry::default(), false);
+    walk(text, |open, words, moment| {
+        let path: Vec<&[u8]> = open.iter().map(Vec::as_slice).collect();
+        match (&path[..], moment) {
+            ([root], _) if *root != b"EnumerationResults" => {
+                return Err(format!("it is a {:?}", String::from_utf8_lossy(root)));
+            }
+            ([_, b"Blobs", b"Blob"], Moment::Begin) => (entry, directory) = (Entry::default(), false),
+            ([_, b"Blobs", b"Blob"], Moment::End) => {
+                let entry = std::mem::take(&mut entry).finish()?;
+                if !directory {
+                    page.objects.push(entry);
+                }
+            }
+            ([_, b"Blobs", b"Blob", b"Name"], Moment::End) => entry.take(b"Key", words)?,
+            ([_, b"Blobs", b"Blob", b"Properties", b"ResourceType"], Moment::End) => directory = words == b"directory",
+            ([_, b"Blobs", b"Blob", b"Properties", field], Moment::End) => entry.take(field, words)?,
+            ([_, b"NextMarker"], Moment::End) => {
+                let marker = std::str::from_utf8(words).map_err(|_| "the marker is not UTF-8")?;
+                page.next = Some(marker.to_owned()).filter(|marker| !marker.is_empty());
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(page)
 }
 
 /// An answer whose status was a success, and which is none: stores that have begun to answer have no other way to say so.
@@ -257,7 +303,7 @@ mod tests {
         let keys: Vec<&[u8]> = page.objects.iter().map(|o| o.key.as_slice()).collect();
         assert_eq!(keys, [&b"a&b//c/"[..], b"x\ny"]);
         let first = &page.objects[0];
-        assert_eq!((first.size, first.etag.as_str(), first.archived), (7, "abc", false));
+        assert_eq!((first.size, first.etag.as_str()), (7, "abc"));
         assert_eq!((first.modified.seconds, first.modified.nanos), (1_795_342_272, 345_000_000));
     }
 
@@ -317,6 +363,38 @@ mod tests {
     }
 
     #[test]
+    fn blobs_are_listed_as_azure_does() {
+        let blob = |name: &str, more: &str| {
+            format!(
+                "<Blob>{name}<Properties><Last-Modified>Sun, 22 Nov 2026 10:11:12 GMT</Last-Modified><Etag>0x8D</Etag>\
+                 <Content-Length>7</Content-Length>{more}</Properties></Blob>"
+            )
+        };
+        let page = |inner: &str, next: &str| {
+            format!(
+                "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><EnumerationResults ContainerName=\"c\">\
+                 <Blobs>{inner}</Blobs>{next}</EnumerationResults>"
+            )
+        };
+        let inner = [
+            blob("<Name>a &amp; b</Name>", "<AccessTier>Archive</AccessTier>"),
+            blob("<Name Encoded=\"true\">c%01%2Fd</Name>", ""),
+            blob("<Name>e</Name>", "<ResourceType>directory</ResourceType>"),
+            blob("<Name>f%20g</Name>", "<ResourceType>file</ResourceType>"),
+        ];
+        let read = blobs(page(&inner.concat(), "<NextMarker>2!8</NextMarker>").as_bytes()).expect("a page");
+        let keys: Vec<_> = read.objects.iter().map(|o| String::from_utf8_lossy(&o.key).into_owned()).collect();
+        assert_eq!(keys, ["a & b", "c\u{1}/d", "f%20g"]);
+        let first = &read.objects[0];
+        assert_eq!((first.size, first.etag.as_str()), (7, "0x8D"));
+        assert_eq!(first.modified, http_date("Sun, 22 Nov 2026 10:11:12 GMT").expect("a time"));
+        assert_eq!(read.next.as_deref(), Some("2!8"));
+        assert_eq!(blobs(page("", "<NextMarker />").as_bytes()), Ok(BlobPage::default()));
+        blobs(page("<Blob><Name>a</Name></Blob>", "").as_bytes()).expect_err("nothing is said of it");
+        blobs(b"<ListBucketResult></ListBucketResult>").expect_err("S3's");
+    }
+
+    #[test]
     fn uploads_are_listed_with_their_keys() {
         let text = "<ListMultipartUploadsResult><EncodingType>url</EncodingType>\
                     <Upload><Key>a%2Fb</Key><UploadId>one</UploadId></Upload>\
@@ -333,6 +411,7 @@ mod tests {
             let _ = error(&text);
             let _ = value(&text, "a", "b");
             let _ = uploads(&text);
+            let _ = blobs(&text);
         }
 
         #[test]

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::Method;
 use percent_encoding::percent_encode;
 
-use super::{Bucket, RemoteError, Trouble, UNRESERVED, broken, told};
+use super::super::http::{UNRESERVED, streamed};
+use super::{Bucket, RemoteError, Trouble};
 
 /// How long a stream may be silent: servers write a blank each half second, or what `ping` asks for.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
@@ -33,21 +33,6 @@ impl Bucket {
             let error = format!("{}: the store cannot be listened to: use webhooks, SQS, or comparisons alone", what());
             return Err(RemoteError::new(Trouble::Refused, error));
         }
-        let name = what();
-        let parts = response.into_body().bytes_stream();
-        Ok(futures::stream::unfold(Some((parts, name)), |state| async move {
-            let (mut parts, name) = state?;
-            let about = || name.clone();
-            match tokio::time::timeout(SILENCE_MAX, parts.next()).await {
-                Ok(None) => None,
-                Ok(Some(Ok(part))) => Some((Ok(part), Some((parts, name)))),
-                Ok(Some(Err(e))) => Some((Err(told(&about, broken(&e))), None)),
-                Err(_) => {
-                    let why = format!("{name}: silent for {} s", SILENCE_MAX.as_secs());
-                    Some((Err(RemoteError::new(Trouble::Unavailable, why)), None))
-                }
-            }
-        })
-        .boxed())
+        Ok(streamed(response, what(), SILENCE_MAX))
     }
 }

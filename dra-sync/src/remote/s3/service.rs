@@ -6,16 +6,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::{
-    AwsAuthorizer, AwsCredential, HttpClient, HttpRequest, HttpRequestBody, RemoteError, Trouble, broken, client,
-    read_all, told,
-};
+use super::super::http::{ERROR_BYTES_MAX, client, exchange, read_all, told};
+use super::{AwsAuthorizer, AwsCredential, HttpClient, HttpRequest, HttpRequestBody, RemoteError, Trouble};
 use crate::credentials::Credentials;
 
 /// Names the operation in AWS's JSON protocol.
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
-/// As much of an error is read.
-const ERROR_BYTES_MAX: usize = 16 << 10;
 
 /// A service of AWS that speaks JSON 1.0, or one that speaks like it.
 #[derive(Debug)]
@@ -79,14 +75,7 @@ impl Service {
                 .try_authorize(&mut request, None)
                 .map_err(|e| refused(format!("cannot be signed: {e}")))?;
         }
-        let response = match tokio::time::timeout(patience, self.http.execute(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(e)) => return Err(told(&what, broken(&e))),
-            Err(_) => {
-                let why = format!("{}: no answer for {} s", what(), patience.as_secs());
-                return Err(RemoteError::new(Trouble::Unavailable, why));
-            }
-        };
+        let response = exchange(&self.http, request, patience, &what).await?;
         let status = response.status();
         if status == StatusCode::OK {
             return Ok(Ok(read_all(response, max).await.map_err(|e| told(&what, e))?));

@@ -6,30 +6,25 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use percent_encoding::percent_encode;
 use quick_xml::escape::escape;
-use sateen_types::limits::ETAG_BYTES_MAX;
-use sateen_types::{Extent, Payload, Timestamp};
+use sateen_types::{Extent, Payload};
 
-use super::super::times::http_date;
+use super::super::http::{
+    COMPOSE_TIMEOUT, Headers, IN_PATH, LIST_BYTES_MAX, UNRESERVED, bytes_of, checked, date_of, etag_of, header,
+    patience, quoted, read_all, unsuccessful,
+};
+use super::super::kept;
 use super::super::write::{Expected, PARTS_MAX, Stored};
 use super::super::xml::NoSuccess;
-use super::{
-    ANSWER_TIMEOUT, Bucket, HttpResponse, IN_PATH, LIST_BYTES_MAX, RemoteError, Trouble, UNRESERVED, bare_etag, kept,
-    quoted, read_all, unsuccessful, xml,
-};
-use crate::posix::{self, Kind, Posix};
+use super::{Bucket, HttpResponse, METADATA, RemoteError, Trouble, classify, xml};
+use crate::posix::{self, Posix};
 
-/// A store that takes bytes no faster than this many in a second counts as one that does not answer.
-const SEND_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
-/// How long a store may take to copy an object, or to put parts together.
-const COMPOSE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Largest answer to a write.
 const REPLY_BYTES_MAX: usize = 64 << 10;
 /// Most uploads of one key that are cleaned up at a time: what S3 gives in one page.
@@ -41,8 +36,6 @@ const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 const COPY_SOURCE_IF_MATCH: HeaderName = HeaderName::from_static("x-amz-copy-source-if-match");
 const COPY_SOURCE_RANGE: HeaderName = HeaderName::from_static("x-amz-copy-source-range");
 const METADATA_DIRECTIVE: HeaderName = HeaderName::from_static("x-amz-metadata-directive");
-
-type Headers = Vec<(HeaderName, HeaderValue)>;
 
 impl Bucket {
     /// See [`super::super::Remote::put`].
@@ -58,7 +51,7 @@ impl Bucket {
         headers.push(condition(expected, &what)?);
         let patience = patience(bytes.len());
         let response = self.send_body(Method::PUT, &self.object_url(key), &headers, bytes, patience, &what).await?;
-        Ok(Stored { etag: etag_of(&response, &what)?, modified: date_of(response.headers()) })
+        Ok(Stored { etag: etag_of(response.headers(), &what)?, modified: date_of(response.headers()) })
     }
 
     /// See [`super::super::Remote::copy`].
@@ -154,7 +147,7 @@ impl Bucket {
         what: &impl Fn() -> String,
     ) -> Result<(), RemoteError> {
         let there = self.headers_of(source, etag, what).await?;
-        let left_out = kept::keep(headers, &there);
+        let left_out = kept::keep(&METADATA, headers, &there);
         if left_out > 0 {
             tracing::warn!(left_out, "{}: not all user metadata of the object go with it", what());
         }
@@ -225,7 +218,7 @@ impl Upload {
         let url = self.part_url(index, &what)?;
         let patience = patience(bytes.len());
         let response = self.bucket.send_body(Method::PUT, &url, &[], bytes, patience, &what).await?;
-        self.parts.lock().insert(index + 1, etag_of(&response, &what)?);
+        self.parts.lock().insert(index + 1, etag_of(response.headers(), &what)?);
         Ok(())
     }
 
@@ -234,8 +227,7 @@ impl Upload {
         let what = self.bucket.about("copying a part of", &self.key);
         self.bucket.check_source(source, etag, &what).await?;
         let mut headers = self.bucket.source(source, etag, &what)?;
-        let bytes = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-        headers.push((COPY_SOURCE_RANGE, header(&bytes, &what)?));
+        headers.push((COPY_SOURCE_RANGE, header(&bytes_of(range), &what)?));
         let url = self.part_url(index, &what)?;
         let sent = self.bucket.send_body(Method::PUT, &url, &headers, Payload::new(), COMPOSE_TIMEOUT, &what);
         let etag = composed(sent.await?, "CopyPartResult", &what).await?;
@@ -303,16 +295,6 @@ impl Drop for Upload {
     }
 }
 
-/// How long an answer to so many bytes may take.
-fn patience(bytes: usize) -> Duration {
-    ANSWER_TIMEOUT + Duration::from_secs(bytes as u64 / SEND_BYTES_PER_SECOND_MIN)
-}
-
-fn header(value: &str, what: &impl Fn() -> String) -> Result<HeaderValue, RemoteError> {
-    let refused = |_| RemoteError::new(Trouble::Refused, format!("{}: {value:?} cannot be sent", what()));
-    HeaderValue::from_str(value).map_err(refused)
-}
-
 fn condition(expected: &Expected, what: &impl Fn() -> String) -> Result<(HeaderName, HeaderValue), RemoteError> {
     match expected {
         Expected::Nothing => Ok((IF_NONE_MATCH, HeaderValue::from_static("*"))),
@@ -322,33 +304,11 @@ fn condition(expected: &Expected, what: &impl Fn() -> String) -> Result<(HeaderN
 
 /// Headers that say what the object is.
 fn described(key: &[u8], about: &Posix, what: &impl Fn() -> String) -> Result<Headers, RemoteError> {
-    let kind = match about.kind() {
-        _ if key.ends_with(b"/") => "application/x-directory; charset=UTF-8",
-        Kind::Symlink => "application/symlink; charset=utf-8",
-        _ => "application/octet-stream",
-    };
-    let mut headers = vec![(CONTENT_TYPE, HeaderValue::from_static(kind))];
-    for (name, value) in posix::headers(about) {
-        headers.push((HeaderName::from_static(name), header(&value, what)?));
+    let mut headers = vec![(CONTENT_TYPE, HeaderValue::from_static(posix::content_type(key, about)))];
+    for (name, value) in posix::metadata(about) {
+        headers.push((METADATA.header(name), header(&value, what)?));
     }
     Ok(headers)
-}
-
-fn checked(etag: &str, what: &impl Fn() -> String) -> Result<String, RemoteError> {
-    let etag = bare_etag(etag);
-    if etag.is_empty() || etag.len() > ETAG_BYTES_MAX {
-        return Err(RemoteError::new(Trouble::Refused, format!("{}: an ETag of {} bytes", what(), etag.len())));
-    }
-    Ok(etag.to_owned())
-}
-
-fn etag_of(response: &HttpResponse, what: &impl Fn() -> String) -> Result<String, RemoteError> {
-    checked(response.headers().get(ETAG).and_then(|v| v.to_str().ok()).unwrap_or_default(), what)
-}
-
-/// The store's clock.
-fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
-    headers.get(DATE).and_then(|v| v.to_str().ok()).and_then(http_date)
 }
 
 /// The ETag in the answer to a copy or a completion.
@@ -360,7 +320,9 @@ async fn composed(response: HttpResponse, root: &str, what: &impl Fn() -> String
 
 fn no_success(e: NoSuccess, what: &impl Fn() -> String) -> RemoteError {
     match e {
-        NoSuccess::Error(code, message) => unsuccessful(StatusCode::OK, &code, &message, what),
+        NoSuccess::Error(code, message) => {
+            unsuccessful(StatusCode::OK, (&code, &message), classify(StatusCode::OK, &code), what)
+        }
         // The answer may have been cut off: what became of the request is unknown.
         NoSuccess::Malformed(why) => RemoteError::new(Trouble::Unavailable, format!("{}: {why}", what())),
     }

@@ -6,12 +6,11 @@ use http::header::{
     HeaderName, HeaderValue,
 };
 
-use crate::posix;
+use super::http::Headers;
+use crate::posix::{self, Spelling};
 
 /// What all user metadata of an object come to at most (S3), names and values, in bytes.
 const METADATA_BYTES_MAX: usize = 2 << 10;
-/// What names of user metadata begin with.
-const METADATA: &str = "x-amz-meta-";
 /// Headers that belong to an object and are lost where a copy does not name them again.
 const HEADERS: [HeaderName; 6] =
     [CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES];
@@ -20,7 +19,7 @@ const NO_ENCODING: &str = "aws-chunked";
 
 /// Adds what the object with the headers `there` has to the `headers` of its copy, which have the last word. How many metadata found no
 /// room, or cannot be sent.
-pub(super) fn keep(headers: &mut Vec<(HeaderName, HeaderValue)>, there: &HeaderMap) -> usize {
+pub(super) fn keep(spelling: &Spelling, headers: &mut Headers, there: &HeaderMap) -> usize {
     for name in HEADERS {
         if let Some(value) =
             there.get(&name).filter(|value| can_be_sent(value) && value.as_bytes() != NO_ENCODING.as_bytes())
@@ -29,12 +28,16 @@ pub(super) fn keep(headers: &mut Vec<(HeaderName, HeaderValue)>, there: &HeaderM
             headers.push((name, value.clone()));
         }
     }
+    keep_metadata(spelling, headers, there, METADATA_BYTES_MAX)
+}
+
+/// The same of user metadata alone, of which there may be `bytes_max` bytes.
+pub(super) fn keep_metadata(spelling: &Spelling, headers: &mut Headers, there: &HeaderMap, bytes_max: usize) -> usize {
     let bytes = |name: &HeaderName, value: &HeaderValue| name.as_str().len() + value.len();
-    let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with(METADATA));
-    let mut room = METADATA_BYTES_MAX.saturating_sub(ours.map(|(name, value)| bytes(name, value)).sum());
+    let ours = headers.iter().filter(|(name, _)| spelling.is_metadata(name));
+    let mut room = bytes_max.saturating_sub(ours.map(|(name, value)| bytes(name, value)).sum());
     let mut left_out = 0;
-    let foreign =
-        there.iter().filter(|(name, _)| name.as_str().starts_with(METADATA) && !posix::is_ours(name.as_str()));
+    let foreign = there.iter().filter(|(name, _)| spelling.is_metadata(name) && !posix::is_ours(spelling, name));
     for (name, value) in foreign {
         match room.checked_sub(bytes(name, value)) {
             Some(rest) if can_be_sent(value) => {
@@ -56,6 +59,8 @@ fn can_be_sent(value: &HeaderValue) -> bool {
 mod tests {
     use super::*;
 
+    const AMAZON: Spelling = Spelling { prefix: "x-amz-meta-", separator: '-' };
+
     fn map(of: &[(&'static str, &str)]) -> HeaderMap {
         let value = |value: &str| HeaderValue::from_bytes(value.as_bytes()).expect("a value");
         of.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
@@ -63,7 +68,7 @@ mod tests {
 
     fn kept(ours: &[(&'static str, &str)], there: &[(&'static str, &str)]) -> (Vec<(String, String)>, usize) {
         let mut headers: Vec<_> = map(ours).into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
-        let left_out = keep(&mut headers, &map(there));
+        let left_out = keep(&AMAZON, &mut headers, &map(there));
         let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
         let mut shown: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         shown.sort();
