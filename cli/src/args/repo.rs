@@ -86,7 +86,7 @@ pub enum Repo {
         fs: FsName,
         /// Directory in it, absolute; made if it is missing.
         path: LinkPath,
-        /// s3://BUCKET/PREFIX/, gs://..., az://... or file:///DIRECTORY/ (of the worker's machine).
+        /// s3://BUCKET/PREFIX/, az://CONTAINER/PREFIX/ or file:///DIRECTORY/ (of the worker's machine).
         url: RepositoryUrl,
         /// Where the bucket is.
         #[command(flatten)]

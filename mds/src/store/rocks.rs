@@ -10,9 +10,9 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, IteratorMode, LogLevel, Options, ReadOptions, ReadTier, SingleThreaded, SnapshotWithThreadMode,
-    WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType,
+    DBRecoveryMode, DBWithThreadMode, IteratorMode, LogLevel, Options, ReadOptions, ReadTier, SingleThreaded,
+    SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 use sateen_runtime::rocksdb_log;
 use sateen_types::{FsCode, FsError, FsResult};
@@ -132,6 +132,11 @@ fn family_options(cache: &Cache, bounds: RocksOptions) -> Options {
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_bloom_filter(10.0, false);
+    // Filters and indexes are cut into blocks of 4 KiB. In one piece that of a large file does not fit into its part of the cache, and is read
+    // and checked as a whole with each question.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
     table.set_format_version(5);
     let mut o = Options::default();
     o.set_block_based_table_factory(&table);
@@ -277,6 +282,46 @@ mod tests {
         assert_eq!(in_memory(&store), None, "in a file that nobody has read");
         assert!(store.snapshot().get(Table::Config, b"key").expect("readable").is_some());
         assert_eq!(in_memory(&store), there, "its block is cached");
+    }
+
+    #[test]
+    fn a_question_reads_some_blocks_however_large_the_table_is() {
+        use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
+        const ROWS: u64 = 600_000;
+        const ASKED: u64 = 500;
+        /// Of index, filter and data, a block each, and as much again.
+        const READ_MAX: u64 = 32 << 10;
+        let dir = tempfile::tempdir().expect("temp dir");
+        // A filter of all rows has 750 kB: it does not fit.
+        let bounds = RocksOptions { block_cache_bytes: 1 << 20, ..RocksOptions::default() };
+        let open = || RocksStore::open(dir.path(), Table::OF_FILE_SYSTEM, bounds).expect("opens");
+        let store = open();
+        for from in (0..ROWS).step_by(20_000) {
+            let view = store.snapshot();
+            let mut overlay = Overlay::new(&*view);
+            (from..from + 20_000)
+                .for_each(|i| overlay.put(Table::Config, (2 * i).to_be_bytes().to_vec(), b"v".to_vec()));
+            let changes = overlay.into_changes();
+            drop(view);
+            store.commit(&changes).expect("committed");
+        }
+        drop(store);
+        // What is in the log goes into files.
+        let store = open();
+        let view = store.snapshot();
+        set_perf_stats(PerfStatsLevel::EnableCount);
+        let mut counts = PerfContext::default();
+        counts.reset();
+        for i in 0..ASKED {
+            // One that is there and one that is not, all over the table.
+            let row = i * (ROWS / ASKED) * 2;
+            assert!(view.get(Table::Config, &row.to_be_bytes()).expect("readable").is_some());
+            assert!(view.get(Table::Config, &(row + 1).to_be_bytes()).expect("readable").is_none());
+        }
+        let read = counts.metric(PerfMetric::BlockReadByte) / (2 * ASKED);
+        set_perf_stats(PerfStatsLevel::Disable);
+        assert!(read > 0, "nothing of it was in memory");
+        assert!(read <= READ_MAX, "{read} bytes are read for each question");
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
-use object_store::azure::AzureCredential;
 use parking_lot::Mutex;
 use percent_encoding::percent_encode;
 use rand::Rng;
@@ -22,7 +21,8 @@ use super::super::http::{COMPOSE_TIMEOUT, date_of, etag_of, patience};
 use super::super::kept;
 use super::super::write::{Expected, PARTS_MAX, Stored};
 use super::{
-    ANSWER_TIMEOUT, COPY_STATUS, Container, Headers, METADATA, RemoteError, Trouble, UNRESERVED, header, quoted,
+    ANSWER_TIMEOUT, AzureCredential, COPY_STATUS, Container, Headers, METADATA, RemoteError, Trouble, UNRESERVED,
+    header, quoted,
 };
 use crate::posix::{self, Posix};
 
