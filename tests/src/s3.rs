@@ -163,9 +163,13 @@ impl S3 {
     /// The keys are temporary ones from now on, with this session token. (The server takes any.)
     pub fn set_token(&self, token: &str) {
         let keys = format!("aws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+        self.set_keys(&format!("{keys}aws_session_token = {token}\n"));
+    }
+
+    /// The file has these keys from now on, of whatever store.
+    pub fn set_keys(&self, keys: &str) {
         let next = self.keys.with_extension("next");
-        std::fs::write(&next, format!("[default]\n{keys}aws_session_token = {token}\n"))
-            .expect("the keys can be written");
+        std::fs::write(&next, format!("[default]\n{keys}")).expect("the keys can be written");
         // Whoever reads them reads all of them.
         std::fs::rename(&next, &self.keys).expect("the keys can be replaced");
     }

@@ -9,13 +9,15 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use sateen_tests::azurite::{Azurite, CONTAINER};
+use sateen_tests::azurite::{ACCOUNT, Azurite, CONTAINER};
 use sateen_tests::repository::Linked;
 use sateen_tests::rng::pattern;
 use sateen_tests::s3::Pace;
 use sateen_tests::scratch::Scratch;
 use sateen_tests::{run_ok, wait};
-use sateen_types::repository::{ConflictPolicy, RepositoryEvents, RepositorySettings};
+use sateen_types::repository::{
+    ConflictPolicy, RepositoryChange, RepositoryEvents, RepositorySettings, RepositoryState,
+};
 
 const MIB: usize = 1 << 20;
 /// Longest a change may take to come to the other side on a loaded machine.
@@ -240,12 +242,35 @@ tell(None)
     sateen_tests::cluster::lfs_ok(&[&"hsm_release", &at("large")]);
     assert_eq!(linked.hsm("large").loaded_bytes, 0);
     assert!(fs::read(at("large")).expect("read") == large);
+
+    // With a signature instead of the key: also what the store reads itself.
+    let sas = "
+from datetime import datetime, timedelta, timezone
+may = ContainerSasPermissions(read=True, list=True, create=True, write=True, delete=True)
+until = datetime.now(timezone.utc) + timedelta(hours=1)
+tell(generate_container_sas(account, container, account_key=key, permission=may, expiry=until))
+";
+    let signature = azurite.python(sas, &[]);
+    let signature = signature.as_str().expect("a query");
+    linked.s3.set_keys(&format!("azure_storage_account = {ACCOUNT}\nazure_storage_sas_token = {signature}\n"));
+    // Connections with the keys of before are not used for another region.
+    linked.change(RepositoryChange { region: Some("another".to_owned()), ..RepositoryChange::default() });
+    fs::write(at("signed"), b"with a signature").expect("written");
+    fs::rename(at("large"), at("huge")).expect("renamed");
+    exported(&azurite, &linked, "what is done with a signature", |blobs| {
+        same(blobs, "signed") && same(blobs, "huge") && !blobs.contains_key("large")
+    });
+    sateen_tests::cluster::lfs_ok(&[&"hsm_release", &at("huge")]);
+    assert!(fs::read(at("huge")).expect("read") == large);
+    linked.compare();
+    assert_eq!(linked.now().expect("the MDS answers").state, RepositoryState::Available);
+
     azurite.python("put('link', b'another target'); tell(None)", &[]);
     fs::remove_file(at("link")).expect("removed");
     wait::until("another conflict", SOON, || (linked.conflicts().len() == 1).then_some(()));
     assert!(seen(&azurite).contains_key("link"));
     linked.resolve("link", ConflictPolicy::FilesystemWins);
-    for path in ["blank and + and \u{fc}", "large", "moved", "other/small"] {
+    for path in ["blank and + and \u{fc}", "huge", "moved", "other/small", "signed"] {
         fs::remove_file(at(path)).expect("removed");
     }
     fs::remove_dir(at("other")).expect("removed");

@@ -6,7 +6,6 @@
 mod list;
 mod write;
 
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, RANGE};
@@ -14,7 +13,6 @@ use http::{Method, StatusCode};
 use object_store::RetryConfig;
 use object_store::azure::{AzureAuthorizer, AzureCredential, AzureCredentialProvider, MicrosoftAzureBuilder};
 use object_store::client::{HttpClient, HttpResponse};
-use parking_lot::Mutex;
 use percent_encoding::percent_encode;
 use sateen_types::repository::RepositorySettings;
 use sateen_types::{Extent, FsCode, FsError, FsResult, Payload};
@@ -26,7 +24,7 @@ use super::http::{
 use super::{Body, Head, RemoteError, Trouble, xml};
 use crate::credentials::{AzureAccount, AzureKeys};
 use crate::posix::{self, Spelling};
-use list::Markers;
+use list::Seeks;
 
 pub use write::Upload;
 
@@ -55,10 +53,8 @@ pub struct Container {
     /// `https://ACCOUNT.blob.core.windows.net/CONTAINER`, without a slash at the end.
     base: String,
     prefix: String,
-    /// Cleared when the store was seen to ignore where a listing is to begin.
-    seeks: AtomicBool,
-    /// Where listings go on.
-    markers: Mutex<Markers>,
+    /// Where listings of it can begin.
+    seeks: Seeks,
     /// For messages: the container's name and where it is.
     name: String,
 }
@@ -104,8 +100,7 @@ impl Container {
             account: name,
             base,
             prefix: settings.url.prefix().to_owned(),
-            seeks: AtomicBool::new(true),
-            markers: Mutex::default(),
+            seeks: Seeks::default(),
         })
     }
 

@@ -1,11 +1,11 @@
 //! Listings of containers.
 //!
-//! Azure's pages go on with markers that only the store understands. Since version 2026-02-06 of its interface a listing can begin at any key,
-//! and that is how ours go on: workers keep nothing. Stores that ignore where they should begin (they are of before, as Azurite 3.35) are listed by
-//! the markers of the pages before, as far as these are remembered, or else from the start.
+//! Azure's pages go on with markers that only the store understands. It may be that they name the key that follows: then what is written right before
+//! that key in the meantime is passed over, and a comparison would take it for gone. So ours begin at a key with each page, which Azure knows since
+//! version 2026-02-06 of its interface. Of stores that ignore that, some (Azurite 3.35) have last keys for markers, which is as good; others are
+//! listed from the first key on, with each page.
 
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use http::{HeaderValue, Method};
 use percent_encoding::percent_encode;
@@ -16,50 +16,63 @@ use super::{Container, RemoteError, Trouble, UNRESERVED, VERSION_HEADER, read_al
 
 /// The version of the interface that knows where to begin.
 const VERSION: &str = "2026-02-06";
-/// Markers that are remembered.
-const MARKERS_MAX: usize = 64;
 
-/// Last keys of pages, and what the pages behind them are asked for with.
+/// How a store is told where a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seek {
+    /// By a key, as Azure. Believed until it is seen that the store does not listen.
+    ByKey = 0,
+    /// By a marker, which is the key before.
+    ByMarker = 1,
+    /// Not at all.
+    Never = 2,
+}
+
+/// What was seen of a store.
 #[derive(Debug, Default)]
-pub(super) struct Markers(VecDeque<(Vec<u8>, String)>);
+pub(super) struct Seeks(AtomicU8);
 
-impl Markers {
-    fn after(&self, key: &[u8]) -> Option<String> {
-        self.0.iter().find(|(last, _)| last == key).map(|(_, marker)| marker.clone())
+impl Seeks {
+    fn get(&self) -> Seek {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Seek::ByKey,
+            1 => Seek::ByMarker,
+            _ => Seek::Never,
+        }
     }
 
-    fn remember(&mut self, last: Vec<u8>, marker: String) {
-        self.0.retain(|(known, _)| *known != last);
-        self.0.truncate(MARKERS_MAX - 1);
-        self.0.push_front((last, marker));
+    fn set(&self, seen: Seek) {
+        self.0.store(seen as u8, Ordering::Relaxed);
     }
 }
 
 /// Where a page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Start {
     /// At the first key.
     First,
-    /// At this key, if the store knows how.
+    /// At this key.
     Key(Vec<u8>),
-    /// Where another page has ended.
-    Marker(String),
+    /// As a page before it has said, or behind a key.
+    Marker(Vec<u8>),
 }
 
 impl Container {
     /// Whether a listing can begin at any key, as far as is known.
     pub fn seeks(&self) -> bool {
-        self.seeks.load(Ordering::Relaxed)
+        self.seeks.get() != Seek::Never
     }
 
     /// See [`super::super::Remote::list`].
     pub async fn list(&self, after: &[u8], max: usize) -> Result<Page, RemoteError> {
-        let mut start = match self.markers.lock().after(after) {
+        let behind = [self.prefix.as_bytes(), after].concat();
+        let mut start = match self.seeks.get() {
             _ if after.is_empty() => Start::First,
-            Some(marker) => Start::Marker(marker),
-            None if self.seeks() => Start::Key(after.to_vec()),
-            None => Start::First,
+            Seek::ByKey => Start::Key(behind.clone()),
+            Seek::ByMarker => Start::Marker(behind.clone()),
+            Seek::Never => Start::First,
         };
-        let mut passing = matches!(start, Start::First) && !after.is_empty();
+        let mut passing = !after.is_empty() && start == Start::First;
         loop {
             // The key where a page begins is on it, if it is there. What is passed over is passed over in large pages.
             let most = match start {
@@ -68,26 +81,29 @@ impl Container {
                 Start::First | Start::Marker(_) => max,
             };
             let (mut objects, next) = self.page(&start, most).await?;
-            let before = objects.first().is_some_and(|first| first.key.as_slice() < after);
-            if matches!(start, Start::Key(_)) && before {
-                self.seeks.store(false, Ordering::Relaxed);
+            let ignored = objects.first().is_some_and(|first| first.key.as_slice() < after);
+            if ignored && matches!(start, Start::Key(_)) {
+                let last = objects.last().map(|last| [self.prefix.as_bytes(), &last.key].concat());
+                let by_marker = next.is_some() && last == next;
+                self.seeks.set(if by_marker { Seek::ByMarker } else { Seek::Never });
+                if by_marker {
+                    start = Start::Marker(behind.clone());
+                    continue;
+                }
+                passing = true;
             }
-            let last = objects.last().map(|last| last.key.clone());
             objects.retain(|object| object.key.as_slice() > after || after.is_empty());
             let cut = objects.len() > max;
             objects.truncate(max);
-            if let (Some(last), Some(next), false) = (&last, &next, cut) {
-                self.markers.lock().remember(last.clone(), next.clone());
-            }
             match next {
-                Some(next) if objects.is_empty() => (start, passing) = (Start::Marker(next), before || passing),
+                Some(next) if objects.is_empty() => start = Start::Marker(next),
                 next => return Ok(Page { objects, more: cut || next.is_some() }),
             }
         }
     }
 
     /// One page with what follows it.
-    async fn page(&self, start: &Start, max: usize) -> Result<(Vec<Listed>, Option<String>), RemoteError> {
+    async fn page(&self, start: &Start, max: usize) -> Result<(Vec<Listed>, Option<Vec<u8>>), RemoteError> {
         let encoded = |text: &[u8]| percent_encode(text, UNRESERVED).to_string();
         let mut query = format!("?restype=container&comp=list&maxresults={max}");
         if !self.prefix.is_empty() {
@@ -95,11 +111,8 @@ impl Container {
         }
         match start {
             Start::First => {}
-            Start::Key(key) => {
-                let key = [self.prefix.as_bytes(), key].concat();
-                query.push_str(&format!("&startFrom={}", encoded(&key)));
-            }
-            Start::Marker(marker) => query.push_str(&format!("&marker={}", encoded(marker.as_bytes()))),
+            Start::Key(key) => query.push_str(&format!("&startFrom={}", encoded(key))),
+            Start::Marker(marker) => query.push_str(&format!("&marker={}", encoded(marker))),
         }
         let what = || format!("listing {}", self.name);
         let refused = |why: String| RemoteError::new(Trouble::Refused, format!("{}: {why}", what()));
@@ -113,24 +126,6 @@ impl Container {
         };
         let objects: Option<Vec<Listed>> = page.objects.into_iter().map(within).collect();
         let objects = objects.ok_or_else(|| refused("it has keys outside of the prefix".to_owned()))?;
-        Ok((objects, page.next))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_newest_markers_are_remembered() {
-        let mut markers = Markers::default();
-        for i in 0..=MARKERS_MAX {
-            markers.remember(vec![i as u8], i.to_string());
-        }
-        assert_eq!(markers.after(&[0]), None);
-        assert_eq!(markers.after(&[MARKERS_MAX as u8]).as_deref(), Some("64"));
-        markers.remember(vec![5], "anew".to_owned());
-        assert_eq!(markers.after(&[5]).as_deref(), Some("anew"));
-        assert_eq!(markers.0.len(), MARKERS_MAX);
+        Ok((objects, page.next.map(String::into_bytes)))
     }
 }
